@@ -1,0 +1,53 @@
+"""The paying tenant and the people who belong to it."""
+
+from django.conf import settings
+from django.db import models
+from django.utils import timezone
+
+from accounts.models.limits import Limits
+
+
+class Role(models.TextChoices):
+    OWNER = "owner", "Owner"
+    ADMIN = "admin", "Admin"
+    DEVELOPER = "developer", "Developer"
+    BILLING = "billing", "Billing"
+    VIEWER = "viewer", "Viewer"
+
+
+class Organization(Limits):
+    """Owns members, keys and one balance. `config_version` orders what Redis is told of its status and limits."""
+
+    class Status(models.TextChoices):
+        ACTIVE = "active", "Active"
+        SUSPENDED = "suspended", "Suspended"
+        CLOSED = "closed", "Closed"
+
+    name = models.CharField(max_length=100)
+    slug = models.SlugField(max_length=60, unique=True)
+    status = models.CharField(max_length=10, choices=Status.choices, default=Status.ACTIVE)
+    credit_limit_nanos = models.PositiveBigIntegerField(
+        default=0, help_text="How far below zero the balance may go (postpaid), in nano-dollars."
+    )
+    config_version = models.PositiveBigIntegerField(default=1, editable=False)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Member(models.Model):
+    organization = models.ForeignKey(Organization, models.CASCADE, related_name="members")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="memberships")
+    role = models.CharField(max_length=10, choices=Role.choices)
+    joined_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["joined_at"]
+        constraints = [models.UniqueConstraint(fields=["organization", "user"], name="member_once_per_organization")]
+
+    def __str__(self) -> str:
+        return f"{self.user} ({self.role}, {self.organization})"

@@ -1,0 +1,36 @@
+"""What it costs and where the money is. Rows of the ledger and of usage are never edited."""
+
+from billing.models.catalog import LanguageModel, LanguageModelAlias, Route, Upstream
+from billing.models.credit import CreditLot, CreditLotEntry
+from billing.models.ledger import LedgerAccount, LedgerEntry, LedgerTransaction, OrganizationBalance
+from billing.models.price import OrganizationPriceFactor, PriceComponent, PriceVersion
+from billing.models.usage import (
+    BudgetDay,
+    FailedRequest,
+    RequestDetail,
+    UsageHour,
+    UsageQuarantine,
+    UsageRecord,
+)
+
+__all__ = [
+    "BudgetDay",
+    "CreditLot",
+    "CreditLotEntry",
+    "FailedRequest",
+    "LanguageModel",
+    "LanguageModelAlias",
+    "LedgerAccount",
+    "LedgerEntry",
+    "LedgerTransaction",
+    "OrganizationBalance",
+    "OrganizationPriceFactor",
+    "PriceComponent",
+    "PriceVersion",
+    "RequestDetail",
+    "Route",
+    "Upstream",
+    "UsageHour",
+    "UsageQuarantine",
+    "UsageRecord",
+]

@@ -1,0 +1,85 @@
+"""What is on sale and who serves it. Loaded from a file by `manage.py load_catalog`."""
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.utils import timezone
+
+
+class Upstream(models.Model):
+    """A provider's endpoint. Its credential is named, never stored: `credential_env` is an environment variable."""
+
+    class Protocol(models.TextChoices):
+        MESSAGES = "messages", "Anthropic Messages"
+        CHAT_COMPLETIONS = "chat_completions", "OpenAI Chat Completions"
+
+    name = models.SlugField(max_length=60, unique=True)
+    protocol = models.CharField(max_length=20, choices=Protocol.choices)
+    base_url = models.CharField(max_length=300)
+    credential_env = models.CharField(max_length=100, blank=True)
+    bills_when_cancelled = models.BooleanField(
+        default=False, help_text="The provider goes on billing after its client left: streams are drained, not closed."
+    )
+    is_sandbox = models.BooleanField(default=False)
+    is_enabled = models.BooleanField(default=True)
+    profile = models.JSONField(
+        default=dict, blank=True, help_text="Provider profile: extra headers, API version, fields to drop, limits."
+    )
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class LanguageModel(models.Model):
+    """`model_id` is what callers send and get back, never an upstream's name for it."""
+
+    model_id = models.CharField(max_length=100, unique=True)
+    display_name = models.CharField(max_length=100)
+    context_tokens = models.PositiveIntegerField()
+    max_output_tokens = models.PositiveIntegerField()
+    max_image_tokens = models.PositiveIntegerField(
+        default=1600, help_text="What one image may cost at most, in input tokens: used for holds."
+    )
+    capabilities = ArrayField(models.CharField(max_length=40), default=list, blank=True)
+    released_at = models.DateTimeField(default=timezone.now)
+    is_enabled = models.BooleanField(default=True)
+
+    class Meta:
+        ordering = ["model_id"]
+
+    def __str__(self) -> str:
+        return self.model_id
+
+
+class LanguageModelAlias(models.Model):
+    alias = models.CharField(max_length=100, unique=True)
+    language_model = models.ForeignKey(LanguageModel, models.CASCADE, related_name="aliases")
+
+    class Meta:
+        ordering = ["alias"]
+        verbose_name_plural = "language model aliases"
+
+    def __str__(self) -> str:
+        return self.alias
+
+
+class Route(models.Model):
+    """One way to serve a language model. Lower `position` first; equal positions share by `weight`."""
+
+    language_model = models.ForeignKey(LanguageModel, models.CASCADE, related_name="routes")
+    upstream = models.ForeignKey(Upstream, models.CASCADE, related_name="routes")
+    upstream_model = models.CharField(max_length=200, help_text="The provider's own name of the model.")
+    position = models.PositiveSmallIntegerField(default=1)
+    weight = models.PositiveSmallIntegerField(default=100)
+    is_enabled = models.BooleanField(default=True)
+
+    class Meta:
+        ordering = ["language_model", "position", "id"]
+        constraints = [
+            models.UniqueConstraint(fields=["language_model", "upstream", "upstream_model"], name="route_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.language_model_id} -> {self.upstream_id}:{self.upstream_model}"

@@ -1,0 +1,53 @@
+"""Amounts of money as integers. Pure.
+
+Nano-dollars (1 USD = 1,000,000,000 nanos) are what balances, holds and costs are kept in. Pico-dollars per token are what
+prices are kept in: 1 pico-dollar per token is 1 micro-dollar per million tokens, so every published price is whole.
+"""
+
+from decimal import Decimal, InvalidOperation
+
+NANOS_PER_USD = 1_000_000_000
+PICOS_PER_NANO = 1_000
+# USD per million tokens -> pico-dollars per token.
+PICOS_PER_TOKEN_PER_USD_PER_MILLION = 1_000_000
+MAX_NANOS = 2**62  # Fits bigint with room for sums of two; 4.6 billion USD.
+
+
+class InvalidAmountError(ValueError):
+    """The text is no amount, is not whole in the unit asked for, or is out of bounds."""
+
+
+def parse_usd(text: str) -> int:
+    """Return nano-dollars for a decimal string of US dollars such as "5", "0.25" or "-1.5".
+
+    Raises InvalidAmountError when it is no plain decimal number, finer than a nano-dollar, or beyond MAX_NANOS.
+    """
+    return _scale(text, NANOS_PER_USD, "nano-dollar")
+
+
+def parse_usd_per_million(text: str) -> int:
+    """Return pico-dollars per token for a decimal string of US dollars per million tokens. Raises InvalidAmountError."""
+    return _scale(text, PICOS_PER_TOKEN_PER_USD_PER_MILLION, "micro-dollar per million")
+
+
+def format_usd(nanos: int, *, min_decimals: int = 2) -> str:
+    """Return the exact amount as a decimal string of US dollars, with at least `min_decimals` decimals."""
+    sign = "-" if nanos < 0 else ""
+    whole, fraction = divmod(abs(nanos), NANOS_PER_USD)
+    decimals = f"{fraction:09d}".rstrip("0").ljust(min_decimals, "0")
+    return f"{sign}{whole}.{decimals}" if decimals else f"{sign}{whole}"
+
+
+def _scale(text: str, scale: int, unit: str) -> int:
+    try:
+        amount = Decimal(text)
+    except (InvalidOperation, TypeError):
+        raise InvalidAmountError(f"{text!r} is not a decimal number.") from None
+    if not amount.is_finite():
+        raise InvalidAmountError(f"{text!r} is not a finite number.")
+    scaled = amount * scale
+    if scaled != scaled.to_integral_value():
+        raise InvalidAmountError(f"{text!r} is finer than one {unit}.")
+    if abs(scaled) > MAX_NANOS:
+        raise InvalidAmountError(f"{text!r} is out of bounds.")
+    return int(scaled)

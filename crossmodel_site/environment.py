@@ -1,0 +1,63 @@
+"""Reads settings from the environment and fails loudly, naming the variable, when a value makes no sense."""
+
+import os
+from pathlib import Path
+
+from django.core.exceptions import ImproperlyConfigured
+
+TRUE_WORDS = {"1", "true", "yes", "on"}
+FALSE_WORDS = {"0", "false", "no", "off"}
+
+
+def read_text(name: str, default: str = "") -> str:
+    """Return the variable, or `default` when it is unset or empty."""
+    return os.environ.get(name, "").strip() or default
+
+
+def read_flag(name: str, *, default: bool) -> bool:
+    word = read_text(name).lower()
+    if not word:
+        return default
+    if word in TRUE_WORDS:
+        return True
+    if word in FALSE_WORDS:
+        return False
+    raise ImproperlyConfigured(f"{name} must be one of 1, 0, true, false, yes, no, on, off; it is {word!r}.")
+
+
+def read_int(name: str, default: int, *, minimum: int = 0, maximum: int = 2**62) -> int:
+    word = read_text(name)
+    if not word:
+        return default
+    try:
+        number = int(word)
+    except ValueError:
+        raise ImproperlyConfigured(f"{name} must be a whole number; it is {word!r}.") from None
+    if not minimum <= number <= maximum:
+        raise ImproperlyConfigured(f"{name} must lie between {minimum} and {maximum}; it is {number}.")
+    return number
+
+
+def read_float(name: str, default: float, *, minimum: float = 0.0, maximum: float = 1e9) -> float:
+    word = read_text(name)
+    if not word:
+        return default
+    try:
+        number = float(word)
+    except ValueError:
+        raise ImproperlyConfigured(f"{name} must be a number; it is {word!r}.") from None
+    if not minimum <= number <= maximum:
+        raise ImproperlyConfigured(f"{name} must lie between {minimum} and {maximum}; it is {number}.")
+    return number
+
+
+def read_list(name: str, default: str = "") -> list[str]:
+    return [word.strip() for word in read_text(name, default).split(",") if word.strip()]
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """Return the NAME=value lines of a file, or nothing when there is no such file."""
+    if not path.exists():
+        return {}
+    pairs = (line.split("=", 1) for line in path.read_text().splitlines() if "=" in line and not line.startswith("#"))
+    return {name.strip(): value.strip() for name, value in pairs}

@@ -1,0 +1,235 @@
+"""All settings of CrossModel. Every one has a default that works on one machine; docs/settings.md describes each.
+
+An environment variable overrides its setting; a value that makes no sense stops the start with one line that names it.
+"""
+
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
+
+from crossmodel_site.environment import read_env_file, read_flag, read_float, read_int, read_list, read_text
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+DATA_DIR = Path(read_text("CROSSMODEL_DATA", str(BASE_DIR / "var"))).resolve()
+# `make run` writes here where its own servers listen, so that commands typed in a second terminal find them.
+EMBEDDED_SERVERS = read_env_file(DATA_DIR / "servers.env")
+
+PRODUCTION = read_flag("CROSSMODEL_PRODUCTION", default=False)
+DEBUG = False
+SECRET_KEY = read_text("DJANGO_SECRET_KEY", EMBEDDED_SERVERS.get("DJANGO_SECRET_KEY", ""))
+if not SECRET_KEY:
+    if PRODUCTION:
+        raise ImproperlyConfigured("DJANGO_SECRET_KEY must be set when CROSSMODEL_PRODUCTION is on.")
+    SECRET_KEY = "not-secret-used-only-where-nothing-is-served"  # noqa: S105  `make run` makes a real one.
+
+PORT = read_int("PORT", 8000, minimum=1, maximum=65535)
+BASE_URL = read_text("CROSSMODEL_BASE_URL", f"http://localhost:{PORT}").rstrip("/")
+ALLOWED_HOSTS = read_list("CROSSMODEL_ALLOWED_HOSTS", "" if PRODUCTION else "*")
+CSRF_TRUSTED_ORIGINS = [BASE_URL]
+ROOT_URLCONF = "crossmodel_site.urls"
+ASGI_APPLICATION = "crossmodel_site.asgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+INSTALLED_APPS = [
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.humanize",
+    "django.contrib.messages",
+    "django.contrib.postgres",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+    "allauth",
+    "allauth.account",
+    "rest_framework",
+    "drf_spectacular",
+    "accounts",
+    "billing",
+    "gateway",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+]
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+# --- Postgres: the book of record -------------------------------------------------------------------------------
+
+
+def read_database_url(url: str) -> dict[str, object]:
+    """Return Django's DATABASES entry for `postgresql://user:password@host:port/name?option=value`."""
+    parts = urlsplit(url)
+    if parts.scheme not in {"postgres", "postgresql"}:
+        raise ImproperlyConfigured(f"DATABASE_URL must start with postgresql://; it starts with {parts.scheme!r}.")
+    name = unquote(parts.path.lstrip("/"))
+    if not name:
+        raise ImproperlyConfigured("DATABASE_URL names no database: postgresql://user:password@host:port/NAME.")
+    try:
+        port = parts.port or 5432
+    except ValueError:
+        raise ImproperlyConfigured("The port in DATABASE_URL is not a number.") from None
+    options = dict(parse_qsl(parts.query))
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": name,
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": options.pop("host", unquote(parts.hostname or "")),
+        "PORT": port,
+        "OPTIONS": {"connect_timeout": DATABASE_CONNECT_TIMEOUT_SECONDS, **options},
+        "CONN_MAX_AGE": None,
+        "CONN_HEALTH_CHECKS": True,
+    }
+
+
+DATABASE_CONNECT_TIMEOUT_SECONDS = read_int("CROSSMODEL_DATABASE_CONNECT_TIMEOUT_SECONDS", 5, minimum=1)
+DATABASE_URL = read_text(
+    "DATABASE_URL", EMBEDDED_SERVERS.get("DATABASE_URL", "postgresql://crossmodel@localhost:5432/crossmodel")
+)
+DATABASES = {"default": read_database_url(DATABASE_URL)}
+
+# --- Redis: admission state, never the book of record ------------------------------------------------------------
+
+REDIS_URL = read_text("REDIS_URL", EMBEDDED_SERVERS.get("REDIS_URL", "redis://localhost:6379/0"))
+CELERY_BROKER_URL = read_text("CELERY_BROKER_URL", EMBEDDED_SERVERS.get("CELERY_BROKER_URL", REDIS_URL))
+
+ADMISSION = {
+    "redis_timeout_seconds": read_float("CROSSMODEL_REDIS_TIMEOUT_SECONDS", 0.25, minimum=0.01),
+    "lease_seconds": read_float("CROSSMODEL_LEASE_SECONDS", 60.0, minimum=0.5),
+    "heartbeat_seconds": read_float("CROSSMODEL_HEARTBEAT_SECONDS", 1.0, minimum=0.05),
+    "reopen_seconds": read_float("CROSSMODEL_REOPEN_SECONDS", 3.0, minimum=0.1),
+    "reaper_gap_seconds": read_float("CROSSMODEL_REAPER_GAP_SECONDS", 10.0, minimum=0.5),
+    "max_waiting_events": read_int("CROSSMODEL_MAX_WAITING_EVENTS", 100_000, minimum=1),
+}
+
+# --- Celery: triggers, never money -----------------------------------------------------------------------------
+
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_TASK_DEFAULT_QUEUE = "crossmodel"
+PULSE_SECONDS = read_float("CROSSMODEL_PULSE_SECONDS", 1.0, minimum=0.05)
+CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat-schedule")
+CELERY_BEAT_SCHEDULE = {
+    # A pulse that waited longer than its own period is worth nothing: the next one does its work.
+    "pulse": {"task": "billing.pulse", "schedule": PULSE_SECONDS, "options": {"expires": max(1.0, PULSE_SECONDS)}},
+}
+
+# --- The request path --------------------------------------------------------------------------------------------
+
+GATEWAY = {
+    "max_body_bytes": 32 * 1024 * 1024,
+    "bytes_per_input_token": read_int("CROSSMODEL_BYTES_PER_INPUT_TOKEN", 2, minimum=1, maximum=8),
+    "upstream_connect_seconds": read_float("CROSSMODEL_UPSTREAM_CONNECT_SECONDS", 10.0, minimum=0.1),
+    "upstream_idle_seconds": read_float("CROSSMODEL_UPSTREAM_IDLE_SECONDS", 300.0, minimum=0.1),
+    "request_total_seconds": read_float("CROSSMODEL_REQUEST_TOTAL_SECONDS", 3600.0, minimum=1),
+    "ping_seconds": read_float("CROSSMODEL_PING_SECONDS", 12.0, minimum=0.1),
+    "settle_bound_seconds": read_float("CROSSMODEL_SETTLE_BOUND_SECONDS", 2.0, minimum=0.05),
+    "spool_max_bytes": read_int("CROSSMODEL_SPOOL_MAX_BYTES", 1024**3, minimum=4096),
+    "spool_retention_seconds": read_int("CROSSMODEL_SPOOL_RETENTION_SECONDS", 7 * 86400, minimum=0),
+    "catalog_refresh_seconds": read_float("CROSSMODEL_CATALOG_REFRESH_SECONDS", 5.0, minimum=0.1),
+}
+TRUSTED_PROXIES = read_list("CROSSMODEL_TRUSTED_PROXIES")
+CATALOG_FILE = read_text("CROSSMODEL_CATALOG", str(BASE_DIR / "billing" / "catalog" / "default.toml"))
+SANDBOX_URL = read_text("CROSSMODEL_SANDBOX_URL", EMBEDDED_SERVERS.get("CROSSMODEL_SANDBOX_URL", ""))
+
+# --- Credit --------------------------------------------------------------------------------------------------------
+
+# Every new organization starts with this much promotional credit. USD, as a decimal string.
+WELCOME_CREDIT_USD = read_text("CROSSMODEL_WELCOME_CREDIT_USD", "0" if PRODUCTION else "5")
+DEFAULT_REQUESTS_PER_MINUTE = read_int("CROSSMODEL_DEFAULT_REQUESTS_PER_MINUTE", 600, minimum=1)
+DEFAULT_CONCURRENT_REQUESTS = read_int("CROSSMODEL_DEFAULT_CONCURRENT_REQUESTS", 100, minimum=1)
+
+# --- People ----------------------------------------------------------------------------------------------------------
+
+AUTH_USER_MODEL = "accounts.User"
+AUTHENTICATION_BACKENDS = [
+    "django.contrib.auth.backends.ModelBackend",
+    "allauth.account.auth_backends.AuthenticationBackend",
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+ACCOUNT_LOGIN_METHODS = {"email"}
+ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*", "password2*"]
+ACCOUNT_USER_MODEL_USERNAME_FIELD = None
+ACCOUNT_EMAIL_VERIFICATION = "mandatory" if PRODUCTION else "optional"
+ACCOUNT_ADAPTER = "accounts.adapters.AccountAdapter"
+LOGIN_URL = "account_login"
+LOGIN_REDIRECT_URL = "/console/"
+ACCOUNT_LOGOUT_REDIRECT_URL = "/"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = BASE_URL.startswith("https://")
+SESSION_COOKIE_HTTPONLY = True
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+
+EMAIL_URL = read_text("CROSSMODEL_EMAIL_HOST")
+EMAIL_BACKEND = "django.core.mail.backends." + ("smtp" if EMAIL_URL else "filebased") + ".EmailBackend"
+EMAIL_HOST = EMAIL_URL or "localhost"
+EMAIL_FILE_PATH = str(DATA_DIR / "mail")
+DEFAULT_FROM_EMAIL = read_text("CROSSMODEL_FROM_EMAIL", "CrossModel <no-reply@localhost>")
+
+# --- Pages, API and logs -------------------------------------------------------------------------------------------
+
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_TZ = True
+STATIC_URL = "/static/"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STATIC_ROOT = DATA_DIR / "static"
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = False
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [],
+    "DEFAULT_PERMISSION_CLASSES": [],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "UNAUTHENTICATED_USER": None,
+}
+SPECTACULAR_SETTINGS = {"TITLE": "CrossModel API", "VERSION": "1", "SERVE_INCLUDE_SCHEMA": False}
+
+UNFOLD = {"SITE_TITLE": "CrossModel", "SITE_HEADER": "CrossModel", "SITE_SUBHEADER": "Operations"}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "root": {"handlers": ["console"], "level": read_text("CROSSMODEL_LOG_LEVEL", "INFO")},
+    "loggers": {
+        "httpx": {"level": "WARNING"},
+        "celery": {"level": "WARNING"},
+        "django.request": {"level": "ERROR"},
+    },
+}
