@@ -7,10 +7,7 @@ from django.utils import timezone
 
 from accounts.models import Organization
 from billing.models.catalog import LanguageModel, Upstream
-
-MAX_PICOS_PER_UNIT = 10**15  # 1,000 USD for one token, image or search: beyond every sane price.
-FACTOR_ONE_PPM = 1_000_000
-MAX_FACTOR_PPM = 100 * FACTOR_ONE_PPM
+from billing.pricing import FACTOR_ONE_PPM, MAX_FACTOR_PPM, MAX_PICOS_PER_UNIT
 
 
 class PriceVersion(models.Model):
