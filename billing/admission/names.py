@@ -1,0 +1,46 @@
+"""Names of the keys in Redis. All keys of an organization carry the hash tag of its shard. Pure."""
+
+from billing.shards import SHARD_COUNT, shard_of
+
+PREFIXES = tuple(f"{{s{shard}}}:" for shard in range(SHARD_COUNT))
+
+
+def prefix_of(organization_id: int) -> str:
+    return PREFIXES[shard_of(organization_id)]
+
+
+class ShardNames:
+    """The keys that a shard has once."""
+
+    __slots__ = ("deadlines", "epoch", "index", "opens", "prefix", "reaper", "usage")
+
+    def __init__(self, shard: int) -> None:
+        self.prefix = PREFIXES[shard]
+        self.epoch = self.prefix + "epoch"
+        self.opens = self.prefix + "opens"
+        self.index = self.prefix + "index"
+        self.deadlines = self.prefix + "deadlines"
+        self.usage = self.prefix + "usage"
+        self.reaper = self.prefix + "reaper"
+
+    def org(self, organization_id: int) -> str:
+        return f"{self.prefix}org:{organization_id}"
+
+    def key(self, key_id: int) -> str:
+        return f"{self.prefix}key:{key_id}"
+
+    def hold(self, request_id: str) -> str:
+        return f"{self.prefix}hold:{request_id}"
+
+    def orphaned(self, request_id: str) -> str:
+        return f"{self.prefix}orphaned:{request_id}"
+
+    def rate(self, scope: str, holder_id: int, kind: str) -> str:
+        return f"{self.prefix}rate:{scope}:{holder_id}:{kind}"
+
+
+SHARDS = tuple(ShardNames(shard) for shard in range(SHARD_COUNT))
+
+
+def names_of(organization_id: int) -> ShardNames:
+    return SHARDS[shard_of(organization_id)]

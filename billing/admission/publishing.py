@@ -1,0 +1,42 @@
+"""What Redis is told of an organization or key, as read from Postgres, and how PUBLISH takes it. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from billing.admission.names import names_of
+
+# A budget of a month reaches back 31 days; a day more is kept for requests admitted just before midnight.
+DAYS_KEPT = 33
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """`member` is "org:<id>" or "key:<id>". `credit_nanos` and `version` are those of the balance; None for a key."""
+
+    organization_id: int
+    member: str
+    config_version: int
+    config: Mapping[str, str | int]
+    today: int
+    credit_nanos: int | None = None
+    version: int = 0
+    posted_nanos_by_day: Mapping[int, int] = field(default_factory=dict)
+
+
+def publish_arguments(publication: Publication) -> tuple[list[str], list[bytes | str | int]]:
+    """Return KEYS and ARGV of PUBLISH."""
+    names = names_of(publication.organization_id)
+    keys = [names.epoch, names.prefix + publication.member, names.index]
+    args: list[bytes | str | int] = [
+        publication.member,
+        publication.config_version,
+        "" if publication.credit_nanos is None else publication.credit_nanos,
+        publication.version,
+        publication.today - DAYS_KEPT,
+        len(publication.config),
+    ]
+    for name, value in publication.config.items():
+        args += (name, value)
+    for day, nanos in publication.posted_nanos_by_day.items():
+        args += (day, nanos)
+    return keys, args

@@ -1,0 +1,68 @@
+-- Shared by all scripts; put in front of each by billing/admission/scripts.py.
+--
+-- Amounts are nano-dollars. They travel as strings and are added with HINCRBY, which is exact to 2^63; Lua's own numbers
+-- are exact to 2^53 only, so they are compared, never written back.
+
+local DAY_SECONDS = 86400
+local MINUTE_MICROS = 60000000
+
+local function run_id()
+  return string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+end
+
+-- True while the shard was built on the very Redis process that now runs this script.
+local function fence_holds(epoch_key)
+  return redis.call('GET', epoch_key) == run_id()
+end
+
+local function micros_now()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000000 + tonumber(time[2])
+end
+
+local function negative(amount)
+  if amount == '0' then return '0' end
+  return '-' .. amount
+end
+
+local function add(hash, field, amount)
+  if amount ~= '0' and amount ~= '-0' then redis.call('HINCRBY', hash, field, amount) end
+end
+
+-- Add what a hold reserves (sign '') or give it back (sign '-') to the counters of its organization and key.
+local function count_hold(org, key, amount, day, opening)
+  local signed, one = amount, '1'
+  if not opening then signed, one = negative(amount), '-1' end
+  add(org, 'held', signed)
+  add(org, 'held:' .. day, signed)
+  add(key, 'held:' .. day, signed)
+  redis.call('HINCRBY', org, 'open', one)
+  redis.call('HINCRBY', key, 'open', one)
+end
+
+-- Add the cost of a waiting usage event (or take it away, once it is settled).
+local function count_event(org, key, cost, day, opening)
+  local signed = cost
+  if not opening then signed = negative(cost) end
+  add(org, 'unsettled', signed)
+  add(org, 'unsettled:' .. day, signed)
+  add(key, 'unsettled:' .. day, signed)
+end
+
+local function append_event(stream, organization, key_id, cost, day, event)
+  return redis.call('XADD', stream, '*', 'organization', organization, 'key', key_id, 'cost', cost, 'day', day,
+    'event', event)
+end
+
+-- Give back (amount < 0) or take more (amount > 0) of a token rate whose reservation turned out wrong.
+local function correct_rate(rate_key, limit, amount, now)
+  if not limit or amount == 0 then return end
+  local tat = tonumber(redis.call('GET', rate_key) or '0')
+  if tat < now then tat = now end
+  tat = tat + math.floor(amount * MINUTE_MICROS / tonumber(limit))
+  if tat <= now then
+    redis.call('DEL', rate_key)
+  else
+    redis.call('SET', rate_key, string.format('%.0f', tat), 'PX', math.ceil((tat - now) / 1000) + 1000)
+  end
+end

@@ -1,0 +1,36 @@
+-- REAP: settle holds past their deadline, each from its last checkpoint, once. Also the pulse of a shard.
+--
+-- KEYS  1 epoch  2 deadlines  3 usage  4 reaper
+-- ARGV  1 shard prefix  2 most holds to settle now  3 longest gap between beats (ms)  4 lease (ms)
+--       5 life of a tombstone (s)
+-- Returns {'REBUILD'} or {'REAPED', events waiting, holds settled, holds in flight}.
+--
+-- After an outage or a jump of the clock every deadline may seem past: a reaper whose own last beat is too old waits one
+-- lease before it judges, so that living gateways can renew theirs.
+
+if not fence_holds(KEYS[1]) then return {'REBUILD'} end
+local now = math.floor(micros_now() / 1000)
+local in_flight = redis.call('ZCARD', KEYS[2])
+local waiting = redis.call('XLEN', KEYS[3])
+local reaper = redis.call('HMGET', KEYS[4], 'beat', 'judges_from')
+local last = tonumber(reaper[1] or '0')
+local judges_from = tonumber(reaper[2] or '0')
+if now - last > tonumber(ARGV[3]) or now < last then judges_from = now + tonumber(ARGV[4]) end
+redis.call('HSET', KEYS[4], 'beat', string.format('%.0f', now), 'judges_from', string.format('%.0f', judges_from))
+if now < judges_from or in_flight == 0 then return {'REAPED', waiting, 0, in_flight} end
+
+local expired = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', now), 'LIMIT', 0, ARGV[2])
+for _, id in ipairs(expired) do
+  local name = ARGV[1] .. 'hold:' .. id
+  local hold = redis.call('HMGET', name, 'organization', 'key', 'amount', 'day', 'cost', 'event')
+  redis.call('ZREM', KEYS[2], id)
+  if hold[1] then
+    local org, key = ARGV[1] .. 'org:' .. hold[1], ARGV[1] .. 'key:' .. hold[2]
+    redis.call('DEL', name)
+    redis.call('SET', ARGV[1] .. 'orphaned:' .. id, '1', 'EX', ARGV[5])
+    count_hold(org, key, hold[3], hold[4], false)
+    count_event(org, key, hold[5], hold[4], true)
+    append_event(KEYS[3], hold[1], hold[2], hold[5], hold[4], hold[6])
+  end
+end
+return {'REAPED', waiting + #expired, #expired, in_flight - #expired}

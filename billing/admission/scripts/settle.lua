@@ -1,0 +1,36 @@
+-- SETTLE: close a hold with the true cost and append its usage event. A failed request is a release: cost '0'.
+--
+-- KEYS  1 epoch  2 org  3 key  4 hold  5 deadlines  6 usage  7 tombstone  8 index
+--       9 org input rate  10 org output rate  11 key input rate  12 key output rate
+-- ARGV  1 request id  2 organization id  3 key id  4 cost (nanos)  5 event (JSON)  6 input tokens  7 output tokens
+--       8 day to use when there is no hold  9 'release' when nothing was served  10 life of a tombstone (s)
+-- Returns {'REBUILD'}, {'ORPHANED'} when the hold was settled as an orphan before, or {'SETTLED', stream id, epoch}.
+-- Without a hold it still appends: the hold may have been lost with Redis' memory, the usage must not be.
+
+if not fence_holds(KEYS[1]) then return {'REBUILD'} end
+if redis.call('EXISTS', KEYS[7]) == 1 then return {'ORPHANED'} end
+local hold = redis.call('HMGET', KEYS[4], 'amount', 'day', 'input_tokens', 'output_tokens')
+local day = hold[2] or ARGV[8]
+if hold[1] then
+  local limits = {redis.call('HGET', KEYS[2], 'input_tokens_per_minute'),
+    redis.call('HGET', KEYS[2], 'output_tokens_per_minute'), redis.call('HGET', KEYS[3], 'input_tokens_per_minute'),
+    redis.call('HGET', KEYS[3], 'output_tokens_per_minute')}
+  local now = micros_now()
+  -- Deletions come first: they pass under memory pressure, and after them so does the rest of the script.
+  redis.call('DEL', KEYS[4])
+  redis.call('ZREM', KEYS[5], ARGV[1])
+  count_hold(KEYS[2], KEYS[3], hold[1], day, false)
+  for each = 1, 4 do
+    if limits[each] then
+      local limit = tonumber(limits[each])
+      local reserved = math.min(tonumber(hold[each % 2 == 1 and 3 or 4]), limit)
+      correct_rate(KEYS[8 + each], limit, tonumber(ARGV[each % 2 == 1 and 6 or 7]) - reserved, now)
+    end
+  end
+elseif ARGV[9] == 'release' then
+  -- An admission that was given up on may still be on its way: it must find that its request has ended.
+  redis.call('SET', KEYS[7], 'released', 'EX', ARGV[10])
+end
+redis.call('SADD', KEYS[8], 'org:' .. ARGV[2], 'key:' .. ARGV[3])
+count_event(KEYS[2], KEYS[3], ARGV[4], day, true)
+return {'SETTLED', append_event(KEYS[6], ARGV[2], ARGV[3], ARGV[4], day, ARGV[5]), redis.call('GET', KEYS[1])}

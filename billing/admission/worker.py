@@ -1,0 +1,186 @@
+"""Admission as workers, commands and pages call it: blocking, and off the request path.
+
+All functions raise AdmissionUnavailableError when Redis does not answer; what they were about is then done later.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import redis
+from django.conf import settings
+from redis.cluster import RedisCluster
+
+from billing.admission import scripts
+from billing.admission.client import TOMBSTONE_SECONDS
+from billing.admission.errors import AdmissionUnavailableError, ShardRebuildingError
+from billing.admission.names import SHARDS
+from billing.admission.publishing import Publication, publish_arguments
+from billing.admission.topology import open_client, read_topology
+from billing.shards import SHARD_COUNT, shard_of
+from billing.stream import SettledBatch, StreamEntry
+
+WORKER_TIMEOUT_SECONDS = 5.0
+MAX_REAPED_PER_PULSE = 500
+MAX_SCRIPT_ARGUMENTS = 4_000  # Lua's unpack and the patience of other callers bound how much one script takes.
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPulse:
+    shard: int
+    waiting_events: int
+    reaped_holds: int
+    holds_in_flight: int
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionFigures:
+    """What admission enforces right now. available = credit + limit - unsettled - held. Nano-dollars."""
+
+    credit_nanos: int
+    limit_nanos: int
+    unsettled_nanos: int
+    held_nanos: int
+    open_requests: int
+
+    @property
+    def available_nanos(self) -> int:
+        return self.credit_nanos + self.limit_nanos - self.unsettled_nanos - self.held_nanos
+
+
+@lru_cache(maxsize=4)
+def _client_for(url: str) -> "redis.Redis | RedisCluster":
+    return open_client(read_topology(url), timeout_seconds=WORKER_TIMEOUT_SECONDS)
+
+
+def redis_client() -> "redis.Redis | RedisCluster":
+    return _client_for(settings.REDIS_URL)
+
+
+@contextmanager
+def _translated_errors() -> Iterator[None]:
+    try:
+        yield
+    except (redis.RedisError, OSError) as error:
+        raise AdmissionUnavailableError(f"Redis cannot be used: {error}") from error
+
+
+def run_script(script: scripts.Script, keys: Sequence[str], args: Sequence[bytes | str | int]) -> Any:
+    """Return the reply of one script."""
+    client = redis_client()
+    with _translated_errors():
+        try:
+            return client.evalsha(script.sha1, len(keys), *keys, *args)
+        except redis.exceptions.NoScriptError:
+            return client.eval(script.text, len(keys), *keys, *args)
+
+
+def rebuild_shard(shard: int, *, force: bool = False) -> bool:
+    """Take a shard over on the Redis process that runs now. Returns whether there was anything to do."""
+    names = SHARDS[shard]
+    reopen_ms = int(settings.ADMISSION["reopen_seconds"] * 1000)
+    keys = [names.epoch, names.opens, names.index, names.deadlines, names.usage]
+    reply = run_script(scripts.REBUILD, keys, [names.prefix, reopen_ms, "force" if force else ""])
+    return bool(reply[0] == b"BUILT")
+
+
+def _run_built(
+    shard: int, script: scripts.Script, keys: Sequence[str], args: Sequence[bytes | str | int]
+) -> Sequence[Any]:
+    reply: Sequence[Any] = run_script(script, keys, args)
+    if reply[0] == b"REBUILD":
+        rebuild_shard(shard)
+        reply = run_script(script, keys, args)
+    if reply[0] == b"REBUILD":
+        raise ShardRebuildingError(str(shard))
+    return reply
+
+
+def pulse_shards() -> list[ShardPulse]:
+    """Settle expired holds of every shard from their checkpoints, and return what waits in each."""
+    client = redis_client()
+    if isinstance(client, RedisCluster):
+        return [_pulse_shard(shard) for shard in range(SHARD_COUNT)]
+    with _translated_errors():
+        pipeline = client.pipeline(transaction=False)
+        for shard in range(SHARD_COUNT):
+            keys, args = _reap_arguments(shard)
+            pipeline.evalsha(scripts.REAP.sha1, len(keys), *keys, *args)  # type: ignore[no-untyped-call]
+        replies = pipeline.execute(raise_on_error=False)
+    pulses = []
+    for shard, reply in enumerate(replies):
+        if isinstance(reply, Exception) or reply[0] == b"REBUILD":
+            pulses.append(_pulse_shard(shard))
+        else:
+            pulses.append(ShardPulse(shard, *(int(word) for word in reply[1:4])))
+    return pulses
+
+
+def _reap_arguments(shard: int) -> tuple[list[str], list[str | int]]:
+    names = SHARDS[shard]
+    gap_ms = int(settings.ADMISSION["reaper_gap_seconds"] * 1000)
+    lease_ms = int(settings.ADMISSION["lease_seconds"] * 1000)
+    return (
+        [names.epoch, names.deadlines, names.usage, names.reaper],
+        [names.prefix, MAX_REAPED_PER_PULSE, gap_ms, lease_ms, TOMBSTONE_SECONDS],
+    )
+
+
+def _pulse_shard(shard: int) -> ShardPulse:
+    keys, args = _reap_arguments(shard)
+    reply = _run_built(shard, scripts.REAP, keys, args)
+    return ShardPulse(shard, *(int(word) for word in reply[1:4]))
+
+
+def read_waiting(shard: int, *, count: int) -> list[StreamEntry]:
+    """Return the oldest usage events that wait for settlement in a shard."""
+    with _translated_errors():
+        entries = redis_client().xrange(SHARDS[shard].usage, count=count)
+    return [
+        StreamEntry(
+            stream_id=stream_id.decode(),
+            raw_event=fields[b"event"],
+            organization_id=int(fields[b"organization"]),
+            key_id=int(fields[b"key"]),
+            cost_nanos=int(fields[b"cost"]),
+            admitted_day=int(fields[b"day"]),
+        )
+        for stream_id, fields in entries
+    ]
+
+
+def confirm_batch(batch: SettledBatch) -> int:
+    """Tell Redis what Postgres has committed. Returns how many entries it deleted."""
+    names = SHARDS[batch.shard]
+    deleted = 0
+    stream_ids = list(batch.stream_ids)
+    posted = list(batch.posted_days)
+    while stream_ids or posted:
+        # Credit goes with the first part already: it is no older than any of the entries that are deleted.
+        now_ids, stream_ids = stream_ids[:MAX_SCRIPT_ARGUMENTS], stream_ids[MAX_SCRIPT_ARGUMENTS:]
+        now_posted, posted = posted[: MAX_SCRIPT_ARGUMENTS // 4], posted[MAX_SCRIPT_ARGUMENTS // 4 :]
+        args: list[bytes | str | int] = [names.prefix, len(now_ids), len(batch.balances), len(now_posted), *now_ids]
+        for balance in batch.balances:
+            args += (balance.organization_id, balance.credit_nanos, balance.version)
+        for day in now_posted:
+            args += (day.scope, day.holder_id, day.admitted_day, day.posted_nanos)
+        reply = _run_built(batch.shard, scripts.CONFIRM, [names.epoch, names.usage], args)
+        deleted += int(reply[1])
+    return deleted
+
+
+def publish(publication: Publication) -> None:
+    """Bring one organization or key, as read from Postgres, into Redis."""
+    keys, args = publish_arguments(publication)
+    _run_built(shard_of(publication.organization_id), scripts.PUBLISH, keys, args)
+
+
+def read_figures(organization_id: int) -> AdmissionFigures | None:
+    """Return what admission enforces for an organization; None when Redis has not loaded it yet."""
+    names = SHARDS[shard_of(organization_id)]
+    reply = _run_built(shard_of(organization_id), scripts.FIGURES, [names.epoch, names.org(organization_id)], [])
+    if reply[0] != b"FIGURES":
+        return None
+    return AdmissionFigures(*(int(word) for word in reply[1:6]))
