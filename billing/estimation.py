@@ -68,7 +68,7 @@ def affordable_max_tokens(
     web_searches: int = 0,
     ceiling: int = MAX_COUNT,
 ) -> int:
-    """Return the largest `max_tokens`, at most `ceiling`, whose worst case is within `available_nanos`; 0 when none is."""
+    """Return the largest `max_tokens`, at most `ceiling`, whose worst case fits `available_nanos`; 0 when none does."""
     fixed_picos = _fixed_picos(price, input_tokens, prompt_components, images, web_searches)
     if price_picos(fixed_picos, price, factor_ppm) > available_nanos:
         return 0

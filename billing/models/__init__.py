@@ -1,6 +1,6 @@
 """What it costs and where the money is. Rows of the ledger and of usage are never edited."""
 
-from billing.models.catalog import LanguageModel, LanguageModelAlias, Route, Upstream
+from billing.models.catalog import CatalogVersion, LanguageModel, LanguageModelAlias, Route, Upstream
 from billing.models.credit import CreditLot, CreditLotEntry
 from billing.models.ledger import LedgerAccount, LedgerEntry, LedgerTransaction, OrganizationBalance
 from billing.models.price import OrganizationPriceFactor, PriceComponent, PriceVersion
@@ -15,6 +15,7 @@ from billing.models.usage import (
 
 __all__ = [
     "BudgetDay",
+    "CatalogVersion",
     "CreditLot",
     "CreditLotEntry",
     "FailedRequest",

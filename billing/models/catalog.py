@@ -83,3 +83,16 @@ class Route(models.Model):
 
     def __str__(self) -> str:
         return f"{self.language_model_id} -> {self.upstream_id}:{self.upstream_model}"
+
+
+class CatalogVersion(models.Model):
+    """One row that changes with every committed change of catalog, prices or price factors.
+
+    Triggers write it (see the migration), so that no writer can forget to. `version` is the id of the writing
+    transaction: it never returns to an earlier value, but carries no order.
+    """
+
+    version = models.BigIntegerField()
+
+    def __str__(self) -> str:
+        return str(self.version)

@@ -1,6 +1,5 @@
 """Prices: dated rows, never edited. A mistake is corrected by a new version."""
 
-from django.conf import settings
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone

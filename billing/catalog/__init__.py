@@ -1,0 +1,1 @@
+"""What is on sale: the catalog file, loading it, and the snapshot of it that the request path reads."""
