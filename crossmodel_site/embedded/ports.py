@@ -1,0 +1,42 @@
+"""Loopback ports for servers of one's own."""
+
+import random
+import socket
+from pathlib import Path
+
+LOWEST_PORT = 15_000
+HIGHEST_PORT = 32_000
+MAX_TRIES = 200
+
+
+def find_free_port() -> int:
+    """Return a loopback TCP port on which nothing listens, below the range of outgoing connections.
+
+    The kernel gives outgoing connections ports of its ephemeral range. A server on such a port could be killed and
+    find its port taken when it comes back, by a client that was trying to reach it.
+    """
+    highest = min(HIGHEST_PORT, _lowest_ephemeral_port() - 1)
+    for _ in range(MAX_TRIES):
+        port = random.randint(min(LOWEST_PORT, highest - 1000), highest)
+        if not port_is_taken(port):
+            return port
+    raise OSError(f"No free TCP port was found between {LOWEST_PORT} and {highest}.")
+
+
+def port_is_taken(port: int, host: str = "127.0.0.1") -> bool:
+    """Say whether a server that started now could not listen there."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen(1)
+        except OSError:
+            return True
+    return False
+
+
+def _lowest_ephemeral_port() -> int:
+    try:
+        return max(2048, int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0]))
+    except (OSError, ValueError, IndexError):
+        return HIGHEST_PORT

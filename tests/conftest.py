@@ -1,0 +1,25 @@
+"""What every test has: a real Postgres and a real Redis that are its own, and an empty Redis at its start."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from tests.support.servers import prepare_environment
+
+prepare_environment()
+
+
+@pytest.fixture(scope="session")
+def redis_client() -> Iterator[redis.Redis]:
+    """A plain client of the session's Redis, to look at what is in it."""
+    with redis.Redis.from_url(os.environ["REDIS_URL"]) as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def _empty_redis(request: pytest.FixtureRequest, redis_client: redis.Redis) -> None:
+    """Empty Redis before each test, unless the test is marked `keeps_redis` (a gateway runs longer than one test)."""
+    if request.node.get_closest_marker("keeps_redis") is None:
+        redis_client.flushall()

@@ -1,0 +1,37 @@
+"""One Postgres and one Redis for a whole test session, in a folder of its own: sessions side by side do not meet."""
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from crossmodel_site.embedded import PostgresServer, RedisServer
+
+
+def prepare_environment() -> None:
+    """Set every variable that the settings read, before anything reads them.
+
+    Variables of the person who runs the tests are dropped: a real provider's key would bring real calls.
+    `DATABASE_URL` and `REDIS_URL` are kept when given; the test database and Redis database are then written to.
+    """
+    for name in list(os.environ):
+        if name.startswith("CROSSMODEL_") or name.endswith("_API_KEY") or name in {"PORT", "CELERY_BROKER_URL"}:
+            del os.environ[name]
+    folder = Path(tempfile.mkdtemp(prefix="crossmodel-tests-"))
+    folder.chmod(0o755)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["CROSSMODEL_DATA"] = str(folder / "var")
+    (folder / "var").mkdir()
+    if not os.environ.get("DATABASE_URL"):
+        postgres = PostgresServer(folder / "postgres", durable=False)
+        postgres.start()
+        atexit.register(postgres.stop)
+        os.environ["DATABASE_URL"] = postgres.url
+    if not os.environ.get("REDIS_URL"):
+        redis = RedisServer(folder / "redis", durable=False)
+        redis.start()
+        atexit.register(redis.stop)
+        os.environ["REDIS_URL"] = redis.url
+    os.environ["CELERY_BROKER_URL"] = os.environ["REDIS_URL"]
+    os.environ["DJANGO_SETTINGS_MODULE"] = "crossmodel_site.settings"
