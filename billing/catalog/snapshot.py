@@ -14,6 +14,7 @@ from typing import Any
 
 from django.conf import settings
 
+from billing.catalog.file import SALE
 from billing.models import (
     CatalogVersion,
     LanguageModel,
@@ -30,7 +31,6 @@ KEEP_REPLACED_PRICES = timedelta(days=1)
 MAX_LOADS = 3
 VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
 SANDBOX_VARIABLE = "CROSSMODEL_SANDBOX_URL"
-SALE = "sale"  # The seller of what organizations pay; no upstream may be named so.
 
 DatedPrices = tuple[tuple[datetime, PriceTable], ...]  # By falling date: the first that has begun is in force.
 
