@@ -3,12 +3,14 @@
 import os
 from collections.abc import Iterator
 
+import django
 import pytest
 import redis
 
 from tests.support.servers import prepare_environment
 
 prepare_environment()
+django.setup()
 
 
 @pytest.fixture(scope="session")
