@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import redis
 from django.conf import settings
@@ -107,7 +107,7 @@ def pulse_shards() -> list[ShardPulse]:
         pipeline = client.pipeline(transaction=False)
         for shard in range(SHARD_COUNT):
             keys, args = _reap_arguments(shard)
-            pipeline.evalsha(scripts.REAP.sha1, len(keys), *keys, *args)  # type: ignore[no-untyped-call]
+            pipeline.evalsha(scripts.REAP.sha1, len(keys), *keys, *args)
         replies = pipeline.execute(raise_on_error=False)
     pulses = []
     for shard, reply in enumerate(replies):
@@ -137,7 +137,8 @@ def _pulse_shard(shard: int) -> ShardPulse:
 def read_waiting(shard: int, *, count: int) -> list[StreamEntry]:
     """Return the oldest usage events that wait for settlement in a shard."""
     with _translated_errors():
-        entries = redis_client().xrange(SHARDS[shard].usage, count=count)
+        # redis-py types its replies for every protocol and decoding at once; here they are bytes.
+        entries = cast(list[tuple[bytes, dict[bytes, bytes]]], redis_client().xrange(SHARDS[shard].usage, count=count))
     return [
         StreamEntry(
             stream_id=stream_id.decode(),

@@ -1,0 +1,77 @@
+"""Errors as callers of the API see them: the documented envelope, its types and status codes.
+
+Source: the error table of the Messages API reference. `code` is a stable machine word of ours; texts may change, codes not.
+"""
+
+from collections.abc import Mapping
+
+import orjson
+
+INVALID_REQUEST, AUTHENTICATION, PERMISSION = "invalid_request_error", "authentication_error", "permission_error"
+RATE_LIMIT, API, OVERLOADED = "rate_limit_error", "api_error", "overloaded_error"
+REQUEST_TOO_LARGE = "request_too_large"
+TYPE_BY_STATUS = {
+    400: INVALID_REQUEST,
+    401: AUTHENTICATION,
+    402: PERMISSION,
+    403: PERMISSION,
+    404: INVALID_REQUEST,
+    405: INVALID_REQUEST,
+    409: INVALID_REQUEST,
+    413: REQUEST_TOO_LARGE,
+    429: RATE_LIMIT,
+    500: API,
+    502: API,
+    503: OVERLOADED,
+}
+# Above this many seconds SDKs would sleep the whole time: they are told not to retry instead.
+MAX_RETRY_AFTER_SECONDS = 60
+
+
+class GatewayError(Exception):
+    """An answer other than success. Nothing is held or billed for it unless its raiser says so."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        retry_after_seconds: int | None = None,
+        should_retry: bool | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.retry_after_seconds = retry_after_seconds
+        self.should_retry = should_retry
+        self.headers = dict(headers or {})
+
+    def response_headers(self) -> dict[str, str]:
+        headers = dict(self.headers)
+        should_retry = self.should_retry
+        if self.retry_after_seconds is not None:
+            headers["retry-after"] = str(self.retry_after_seconds)
+            if self.retry_after_seconds > MAX_RETRY_AFTER_SECONDS:
+                should_retry = False
+        if should_retry is not None:
+            headers["x-should-retry"] = "true" if should_retry else "false"
+        return headers
+
+
+def render_error(status: int, code: str, message: str, request_id: str) -> bytes:
+    """Return the JSON envelope of an error."""
+    return orjson.dumps(
+        {
+            "type": "error",
+            "error": {"type": TYPE_BY_STATUS.get(status, API), "message": message, "code": code},
+            "request_id": request_id,
+        }
+    )
+
+
+def unavailable(message: str, *, code: str = "temporarily_unavailable", retry_after_seconds: int = 1) -> GatewayError:
+    """Return the 503 for a part of ours that is down: nothing was admitted, so a retry costs nothing."""
+    return GatewayError(503, code, message, retry_after_seconds=retry_after_seconds)

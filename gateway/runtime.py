@@ -1,0 +1,163 @@
+"""What one gateway process keeps for as long as it runs: connections, the catalog, the spool, the heartbeat."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from uuid import UUID
+
+from django.conf import settings
+
+from billing.admission.client import AdmissionClient
+from billing.admission.feed import read_key, read_organization
+from billing.admission.pipeline import ScriptRouter
+from billing.admission.topology import AsyncServers, read_topology
+from billing.catalog.snapshot import CatalogSnapshot, catalog_fingerprint, load_snapshot
+from billing.models import FailedRequest, UsageRecord
+from gateway.authentication import KeyDirectory
+from gateway.database import DatabaseThreads, DatabaseUnavailableError
+from gateway.errors import unavailable
+from gateway.settler import Settler
+from gateway.spool import Spool
+from gateway.upstreams.http_client import UpstreamClient
+
+SHUTDOWN_SECONDS = 30.0
+FIND_SETTLED_BATCH = 5_000
+
+logger = logging.getLogger(__name__)
+
+
+class GatewayRuntime:
+    """Made when the process starts to serve; `start()` and `stop()` follow the ASGI lifespan."""
+
+    def __init__(self) -> None:
+        self.database = DatabaseThreads()
+        self.keys = KeyDirectory(self.database)
+        timeout_seconds = settings.ADMISSION["redis_timeout_seconds"]
+        servers = AsyncServers(read_topology(settings.REDIS_URL), timeout_seconds=timeout_seconds)
+        self.admission = AdmissionClient(
+            ScriptRouter(servers, timeout_seconds=timeout_seconds),
+            lease_seconds=settings.ADMISSION["lease_seconds"],
+            reopen_seconds=settings.ADMISSION["reopen_seconds"],
+            max_waiting_events=settings.ADMISSION["max_waiting_events"],
+        )
+        self.spool = Spool(
+            settings.DATA_DIR / "spool",
+            max_bytes=settings.GATEWAY["spool_max_bytes"],
+            retention_seconds=settings.GATEWAY["spool_retention_seconds"],
+        )
+        self.settler = Settler(
+            self.admission,
+            self.spool,
+            beat_seconds=settings.ADMISSION["heartbeat_seconds"],
+            settle_bound_seconds=settings.GATEWAY["settle_bound_seconds"],
+        )
+        self.upstreams = UpstreamClient(connect_seconds=settings.GATEWAY["upstream_connect_seconds"])
+        self._catalog: CatalogSnapshot | None = None
+        self._background: set[asyncio.Task[None]] = set()
+        self._refresher: asyncio.Task[None] | None = None
+        self.is_draining = False
+
+    @property
+    def catalog(self) -> CatalogSnapshot:
+        """The catalog as of a few seconds ago. Raises GatewayError 503 while it was never loaded."""
+        if self._catalog is None:
+            raise unavailable("The catalog is not loaded yet.", code="catalog_unavailable")
+        return self._catalog
+
+    async def start(self) -> None:
+        await self._refresh_catalog()
+        await self.settler.start(self._find_settled)
+        self._refresher = asyncio.create_task(self._refresh_for_ever())
+
+    async def stop(self) -> None:
+        """Let background work end, within a bound, and close what was opened."""
+        self.is_draining = True
+        if self._refresher is not None:
+            self._refresher.cancel()
+        if self._background:
+            await asyncio.wait(self._background, timeout=SHUTDOWN_SECONDS)
+        await self.settler.stop()
+        await self.admission.aclose()
+        await self.upstreams.aclose()
+        self.spool.close()
+        self.database.close()
+
+    def run_in_background(self, work: Awaitable[None]) -> None:
+        """Run work that must be finished although its client has left."""
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._forget)
+
+    @property
+    def background_count(self) -> int:
+        return len(self._background)
+
+    async def load_organization(self, organization_id: int) -> bool:
+        """Bring an organization into Redis. Returns False when there is none. Raises DatabaseUnavailableError."""
+        publication = await self.database.run(read_organization, organization_id)
+        if publication is not None:
+            await self.admission.publish(publication)
+        return publication is not None
+
+    async def load_key(self, key_id: int) -> bool:
+        """Bring a key into Redis. Returns False when there is none. Raises DatabaseUnavailableError."""
+        publication = await self.database.run(read_key, key_id)
+        if publication is not None:
+            await self.admission.publish(publication)
+        return publication is not None
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("Background work failed.", exc_info=task.exception())
+
+    async def _refresh_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(settings.GATEWAY["catalog_refresh_seconds"])
+            await self._refresh_catalog()
+
+    async def _refresh_catalog(self) -> None:
+        with contextlib.suppress(DatabaseUnavailableError):  # The catalog of a moment ago goes on being used.
+            fingerprint = await self.database.run(catalog_fingerprint)
+            if self._catalog is None or fingerprint != self._catalog.fingerprint:
+                self._catalog = await self.database.run(load_snapshot)
+
+    async def _find_settled(self, request_ids: list[str]) -> set[str]:
+        found: set[str] = set()
+        try:
+            for start in range(0, len(request_ids), FIND_SETTLED_BATCH):
+                found |= await self.database.run(_settled_ids, request_ids[start : start + FIND_SETTLED_BATCH])
+        except DatabaseUnavailableError:
+            logger.warning("Postgres cannot say which spooled events it has; all are sent again.")
+        return found
+
+
+def _settled_ids(request_ids: list[str]) -> set[str]:
+    ids = [UUID(text) for text in request_ids]
+    usage = UsageRecord.objects.filter(request_id__in=ids).values_list("request_id", flat=True)
+    failed = FailedRequest.objects.filter(request_id__in=ids).values_list("request_id", flat=True)
+    return {request_id.hex for request_id in (*usage, *failed)}
+
+
+_current: GatewayRuntime | None = None
+
+
+async def start_runtime() -> None:
+    global _current  # noqa: PLW0603  One per process, like the event loop it belongs to.
+    _current = GatewayRuntime()
+    await _current.start()
+
+
+async def stop_runtime() -> None:
+    global _current  # noqa: PLW0603
+    if _current is not None:
+        await _current.stop()
+        _current = None
+
+
+def current_runtime() -> GatewayRuntime:
+    """Return the runtime of this process. Raises GatewayError 503 before it has started."""
+    if _current is None:
+        raise unavailable("The gateway is starting.", code="gateway_starting")
+    return _current

@@ -1,0 +1,202 @@
+"""The gateway's own record of usage events: appended before Redis hears of them, kept until Postgres surely has them.
+
+A spool is a folder of segments, files of one JSON line per event. The living process that writes a segment holds a lock on
+it; a segment without a lock was left behind by a process that died, and is adopted by the next one that starts. A line is
+one write() to the page cache: it survives the death of the process, and Redis' own log survives that of the machine.
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+
+MAX_SEGMENT_BYTES = 16 * 1024 * 1024
+MAX_SEGMENT_SECONDS = 600.0
+OPEN_SUFFIX, DONE_SUFFIX = ".jsonl", ".done"
+
+logger = logging.getLogger(__name__)
+
+
+class SpoolFullError(Exception):
+    """More bytes wait for confirmation than the spool may hold, or the disk refuses writes. Nothing may be admitted."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpooledEvent:
+    """All that SETTLE needs to be told again. Amounts in nano-dollars."""
+
+    request_id: str
+    organization_id: int
+    key_id: int
+    cost_nanos: int
+    day: int
+    is_release: bool
+    event: bytes
+
+    def encode(self) -> bytes:
+        head = orjson.dumps(
+            [self.request_id, self.organization_id, self.key_id, self.cost_nanos, self.day, self.is_release]
+        )
+        return head[:-1] + b"," + self.event + b"]\n"
+
+
+def decode_line(line: bytes) -> SpooledEvent:
+    """Return the event on one line of a segment. Raises ValueError for a line that was not written to its end."""
+    values = orjson.loads(line)
+    if not isinstance(values, list) or len(values) != 7:
+        raise ValueError("not a line of a spool")
+    request_id, organization_id, key_id, cost_nanos, day, is_release, event = values
+    return SpooledEvent(request_id, organization_id, key_id, cost_nanos, day, is_release, orjson.dumps(event))
+
+
+@dataclass(slots=True)
+class Segment:
+    path: Path
+    descriptor: int
+    opened_at: float = field(default_factory=time.monotonic)
+    size: int = 0
+    unconfirmed: set[str] = field(default_factory=set)
+    is_closed: bool = False
+
+
+class Spool:
+    """Appends are plain blocking writes: measured at 2 us, less than handing them to a thread would cost."""
+
+    def __init__(self, folder: Path, *, max_bytes: int, retention_seconds: float) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._retention_seconds = retention_seconds
+        self._segments: dict[Path, Segment] = {}
+        self._segment_of: dict[str, Segment] = {}
+        self._current: Segment | None = None
+        self._broken: str = ""
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def check_room(self) -> None:
+        """Raise SpoolFullError while nothing more may be admitted."""
+        if self._broken:
+            self._probe()
+        if self._broken:
+            raise SpoolFullError(self._broken)
+        if self.unconfirmed_bytes > self._max_bytes:
+            raise SpoolFullError(f"{self.unconfirmed_bytes} bytes of usage events wait for confirmation.")
+
+    @property
+    def unconfirmed_bytes(self) -> int:
+        return sum(segment.size for segment in self._segments.values() if segment.unconfirmed)
+
+    def append(self, event: SpooledEvent) -> None:
+        """Write the event. A disk that refuses is noted and stops admission; the caller goes on to tell Redis."""
+        line = event.encode()
+        try:
+            segment = self._writable_segment()
+            if os.write(segment.descriptor, line) != len(line):
+                raise OSError("a line was written in part")
+        except OSError as error:
+            self._broken = f"The spool cannot be written: {error}"
+            logger.error("%s", self._broken)
+            return
+        segment.size += len(line)
+        segment.unconfirmed.add(event.request_id)
+        self._segment_of[event.request_id] = segment
+
+    def confirm(self, request_id: str) -> None:
+        """Note that Postgres has the event."""
+        segment = self._segment_of.pop(request_id, None)
+        if segment is None:
+            return
+        segment.unconfirmed.discard(request_id)
+        if segment.is_closed and not segment.unconfirmed:
+            self._finish(segment)
+
+    def adopt(self) -> Iterator[SpooledEvent]:
+        """Yield the events of segments that dead processes left behind; each counts as unconfirmed from then on."""
+        for path in sorted(self._folder.glob("*" + OPEN_SUFFIX)):
+            if path in self._segments:
+                continue
+            descriptor = os.open(path, os.O_RDWR)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)  # Its process lives.
+                continue
+            events = list(read_segment(path))
+            segment = Segment(path, descriptor, size=path.stat().st_size, is_closed=True)
+            segment.unconfirmed = {event.request_id for event in events}
+            self._segments[path] = segment
+            self._segment_of.update((event.request_id, segment) for event in events)
+            if not events:
+                self._finish(segment)
+            yield from events
+
+    def tidy(self) -> None:
+        """Close a segment that has lived long enough, and drop confirmed ones that are past the retention."""
+        if self._current is not None and time.monotonic() - self._current.opened_at > MAX_SEGMENT_SECONDS:
+            self._close_current()
+        oldest = time.time() - self._retention_seconds
+        for path in self._folder.glob("*" + DONE_SUFFIX):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
+
+    def close(self) -> None:
+        self._close_current()
+        for segment in list(self._segments.values()):
+            os.close(segment.descriptor)
+        self._segments.clear()
+
+    def _writable_segment(self) -> Segment:
+        if self._current is not None and self._current.size >= MAX_SEGMENT_BYTES:
+            self._close_current()
+        if self._current is None:
+            path = self._folder / f"{time.time_ns()}-{os.getpid()}{OPEN_SUFFIX}"
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_RDWR, 0o600)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            self._current = self._segments[path] = Segment(path, descriptor)
+        return self._current
+
+    def _close_current(self) -> None:
+        segment, self._current = self._current, None
+        if segment is not None:
+            segment.is_closed = True
+            if not segment.unconfirmed:
+                self._finish(segment)
+
+    def _finish(self, segment: Segment) -> None:
+        self._segments.pop(segment.path, None)
+        segment.path.rename(segment.path.with_suffix(DONE_SUFFIX))
+        os.close(segment.descriptor)
+
+    def _probe(self) -> None:
+        probe = self._folder / f"probe-{os.getpid()}"
+        try:
+            probe.write_bytes(b"probe")
+            probe.unlink()
+            self._close_current()
+        except OSError as error:
+            self._broken = f"The spool cannot be written: {error}"
+        else:
+            self._broken = ""
+
+
+def read_segment(path: Path) -> Iterator[SpooledEvent]:
+    """Yield the events of a segment. A last line that its process did not live to finish is passed over."""
+    for line in path.read_bytes().split(b"\n"):
+        if not line:
+            continue
+        try:
+            yield decode_line(line)
+        except ValueError:
+            logger.warning("A line of %s cannot be read; the process that wrote it did not finish it.", path.name)
+
+
+def read_all(folder: Path) -> Iterator[SpooledEvent]:
+    """Yield every event that the spool still keeps, confirmed ones too: what a restored Postgres is replayed from."""
+    for path in sorted([*folder.glob("*" + OPEN_SUFFIX), *folder.glob("*" + DONE_SUFFIX)]):
+        yield from read_segment(path)
