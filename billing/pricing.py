@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from billing.money import PICOS_PER_NANO
+from billing.money import PICOS_PER_NANO, format_usd
 from billing.usage_event import MAX_COUNT
 
 INPUT, OUTPUT = "input", "output"
@@ -156,3 +156,40 @@ def price_picos(picos: int, price: PriceTable, factor_ppm: int) -> int:
         raise InvalidPriceError(f"factor {factor_ppm} lies outside 0 to {MAX_FACTOR_PPM} ppm")
     charged = max(picos, price.minimum_charge_nanos * PICOS_PER_NANO)
     return -(-charged * factor_ppm // PICOS_PPM_PER_NANO)
+
+
+def offered_price_strings(price: PriceTable, *, prompt_tokens: int = 0) -> dict[str, str]:
+    """Return the prices for prompts of this size as decimal strings of US dollars, for people and for the API.
+
+    Tokens by the million (`input`), units by the thousand (`web_search_per_thousand`), as the catalog file writes them.
+    """
+    strings = {}
+    for component in COMPONENTS:
+        if not price.has_price(component):
+            continue
+        picos = price.picos_per_unit(component, prompt_tokens=prompt_tokens)
+        if component in (IMAGE, WEB_SEARCH):
+            strings[f"{component}_per_thousand"] = format_usd(picos)  # 1,000 picos are a nano.
+        else:
+            strings[component] = format_usd(picos * PICOS_PER_NANO)
+    return strings
+
+
+def tier_starts(price: PriceTable) -> list[int]:
+    """Return the prompt sizes from which other prices apply, 0 among them, rising."""
+    return sorted({start for tiers in price.tiers.values() for start, _ in tiers})
+
+
+def describe_prices(price: PriceTable) -> str:
+    """Return all prices in one line: "input 3.00, output 15.00; from 200,000 prompt tokens: input 6.00, ..."."""
+    parts = []
+    for start in tier_starts(price):
+        figures = ", ".join(
+            f"{name} {usd}"
+            for name, usd in offered_price_strings(price, prompt_tokens=start).items()
+            if (name, usd) != ("image_per_thousand", "0.00")  # The rule, and no news.
+        )
+        parts.append(f"from {start:,} prompt tokens: {figures}" if start else figures)
+    if price.minimum_charge_nanos:
+        parts.append(f"at least {format_usd(price.minimum_charge_nanos)}")
+    return "; ".join(parts)

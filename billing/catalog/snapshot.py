@@ -6,24 +6,25 @@ changed.
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
 from django.conf import settings
+from django.db.models import prefetch_related_objects
 
 from billing.catalog.file import SALE
 from billing.models import (
     CatalogVersion,
     LanguageModel,
     OrganizationPriceFactor,
-    PriceComponent,
     PriceVersion,
     Route,
     Upstream,
 )
+from billing.prices import price_table
 from billing.pricing import FACTOR_ONE_PPM, PriceTable
 
 # Requests are priced as of now; what was replaced longer ago than this is not kept in memory.
@@ -155,16 +156,6 @@ def factor_at(factors: PriceFactors, moment: datetime) -> int:
     return FACTOR_ONE_PPM
 
 
-def price_table(version: PriceVersion, components: Iterable[tuple[str, int, int]]) -> PriceTable:
-    """Return the price table of a version from its (component, prompt_tokens_from, picos_per_unit) rows."""
-    tiers: dict[str, list[tuple[int, int]]] = {}
-    for component, prompt_tokens_from, picos in components:
-        tiers.setdefault(component, []).append((prompt_tokens_from, picos))
-    return PriceTable(
-        version.pk, {name: tuple(sorted(rows)) for name, rows in tiers.items()}, version.minimum_charge_nanos
-    )
-
-
 def expand_variables(text: str) -> str:
     """Return `text` with ${NAME} replaced from the environment; "" when one is unset, since half an address is none."""
     values = {name: _variable(name) for name in VARIABLE.findall(text)}
@@ -239,23 +230,17 @@ def _dated_prices(now: datetime) -> dict[int, dict[str, DatedPrices]]:
         series = kept.setdefault(version.language_model_id, {}).setdefault(seller, [])
         if not series or series[-1].effective_from > now - KEEP_REPLACED_PRICES:
             series.append(version)
-    tables = _price_tables(
-        [version for by_seller in kept.values() for series in by_seller.values() for version in series]
+    # One query for all that is kept; the rest may be years of history.
+    prefetch_related_objects(
+        [v for by_seller in kept.values() for series in by_seller.values() for v in series], "components"
     )
     return {
         model_pk: {
-            seller: tuple((version.effective_from, tables[version.pk]) for version in series)
+            seller: tuple((version.effective_from, price_table(version)) for version in series)
             for seller, series in by_seller.items()
         }
         for model_pk, by_seller in kept.items()
     }
-
-
-def _price_tables(versions: list[PriceVersion]) -> dict[int, PriceTable]:
-    rows: dict[int, list[tuple[str, int, int]]] = {version.pk: [] for version in versions}
-    for row in PriceComponent.objects.filter(price_version__in=rows):
-        rows[row.price_version_id].append((row.component, row.prompt_tokens_from, row.picos_per_unit))
-    return {version.pk: price_table(version, rows[version.pk]) for version in versions}
 
 
 def _price_at(prices: DatedPrices, moment: datetime) -> PriceTable | None:

@@ -1,0 +1,225 @@
+"""Brings the database in line with a catalog file, in one transaction, and says what it changed.
+
+Loading the same file twice changes nothing the second time. What the file no longer names is disabled, never deleted,
+since usage refers to it; only aliases are deleted, being nothing but names.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.db import connection, models, transaction
+from django.utils import timezone
+
+from billing.catalog.file import SALE, Catalog, ModelEntry, PriceEntry, UpstreamEntry
+from billing.models import LanguageModel, LanguageModelAlias, PriceVersion, Route, Upstream
+from billing.prices import PriceDraft, approve_price_versions, draft_price, price_table, stored_tiers
+from billing.pricing import describe_prices
+
+CREATED_BY_FILE = "catalog file"
+LOAD_LOCK = 7_303_014  # Two loads at once would both add the same prices.
+
+
+@dataclass(slots=True)
+class CatalogChanges:
+    """What a load changed, or would change: one line each, in the order of the file."""
+
+    lines: list[str] = field(default_factory=list)
+    drafts: list[PriceVersion] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.lines)
+
+
+def load_catalog(catalog: Catalog, *, actor: str = "", approve: bool = False, dry_run: bool = False) -> CatalogChanges:
+    """Write the catalog and return what changed. With `dry_run` the same work is done and rolled back.
+
+    New prices are drafts by `actor`. With `approve` they are live at once: drafted by the file, approved by `actor`,
+    who answers for it. Raises billing.prices.ApprovalError when `actor` drafted one of them in an earlier load.
+    """
+    changes = CatalogChanges()
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOAD_LOCK])
+        upstreams = _load_upstreams(catalog.upstreams, changes)
+        created_by = CREATED_BY_FILE if approve else actor or CREATED_BY_FILE
+        language_models = _load_models(catalog.models, changes)
+        _load_aliases(catalog.models, language_models, changes)
+        for entry in catalog.models:
+            _load_routes(entry, language_models[entry.id], upstreams, changes)
+            _load_prices(entry, language_models[entry.id], upstreams, created_by, changes)
+        if approve and changes.drafts:
+            for version in approve_price_versions(changes.drafts, approved_by=actor):
+                changes.lines.append(f"approved by {actor}: {describe_version(version)}")
+        if dry_run:
+            transaction.set_rollback(True)
+    return changes
+
+
+def describe_version(version: PriceVersion) -> str:
+    """Return a price version in one line, as people read it."""
+    seller = f"upstream cost of {version.upstream.name}" if version.upstream else "sale price"
+    return (
+        f"{seller} of {version.language_model.model_id} from {version.effective_from:%Y-%m-%d %H:%M} UTC: "
+        f"{describe_prices(price_table(version))}"
+    )
+
+
+def _load_upstreams(entries: tuple[UpstreamEntry, ...], changes: CatalogChanges) -> dict[str, Upstream]:
+    rows = {row.name: row for row in Upstream.objects.all()}
+    for entry in entries:
+        row = rows.setdefault(entry.name, Upstream(name=entry.name))
+        values = {
+            "protocol": entry.protocol,
+            "base_url": entry.base_url,
+            "credential_env": entry.credential_env,
+            "bills_when_cancelled": entry.bills_when_cancelled,
+            "is_sandbox": entry.is_sandbox,
+            "is_enabled": entry.is_enabled,
+            "profile": entry.profile,
+        }
+        _save(row, values, f"upstream {entry.name}", changes)
+    _disable_others(rows, {entry.name for entry in entries}, "upstream", changes)
+    return rows
+
+
+def _load_models(entries: tuple[ModelEntry, ...], changes: CatalogChanges) -> dict[str, LanguageModel]:
+    rows = {row.model_id: row for row in LanguageModel.objects.all()}
+    for entry in entries:
+        row = rows.setdefault(entry.id, LanguageModel(model_id=entry.id))
+        values = {
+            "display_name": entry.display_name,
+            "context_tokens": entry.context_tokens,
+            "max_output_tokens": entry.max_output_tokens,
+            "max_image_tokens": entry.max_image_tokens,
+            "capabilities": list(entry.capabilities),
+            "released_at": entry.released,
+            "is_enabled": entry.is_enabled,
+        }
+        _save(row, values, f"model {entry.id}", changes)
+    _disable_others(rows, {entry.id for entry in entries}, "model", changes)
+    return rows
+
+
+def _load_aliases(
+    entries: tuple[ModelEntry, ...], language_models: Mapping[str, LanguageModel], changes: CatalogChanges
+) -> None:
+    wanted = {alias: language_models[entry.id] for entry in entries for alias in entry.aliases}
+    rows = {row.alias: row for row in LanguageModelAlias.objects.select_related("language_model")}
+    for alias in sorted(rows.keys() - wanted.keys()):
+        changes.lines.append(f"alias {alias}: deleted, was {rows[alias].language_model.model_id}")
+        rows[alias].delete()
+    for alias, language_model in wanted.items():
+        row = rows.get(alias)
+        if row is None:
+            LanguageModelAlias.objects.create(alias=alias, language_model=language_model)
+            changes.lines.append(f"alias {alias}: new, for {language_model.model_id}")
+        elif row.language_model_id != language_model.pk:
+            changes.lines.append(f"alias {alias}: {row.language_model.model_id} -> {language_model.model_id}")
+            row.language_model = language_model
+            row.save(update_fields=["language_model"])
+
+
+def _load_routes(
+    entry: ModelEntry, language_model: LanguageModel, upstreams: Mapping[str, Upstream], changes: CatalogChanges
+) -> None:
+    rows = {
+        f"{entry.id} -> {row.upstream.name}:{row.upstream_model}": row
+        for row in Route.objects.filter(language_model=language_model).select_related("upstream")
+    }
+    named = set()
+    for route in entry.routes:
+        name = f"{entry.id} -> {route.upstream}:{route.upstream_model}"
+        named.add(name)
+        upstream = upstreams[route.upstream]
+        new = Route(language_model=language_model, upstream=upstream, upstream_model=route.upstream_model)
+        values = {"position": route.position, "weight": route.weight, "is_enabled": True}
+        _save(rows.setdefault(name, new), values, f"route {name}", changes)
+    _disable_others(rows, named, "route", changes)
+
+
+def _load_prices(
+    entry: ModelEntry,
+    language_model: LanguageModel,
+    upstreams: Mapping[str, Upstream],
+    created_by: str,
+    changes: CatalogChanges,
+) -> None:
+    now = timezone.now()
+    stored: dict[str, list[PriceVersion]] = {}
+    versions = language_model.price_versions.select_related("upstream", "language_model").prefetch_related("components")
+    for version in versions.order_by("effective_from", "pk"):
+        stored.setdefault(version.upstream.name if version.upstream else SALE, []).append(version)
+    for price in entry.prices:
+        candidates = stored.get(price.seller, [])
+        match = _find_stored(price, candidates, now)
+        if match is None:
+            draft = PriceDraft(
+                effective_from=price.effective_from or now,
+                source=price.source,
+                source_date=price.source_date,
+                tiers=price.tiers,
+                minimum_charge_nanos=price.minimum_charge_nanos,
+                upstream=None if price.seller == SALE else upstreams[price.seller],
+            )
+            match = draft_price(language_model, draft, created_by=created_by)
+            changes.lines.append(f"new draft {match.pk}: {describe_version(match)}")
+        else:
+            candidates.remove(match)
+        if match.approved_at is None:
+            changes.drafts.append(match)
+
+
+def _find_stored(price: PriceEntry, candidates: list[PriceVersion], now: datetime) -> PriceVersion | None:
+    """Return the stored version that says what the file says, if there is one.
+
+    A price with a date is the version of that date, also when approval came later and moved it. One without a date
+    means "from now on": it is there already when the price in force now, or a newer draft, has the same figures.
+    """
+    same = [version for version in candidates if _says_the_same(version, price)]
+    if price.effective_from is not None:
+        for version in same:
+            was_moved = version.effective_from == version.approved_at
+            if version.effective_from == price.effective_from or (
+                was_moved and version.effective_from > price.effective_from
+            ):
+                return version
+        return None
+    in_force = [version for version in candidates if version.approved_at and version.effective_from <= now]
+    if in_force and in_force[-1] in same:
+        return in_force[-1]
+    newest_approved = in_force[-1].pk if in_force else 0
+    return next((version for version in same if version.approved_at is None and version.pk > newest_approved), None)
+
+
+def _says_the_same(version: PriceVersion, price: PriceEntry) -> bool:
+    return version.minimum_charge_nanos == price.minimum_charge_nanos and stored_tiers(version) == price.tiers
+
+
+def _save(row: models.Model, values: Mapping[str, Any], name: str, changes: CatalogChanges) -> None:
+    is_new = row.pk is None
+    differences = [
+        f"{attribute} {getattr(row, attribute)!r} -> {value!r}"
+        for attribute, value in values.items()
+        if getattr(row, attribute) != value
+    ]
+    if not is_new and not differences:
+        return
+    for attribute, value in values.items():
+        setattr(row, attribute, value)
+    row.save()
+    changes.lines.append(f"{name}: new" if is_new else f"{name}: {', '.join(differences)}")
+
+
+def _disable_others(
+    rows: Mapping[str, Upstream] | Mapping[str, LanguageModel] | Mapping[str, Route],
+    named: set[str],
+    kind: str,
+    changes: CatalogChanges,
+) -> None:
+    for name, row in rows.items():
+        if name not in named and row.is_enabled:
+            row.is_enabled = False
+            row.save(update_fields=["is_enabled"])
+            changes.lines.append(f"{kind} {name}: disabled, the file does not name it")
