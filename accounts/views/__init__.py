@@ -1,0 +1,1 @@
+"""Pages about people: the landing page, organizations, members and API keys."""

@@ -1,0 +1,141 @@
+"""The receipt of one request: its arithmetic, written out so that anybody can do it again.
+
+Read by the console's receipt page and by the API. What was paid is the recorded cost; the lines are computed afresh
+from the price version that the record names, and both are shown, so that a difference could not hide.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from accounts.models import ApiKey, Organization
+from billing import pricing
+from billing.models import FailedRequest, LedgerTransaction, PriceComponent, PriceVersion, RequestDetail, UsageRecord
+from billing.money import PICOS_PER_NANO
+from billing.prices import price_table
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptLine:
+    """`picos` is `count` times `picos_per_unit`, in pico-dollars. `count` is in tokens, images or searches."""
+
+    component: str
+    label: str
+    count: int
+    picos_per_unit: int
+    picos: int
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A billed request. `recomputed_nanos` is None when its price version cannot be read any more."""
+
+    record: UsageRecord
+    price_version: PriceVersion | None
+    lines: tuple[ReceiptLine, ...]
+    recomputed_nanos: int | None
+    key: ApiKey | None
+    detail: RequestDetail | None
+    ledger_transaction: LedgerTransaction | None
+
+    @property
+    def subtotal_picos(self) -> int:
+        return sum(line.picos for line in self.lines)
+
+    @property
+    def minimum_charge_nanos(self) -> int:
+        """The minimum charge where it applied, else 0."""
+        minimum = self.price_version.minimum_charge_nanos if self.price_version else 0
+        return minimum if self.lines and minimum * PICOS_PER_NANO > self.subtotal_picos else 0
+
+    @property
+    def has_factor(self) -> bool:
+        return self.record.factor_ppm != pricing.FACTOR_ONE_PPM
+
+    @property
+    def agrees(self) -> bool:
+        return self.recomputed_nanos == self.record.cost_nanos
+
+    @property
+    def attempts(self) -> list[dict[str, Any]]:
+        return list(self.record.attempts)
+
+
+@dataclass(frozen=True, slots=True)
+class FailedReceipt:
+    """A request that was admitted and not served: nothing was billed."""
+
+    record: FailedRequest
+    key: ApiKey | None
+    detail: RequestDetail | None
+
+    @property
+    def attempts(self) -> list[dict[str, Any]]:
+        return list(self.record.attempts)
+
+
+def find_receipt(organization: Organization, request_id: UUID) -> Receipt | FailedReceipt | None:
+    """Return the receipt of a settled request of this organization, or None: unknown, another's, or not settled yet."""
+    record = UsageRecord.objects.filter(organization_id=organization.pk, request_id=request_id).first()
+    if record is not None:
+        return _write_receipt(organization, record)
+    failed = FailedRequest.objects.filter(organization_id=organization.pk, request_id=request_id).first()
+    if failed is None:
+        return None
+    return FailedReceipt(
+        record=failed, key=_find_key(organization, failed.key_id), detail=_find_detail(organization, request_id)
+    )
+
+
+def _write_receipt(organization: Organization, record: UsageRecord) -> Receipt:
+    version = PriceVersion.objects.filter(pk=record.price_version_id).prefetch_related("components").first()
+    usage = pricing.Usage(
+        input_tokens=record.input_tokens,
+        output_tokens=record.output_tokens,
+        cache_write_5m_tokens=record.cache_write_5m_tokens,
+        cache_write_1h_tokens=record.cache_write_1h_tokens,
+        cache_read_tokens=record.cache_read_tokens,
+        images=record.images,
+        web_searches=record.web_searches,
+    )
+    lines: tuple[ReceiptLine, ...] = ()
+    recomputed_nanos = None
+    if version is not None:
+        table = price_table(version)
+        try:
+            lines = _write_lines(usage, table)
+            recomputed_nanos = pricing.cost_nanos(usage, table, record.factor_ppm)
+        except pricing.PricingError:
+            lines = ()
+    return Receipt(
+        record=record,
+        price_version=version,
+        lines=lines,
+        recomputed_nanos=recomputed_nanos,
+        key=_find_key(organization, record.key_id),
+        detail=_find_detail(organization, record.request_id),
+        ledger_transaction=LedgerTransaction.objects.filter(
+            organization=organization, pk=record.ledger_transaction_id
+        ).first()
+        if record.ledger_transaction_id
+        else None,
+    )
+
+
+def _write_lines(usage: pricing.Usage, table: pricing.PriceTable) -> tuple[ReceiptLine, ...]:
+    lines = []
+    for component, count in zip(pricing.COMPONENTS, usage.counts, strict=True):
+        if not count:
+            continue
+        picos_per_unit = table.picos_per_unit(component, prompt_tokens=usage.prompt_tokens)
+        label = str(PriceComponent.Component(component).label)
+        lines.append(ReceiptLine(component, label, count, picos_per_unit, count * picos_per_unit))
+    return tuple(lines)
+
+
+def _find_key(organization: Organization, key_id: int) -> ApiKey | None:
+    return ApiKey.objects.filter(organization=organization, pk=key_id).first()
+
+
+def _find_detail(organization: Organization, request_id: UUID) -> RequestDetail | None:
+    return RequestDetail.objects.filter(organization_id=organization.pk, request_id=request_id).first()

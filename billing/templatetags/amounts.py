@@ -1,0 +1,78 @@
+"""How pages show amounts, counts and request ids. The exact amount is always in the element's title."""
+
+from uuid import UUID
+
+from django import template
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from billing.money import NANOS_PER_USD, format_usd
+from billing.request_id import MESSAGE_PREFIX
+
+register = template.Library()
+
+DECIMALS_OF_NANO = 9
+MINUS = "\N{MINUS SIGN}"
+
+
+def shorten_usd(nanos: int, decimals: int) -> str:
+    """Return US dollars with exactly `decimals` decimals, rounded down (toward minus infinity).
+
+    Down, so that a page never shows money that is not there.
+    """
+    unit = 10 ** (DECIMALS_OF_NANO - decimals)
+    rounded = nanos // unit * unit
+    sign = MINUS if rounded < 0 else ""
+    whole, fraction = divmod(abs(rounded), NANOS_PER_USD)
+    digits = f"{fraction:09d}"[:decimals]
+    return f"{sign}${whole:,}.{digits}" if digits else f"{sign}${whole:,}"
+
+
+@register.simple_tag
+def balance(nanos: int, decimals: int = 2) -> SafeString:
+    """An amount that can be spent or is owed: rounded down, the exact one on hover."""
+    return _amount_element(nanos, shorten_usd(nanos, decimals))
+
+
+@register.simple_tag
+def cost(nanos: int, decimals: int = 6) -> SafeString:
+    """An amount that was spent: rounded up, as costs are, so that no line looks cheaper than it was."""
+    return _amount_element(nanos, shorten_usd(-nanos, decimals).removeprefix(MINUS) if nanos >= 0 else _usd(nanos))
+
+
+@register.simple_tag
+def change(nanos: int, decimals: int = 6) -> SafeString:
+    """A signed movement of money, with its sign always shown."""
+    return _amount_element(nanos, ("+" if nanos > 0 else "") + shorten_usd(nanos, decimals))
+
+
+@register.simple_tag
+def exact(nanos: int) -> SafeString:
+    """An amount to the nano-dollar."""
+    return _amount_element(nanos, _usd(nanos))
+
+
+@register.filter
+def usd(nanos: int) -> str:
+    """The exact amount as plain text."""
+    return _usd(nanos)
+
+
+@register.filter
+def picos_per_million(picos_per_unit: int) -> str:
+    """Pico-dollars per token as US dollars for a million tokens, the way prices are published."""
+    return "$" + format_usd(picos_per_unit * 1000)
+
+
+@register.filter
+def message_id(request_id: UUID) -> str:
+    """The id as the caller of `/v1/messages` got it."""
+    return MESSAGE_PREFIX + request_id.hex
+
+
+def _usd(nanos: int) -> str:
+    return (MINUS if nanos < 0 else "") + "$" + format_usd(abs(nanos))
+
+
+def _amount_element(nanos: int, text: str) -> SafeString:
+    return format_html('<data class="amount" value="{}" title="{}">{}</data>', format_usd(nanos), _usd(nanos), text)
