@@ -123,8 +123,8 @@ ADMISSION = {
     "heartbeat_seconds": read_float("CROSSMODEL_HEARTBEAT_SECONDS", 1.0, minimum=0.05),
     "reopen_seconds": read_float("CROSSMODEL_REOPEN_SECONDS", 3.0, minimum=0.1),
     "reaper_gap_seconds": read_float("CROSSMODEL_REAPER_GAP_SECONDS", 10.0, minimum=0.5),
-    "max_waiting_events": read_int("CROSSMODEL_MAX_WAITING_EVENTS", 100_000, minimum=1),
 }
+MAX_WAITING_EVENTS = read_int("CROSSMODEL_MAX_WAITING_EVENTS", 100_000, minimum=1)
 
 # --- Celery: triggers, never money -----------------------------------------------------------------------------
 
@@ -145,17 +145,19 @@ CELERY_BEAT_SCHEDULE = {
 # --- The request path --------------------------------------------------------------------------------------------
 
 GATEWAY = {
-    "max_body_bytes": 32 * 1024 * 1024,
-    "bytes_per_input_token": read_int("CROSSMODEL_BYTES_PER_INPUT_TOKEN", 2, minimum=1, maximum=8),
     "upstream_connect_seconds": read_float("CROSSMODEL_UPSTREAM_CONNECT_SECONDS", 10.0, minimum=0.1),
     "upstream_idle_seconds": read_float("CROSSMODEL_UPSTREAM_IDLE_SECONDS", 300.0, minimum=0.1),
     "request_total_seconds": read_float("CROSSMODEL_REQUEST_TOTAL_SECONDS", 3600.0, minimum=1),
     "ping_seconds": read_float("CROSSMODEL_PING_SECONDS", 12.0, minimum=0.1),
     "settle_bound_seconds": read_float("CROSSMODEL_SETTLE_BOUND_SECONDS", 2.0, minimum=0.05),
-    "spool_max_bytes": read_int("CROSSMODEL_SPOOL_MAX_BYTES", 1024**3, minimum=4096),
-    "spool_retention_seconds": read_int("CROSSMODEL_SPOOL_RETENTION_SECONDS", 7 * 86400, minimum=0),
+    "spool_retention_seconds": read_float("CROSSMODEL_SPOOL_RETENTION_SECONDS", 7 * 86400.0),
     "catalog_refresh_seconds": read_float("CROSSMODEL_CATALOG_REFRESH_SECONDS", 5.0, minimum=0.1),
+    "drain_seconds": read_float("CROSSMODEL_DRAIN_SECONDS", 600.0),
 }
+MAX_BODY_BYTES = 32 * 1024 * 1024
+BYTES_PER_INPUT_TOKEN = read_int("CROSSMODEL_BYTES_PER_INPUT_TOKEN", 2, minimum=1, maximum=8)
+SPOOL_MAX_BYTES = read_int("CROSSMODEL_SPOOL_MAX_BYTES", 1024**3, minimum=4096)
+MAX_DRAINING_REQUESTS = read_int("CROSSMODEL_MAX_DRAINING_REQUESTS", 1000, minimum=0)
 TRUSTED_PROXIES = read_list("CROSSMODEL_TRUSTED_PROXIES")
 CATALOG_FILE = read_text("CROSSMODEL_CATALOG", str(BASE_DIR / "billing" / "catalog" / "default.toml"))
 SANDBOX_URL = read_text("CROSSMODEL_SANDBOX_URL", EMBEDDED_SERVERS.get("CROSSMODEL_SANDBOX_URL", ""))

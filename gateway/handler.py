@@ -76,8 +76,9 @@ class LeanHandler:
             response = _error_response(error, request_id)
         except Exception:
             logger.exception("Request %s failed.", request_id)
-            error = GatewayError(500, "internal_error", "An internal error occurred.")
-            response = _error_response(error, request_id)
+            response = _error_response(
+                GatewayError(500, "internal_error", "An internal error occurred."), request_id
+            )
         await _send_response(send, response, request_id)
 
     async def _respond(self, scope: Scope, body: bytes, request_id: str) -> HttpResponse:

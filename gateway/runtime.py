@@ -39,11 +39,11 @@ class GatewayRuntime:
             ScriptRouter(servers, timeout_seconds=timeout_seconds),
             lease_seconds=settings.ADMISSION["lease_seconds"],
             reopen_seconds=settings.ADMISSION["reopen_seconds"],
-            max_waiting_events=settings.ADMISSION["max_waiting_events"],
+            max_waiting_events=settings.MAX_WAITING_EVENTS,
         )
         self.spool = Spool(
             settings.DATA_DIR / "spool",
-            max_bytes=settings.GATEWAY["spool_max_bytes"],
+            max_bytes=settings.SPOOL_MAX_BYTES,
             retention_seconds=settings.GATEWAY["spool_retention_seconds"],
         )
         self.settler = Settler(
@@ -127,13 +127,14 @@ class GatewayRuntime:
         found: set[str] = set()
         try:
             for start in range(0, len(request_ids), FIND_SETTLED_BATCH):
-                found |= await self.database.run(_settled_ids, request_ids[start : start + FIND_SETTLED_BATCH])
+                found |= await self.database.run(find_settled_ids, request_ids[start : start + FIND_SETTLED_BATCH])
         except DatabaseUnavailableError:
             logger.warning("Postgres cannot say which spooled events it has; all are sent again.")
         return found
 
 
-def _settled_ids(request_ids: list[str]) -> set[str]:
+def find_settled_ids(request_ids: list[str]) -> set[str]:
+    """Return those of the ids that Postgres has a terminal record of."""
     ids = [UUID(text) for text in request_ids]
     usage = UsageRecord.objects.filter(request_id__in=ids).values_list("request_id", flat=True)
     failed = FailedRequest.objects.filter(request_id__in=ids).values_list("request_id", flat=True)

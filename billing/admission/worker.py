@@ -152,6 +152,17 @@ def read_waiting(shard: int, *, count: int) -> list[StreamEntry]:
     ]
 
 
+def oldest_waiting_ms(shards: Sequence[int]) -> int:
+    """Return when the oldest waiting event of these shards was appended, in ms since 1970; 0 when none waits."""
+    oldest = 0
+    with _translated_errors():
+        for shard in shards:
+            for stream_id, _ in cast(list[tuple[bytes, Any]], redis_client().xrange(SHARDS[shard].usage, count=1)):
+                appended_ms = int(stream_id.partition(b"-")[0])
+                oldest = min(oldest or appended_ms, appended_ms)
+    return oldest
+
+
 def confirm_batch(batch: SettledBatch) -> int:
     """Tell Redis what Postgres has committed. Returns how many entries it deleted."""
     names = SHARDS[batch.shard]

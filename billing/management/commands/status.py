@@ -1,0 +1,37 @@
+"""manage.py status: how far settlement is behind, and what waits for an operator."""
+
+import time
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError
+
+from accounts.models import AdmissionChange
+from billing.admission.errors import AdmissionUnavailableError
+from billing.admission.worker import oldest_waiting_ms, pulse_shards
+from billing.models import UsageQuarantine
+
+LAG_TO_WORRY_SECONDS = 60
+
+
+class Command(BaseCommand):
+    help = "Show settlement lag, holds in flight, unpublished changes and quarantine. Exits with 1 when it is behind."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            shards = pulse_shards()
+            oldest_ms = oldest_waiting_ms([shard.shard for shard in shards if shard.waiting_events])
+            changes = AdmissionChange.objects.count()
+            quarantined = UsageQuarantine.objects.filter(resolved_at=None).count()
+        except AdmissionUnavailableError as error:
+            raise CommandError(str(error)) from error
+        except DatabaseError as error:
+            raise CommandError(f"Postgres cannot be used: {error}") from error
+        lag = max(0.0, time.time() - oldest_ms / 1000) if oldest_ms else 0.0
+        self.stdout.write(f"events waiting       {sum(shard.waiting_events for shard in shards)}")
+        self.stdout.write(f"settlement lag       {lag:.1f} s")
+        self.stdout.write(f"holds in flight      {sum(shard.holds_in_flight for shard in shards)}")
+        self.stdout.write(f"unpublished changes  {changes}")
+        self.stdout.write(f"in quarantine        {quarantined}")
+        if lag > LAG_TO_WORRY_SECONDS or quarantined:
+            raise SystemExit(1)

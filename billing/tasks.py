@@ -1,0 +1,61 @@
+"""Celery's triggers. A lost, doubled or late task changes nothing but the lag: what is due is read from Redis and Postgres."""
+
+import logging
+import time
+
+from celery import shared_task
+from django.db import DatabaseError, InterfaceError
+
+from billing.admission.errors import AdmissionUnavailableError
+from billing.admission.feed import publish_pending_changes
+from billing.admission.worker import confirm_batch, pulse_shards, read_waiting
+from billing.settlement import settle_batch
+
+SHARDS_PER_TASK = 16
+BATCH_EVENTS = 2_000
+# A task that has settled for this long makes way; the next pulse goes on where it stopped.
+SETTLE_SECONDS = 2.0
+TASK_EXPIRES_SECONDS = 5.0
+
+logger = logging.getLogger(__name__)
+
+
+@shared_task(name="billing.pulse")  # type: ignore[untyped-decorator]  # Celery ships no types.
+def pulse() -> None:
+    """Publish changes to Redis, settle what orphans left, and call for settlement where events wait."""
+    try:
+        publish_pending_changes()
+        waiting = [shard.shard for shard in pulse_shards() if shard.waiting_events]
+    except (AdmissionUnavailableError, DatabaseError, InterfaceError) as error:
+        logger.warning("This pulse is skipped: %s", error)
+        return
+    for start in range(0, len(waiting), SHARDS_PER_TASK):
+        settle_shards.apply_async((waiting[start : start + SHARDS_PER_TASK],), expires=TASK_EXPIRES_SECONDS)
+
+
+@shared_task(name="billing.settle_shards")  # type: ignore[untyped-decorator]
+def settle_shards(shards: list[int]) -> None:
+    """Settle the events that wait in these shards."""
+    try:
+        settle_waiting(shards, seconds=SETTLE_SECONDS)
+    except (AdmissionUnavailableError, DatabaseError, InterfaceError) as error:
+        logger.warning("Settlement is put off: %s", error)
+
+
+def settle_waiting(shards: list[int], *, seconds: float) -> int:
+    """Settle batch after batch, shard by turn, until none waits or the time is up. Returns how many events it settled.
+
+    Raises AdmissionUnavailableError or DatabaseError; what was committed is confirmed by whoever comes next.
+    """
+    ends_at = time.monotonic() + seconds
+    settled = 0
+    busy = list(shards)
+    while busy and time.monotonic() < ends_at:
+        for shard in list(busy):
+            entries = read_waiting(shard, count=BATCH_EVENTS)
+            batch = settle_batch(shard, entries) if entries else None
+            if batch is not None:
+                settled += confirm_batch(batch)
+            if batch is None or len(entries) < BATCH_EVENTS:
+                busy.remove(shard)
+    return settled

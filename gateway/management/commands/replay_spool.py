@@ -1,0 +1,50 @@
+"""manage.py replay_spool: tells Redis again of spooled events that Postgres does not have, after it was restored."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandParser
+
+from billing.admission.client import Hold
+from gateway.runtime import GatewayRuntime, find_settled_ids
+from gateway.spool import SpooledEvent, read_all
+
+BATCH = 5_000
+
+
+class Command(BaseCommand):
+    help = "Send spooled usage events again that Postgres does not have. Safe to repeat."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--folder", type=Path, default=settings.DATA_DIR / "spool", help="the spool of a gateway")
+        parser.add_argument("--dry-run", action="store_true", help="count them, send nothing")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        events = {event.request_id: event for event in read_all(options["folder"])}
+        ids = list(events)
+        for start in range(0, len(ids), BATCH):
+            for request_id in find_settled_ids(ids[start : start + BATCH]):
+                events.pop(request_id, None)
+        if not options["dry_run"]:
+            asyncio.run(_send(list(events.values())))
+        verb = "would be sent" if options["dry_run"] else "sent"
+        self.stdout.write(f"{len(ids)} events in the spool, {len(events)} {verb} again.")
+
+
+async def _send(events: list[SpooledEvent]) -> None:
+    runtime = GatewayRuntime()
+    try:
+        for spooled in events:
+            hold = Hold(spooled.request_id, spooled.organization_id, spooled.key_id, 0, 0, 0, b"", day=spooled.day)
+            await runtime.admission.settle(
+                hold,
+                cost_nanos=spooled.cost_nanos,
+                event=spooled.event,
+                input_tokens=0,
+                output_tokens=0,
+                release=spooled.is_release,
+            )
+    finally:
+        await runtime.stop()
