@@ -1,0 +1,1 @@
+"""The sandbox upstream: a small provider that speaks real protocols, to try and test CrossModel without a real one."""
