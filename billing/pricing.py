@@ -135,18 +135,18 @@ def cost_nanos(usage: Usage, price: PriceTable, factor_ppm: int = FACTOR_ONE_PPM
 
     Raises InvalidUsageError, MissingPriceError for used components without a price, InvalidPriceError for the factor.
     """
-    prompt_tokens = usage.prompt_tokens
-    picos = 0
-    is_used = False
-    for component, count in zip(COMPONENTS, usage.counts, strict=True):
-        if count == 0:
-            continue
-        if type(count) is not int or not 0 < count <= MAX_COUNT:
+    counts = usage.counts
+    for component, count in zip(COMPONENTS, counts, strict=True):
+        if type(count) is not int or not 0 <= count <= MAX_COUNT:
             raise InvalidUsageError(f"{component}: {count!r} is no count between 0 and {MAX_COUNT}")
-        is_used = True
-        picos += count * price.picos_per_unit(component, prompt_tokens=prompt_tokens)
-    if not is_used:
+    if not any(counts):
         return 0
+    prompt_tokens = usage.prompt_tokens
+    picos = sum(
+        count * price.picos_per_unit(component, prompt_tokens=prompt_tokens)
+        for component, count in zip(COMPONENTS, counts, strict=True)
+        if count
+    )
     return price_picos(picos, price, factor_ppm)
 
 
