@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
+from django.conf import settings
+
 from accounts.models import AdmissionChange, ApiKey, Organization
 from accounts.models.limits import Limits
 from billing.admission import worker
@@ -57,6 +59,8 @@ def read_organization(organization_id: int) -> Publication | None:
         config={
             "status": organization.status,
             "limit": organization.credit_limit_nanos,
+            "requests_per_minute": settings.DEFAULT_REQUESTS_PER_MINUTE,
+            "concurrent_requests": settings.DEFAULT_CONCURRENT_REQUESTS,
             **_limits(organization),
         },
         today=today,

@@ -73,8 +73,10 @@ class ScriptPipeline:
                 return await future
         except TimeoutError:
             # Replies come in order, so one that is late holds up all others: start anew.
-            self._fail(AdmissionUnavailableError("Redis did not answer in time."))
-            raise AdmissionUnavailableError("Redis did not answer in time.") from None
+            was_sent = self._connection is not None
+            error = AdmissionUnavailableError("Redis did not answer in time.", may_have_run=was_sent)
+            self._fail(error)
+            raise error from None
 
     async def _connect(self) -> None:
         if self._connecting is None:
@@ -105,7 +107,7 @@ class ScriptPipeline:
             writer.write(b"".join(unsent))
 
     async def _read(self, connection: AbstractConnection) -> None:
-        error: Exception = AdmissionUnavailableError("The connection to Redis broke.")
+        error: Exception = AdmissionUnavailableError("The connection to Redis broke.", may_have_run=True)
         try:
             while True:
                 try:
@@ -115,7 +117,7 @@ class ScriptPipeline:
                     continue
                 self._resolve(reply)
         except (redis.RedisError, OSError) as broken:
-            error = AdmissionUnavailableError(f"The connection to Redis broke: {broken}")
+            error = AdmissionUnavailableError(f"The connection to Redis broke: {broken}", may_have_run=True)
         finally:
             if self._connection is connection:
                 self._fail(error)

@@ -1,0 +1,45 @@
+"""The one ASGI entry point: `/v1/` goes to the gateway's lean handler, everything else to Django's own."""
+
+import os
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import django
+from django.core.asgi import get_asgi_application
+from django.urls.resolvers import RegexPattern, URLResolver
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "crossmodel_site.settings")
+django.setup()
+
+from django.conf import settings  # noqa: E402  Django must be set up before what uses its models is imported.
+
+from gateway.handler import LeanHandler  # noqa: E402
+from gateway.runtime import start_runtime, stop_runtime  # noqa: E402
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+pages = get_asgi_application()
+gateway = LeanHandler(URLResolver(RegexPattern(r"^/"), "gateway.urls"), max_body_bytes=settings.MAX_BODY_BYTES)
+
+
+async def application(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "lifespan":
+        await _live(receive, send)
+    elif scope["path"].startswith("/v1/"):
+        await gateway(scope, receive, send)
+    else:
+        await pages(scope, receive, send)  # type: ignore[arg-type]  # asgiref types its dictionaries more closely.
+
+
+async def _live(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            await start_runtime()
+            await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            await stop_runtime()
+            await send({"type": "lifespan.shutdown.complete"})
+            return

@@ -1,0 +1,12 @@
+"""The URL map of `/v1/`, served by the lean handler."""
+
+from django.urls import path
+
+from gateway.views.language_models import list_language_models, show_language_model
+from gateway.views.messages import create_message
+
+urlpatterns = [
+    path("v1/messages", create_message),
+    path("v1/models", list_language_models),
+    path("v1/models/<path:model_id>", show_language_model),
+]

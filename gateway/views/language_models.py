@@ -1,0 +1,94 @@
+"""GET /v1/models and /v1/models/{id}: what is on sale, with prices as decimal strings."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from django.http import HttpResponse
+
+from billing.catalog.snapshot import OfferedModel, offered_price_strings
+from gateway.authentication import check_network
+from gateway.errors import GatewayError
+from gateway.handler import GatewayRequest
+from gateway.responses import json_response
+from gateway.runtime import current_runtime
+
+DEFAULT_PAGE, MAX_PAGE = 20, 1000
+
+
+async def list_language_models(request: GatewayRequest) -> HttpResponse:
+    """A page of models, newest first: `limit` (1 to 1000), `after_id`, `before_id`."""
+    _require_get(request)
+    runtime = current_runtime()
+    identity, _ = await runtime.keys.identify(request.META)
+    check_network(identity, request.META)
+    now = datetime.now(UTC)
+    models = [model for model in runtime.catalog.models if model.is_available(now)]
+    models.sort(key=lambda model: (model.released_at, model.id), reverse=True)
+    limit = _read_limit(request.GET.get("limit"))
+    ids = [model.id for model in models]
+    first, last = 0, len(models)
+    if after_id := request.GET.get("after_id"):
+        first = _position(ids, after_id, "after_id") + 1
+    if before_id := request.GET.get("before_id"):
+        last = _position(ids, before_id, "before_id")
+        first = max(first, last - limit)
+    page = models[first : min(last, first + limit)]
+    has_more = first > 0 if before_id else first + len(page) < len(models)
+    return json_response(
+        {
+            "data": [_describe(model, now) for model in page],
+            "has_more": has_more,
+            "first_id": page[0].id if page else None,
+            "last_id": page[-1].id if page else None,
+        }
+    )
+
+
+async def show_language_model(request: GatewayRequest, model_id: str) -> HttpResponse:
+    _require_get(request)
+    runtime = current_runtime()
+    identity, _ = await runtime.keys.identify(request.META)
+    check_network(identity, request.META)
+    now = datetime.now(UTC)
+    model = runtime.catalog.find(model_id)
+    if model is None or not model.is_available(now):
+        raise GatewayError(404, "model_not_found", f"model: {model_id}")
+    return json_response(_describe(model, now))
+
+
+def _describe(model: OfferedModel, now: datetime) -> dict[str, Any]:
+    price = model.price_at(now)
+    return {
+        "type": "model",
+        "id": model.id,
+        "display_name": model.display_name,
+        "created_at": model.released_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "aliases": list(model.aliases),
+        "context_tokens": model.context_tokens,
+        "max_output_tokens": model.max_output_tokens,
+        "max_input_tokens": model.context_tokens,
+        "max_tokens": model.max_output_tokens,
+        "capabilities": sorted(model.capabilities),
+        "is_sandbox": all(route.is_sandbox for route in model.routes),
+        "prices": offered_price_strings(price) if price is not None else None,
+    }
+
+
+def _require_get(request: GatewayRequest) -> None:
+    if request.method not in ("GET", "HEAD"):
+        raise GatewayError(405, "method_not_allowed", "Use GET.", headers={"allow": "GET, HEAD"})
+
+
+def _read_limit(text: str | None) -> int:
+    if text is None:
+        return DEFAULT_PAGE
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_PAGE:
+        raise GatewayError(400, "invalid_limit", f"limit: Input should be between 1 and {MAX_PAGE}")
+    return int(text)
+
+
+def _position(ids: list[str], model_id: str, name: str) -> int:
+    try:
+        return ids.index(model_id)
+    except ValueError:
+        raise GatewayError(400, "invalid_cursor", f"{name}: there is no model {model_id!r}") from None

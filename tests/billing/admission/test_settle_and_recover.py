@@ -1,0 +1,217 @@
+"""SETTLE, BEAT, REAP, CONFIRM and REBUILD: what they leave behind, also when told twice, late, or by another Redis."""
+
+import asyncio
+import time
+
+import pytest
+
+from billing.admission import scripts, worker
+from billing.admission.client import Admitted, NotReady
+from billing.admission.names import SHARDS
+from billing.stream import CreditFigure, PostedDay, SettledBatch
+from tests.billing.admission.conftest import KEY, ORGANIZATION, USD, Gate, today
+
+NAMES = SHARDS[ORGANIZATION]
+
+
+def confirmation(gate: Gate, *, credit: int, version: int, posted: int = 0) -> SettledBatch:
+    entries = worker.read_waiting(ORGANIZATION, count=1000)
+    return SettledBatch(
+        shard=ORGANIZATION,
+        stream_ids=[entry.stream_id for entry in entries],
+        balances=[CreditFigure(ORGANIZATION, credit, version)],
+        posted_days=[PostedDay("key", KEY, today(), posted)] if posted else [],
+    )
+
+
+async def test_settling_turns_the_hold_into_a_waiting_event(gate: Gate) -> None:
+    hold = gate.hold(3 * USD)
+    await gate.admit(hold)
+    await gate.settle(hold, USD)
+    assert gate.org("held", "unsettled", "open", f"unsettled:{today()}") == [0, USD, 0, USD]
+    assert gate.key(f"held:{today()}", f"unsettled:{today()}", "open") == [0, USD, 0]
+    [entry] = worker.read_waiting(ORGANIZATION, count=10)
+    assert (entry.organization_id, entry.key_id, entry.cost_nanos, entry.admitted_day) == (
+        ORGANIZATION,
+        KEY,
+        USD,
+        today(),
+    )
+    assert entry.raw_event == b'{"event":true}'
+
+
+async def test_usage_without_a_hold_is_kept_all_the_same(gate: Gate) -> None:
+    hold = gate.hold(3 * USD)
+    hold.day = today()
+    assert await gate.settle(hold, USD) is not None
+    assert gate.org("held", "unsettled", "open") == [0, USD, 0]
+
+
+async def test_a_released_admission_that_arrives_late_finds_its_request_ended(gate: Gate) -> None:
+    hold = gate.hold(USD)
+    hold.day = today()
+    await gate.client.settle(hold, cost_nanos=0, event=b"{}", input_tokens=0, output_tokens=0, release=True)
+    assert (await gate.admit(hold)).code == "request_ended"  # type: ignore[attr-defined]
+    assert gate.org("held", "open") == [0, 0]
+
+
+async def test_confirmation_moves_the_cost_from_unsettled_to_credit(gate: Gate) -> None:
+    hold = gate.hold(3 * USD)
+    await gate.admit(hold)
+    await gate.settle(hold, USD)
+    batch = confirmation(gate, credit=9 * USD, version=gate.version + 1, posted=USD)
+    assert worker.confirm_batch(batch) == 1
+    assert gate.org("credit", "unsettled") == [9 * USD, 0]
+    assert gate.key(f"unsettled:{today()}", f"posted:{today()}") == [0, USD]
+
+
+async def test_a_second_or_older_confirmation_changes_nothing(gate: Gate) -> None:
+    hold = gate.hold(3 * USD)
+    await gate.admit(hold)
+    await gate.settle(hold, USD)
+    batch = confirmation(gate, credit=9 * USD, version=gate.version + 2)
+    worker.confirm_batch(batch)
+    older = SettledBatch(ORGANIZATION, batch.stream_ids, [CreditFigure(ORGANIZATION, 55 * USD, gate.version + 1)], [])
+    assert worker.confirm_batch(older) == 0
+    assert gate.org("credit", "unsettled") == [9 * USD, 0]
+
+
+async def test_a_hold_past_its_deadline_is_settled_from_its_checkpoint_once(gate: Gate) -> None:
+    hold = gate.hold(3 * USD)
+    await gate.admit(hold)
+    hold.cost_so_far_nanos, hold.checkpoint, hold.checkpoint_is_new = USD // 2, b'{"checkpoint":1}', True
+    await gate.client.beat(ORGANIZATION, [hold])
+    worker.pulse_shards()  # The first beat of the reaper: it waits one lease before it judges.
+    gate.server.zadd(NAMES.deadlines, {hold.request_id: 1})
+    assert worker.pulse_shards()[ORGANIZATION].reaped_holds == 0
+    gate.server.hset(NAMES.reaper, "judges_from", 0)
+    assert worker.pulse_shards()[ORGANIZATION].reaped_holds == 1
+    assert worker.pulse_shards()[ORGANIZATION].reaped_holds == 0
+    [entry] = worker.read_waiting(ORGANIZATION, count=10)
+    assert (entry.cost_nanos, entry.raw_event) == (USD // 2, b'{"checkpoint":1}')
+    assert gate.org("held", "open", "unsettled") == [0, 0, USD // 2]
+    assert await gate.settle(hold, USD) is None
+    beaten = await gate.client.beat(ORGANIZATION, [hold])
+    assert beaten.states == {hold.request_id: "orphaned"}
+    assert not await gate.client.readd(hold)
+
+
+async def test_a_hold_without_a_checkpoint_becomes_a_record_of_no_cost(gate: Gate) -> None:
+    hold = gate.hold(3 * USD)
+    await gate.admit(hold)
+    gate.server.hset(NAMES.reaper, mapping={"beat": int(time.time() * 1000), "judges_from": 0})
+    gate.server.zadd(NAMES.deadlines, {hold.request_id: 1})
+    assert worker.pulse_shards()[ORGANIZATION].reaped_holds == 1
+    [entry] = worker.read_waiting(ORGANIZATION, count=10)
+    assert (entry.cost_nanos, entry.raw_event) == (0, b'{"orphan":true}')
+
+
+async def test_the_beat_renews_the_deadline(gate: Gate) -> None:
+    hold = gate.hold()
+    await gate.admit(hold)
+    gate.server.zadd(NAMES.deadlines, {hold.request_id: 1})
+    await gate.client.beat(ORGANIZATION, [hold])
+    deadline = gate.server.zscore(NAMES.deadlines, hold.request_id)
+    assert deadline is not None
+    assert deadline > (time.time() + 55) * 1000
+
+
+async def test_the_beat_tells_which_events_are_settled(gate: Gate) -> None:
+    first, second = gate.hold(), gate.hold()
+    for hold in (first, second):
+        await gate.admit(hold)
+    first_id = (await gate.settle(first, 1)).stream_id  # type: ignore[attr-defined]
+    beaten = await gate.client.beat(ORGANIZATION, [])
+    assert (beaten.settled_bound, beaten.bound_is_inclusive) == (first_id, False)
+    second_id = (await gate.settle(second, 1)).stream_id  # type: ignore[attr-defined]
+    worker.confirm_batch(confirmation(gate, credit=1, version=99))
+    beaten = await gate.client.beat(ORGANIZATION, [])
+    assert (beaten.settled_bound, beaten.bound_is_inclusive) == (second_id, True)
+
+
+async def test_another_redis_process_is_noticed_before_anything_is_written(gate: Gate) -> None:
+    hold = gate.hold(3 * USD)
+    await gate.admit(hold)
+    gate.server.set(NAMES.epoch, "of a process that is gone")
+    before = gate.everything()
+    for script, keys, args in (
+        (scripts.BEAT, [NAMES.epoch, NAMES.deadlines, NAMES.usage], [1000]),
+        (scripts.CONFIRM, [NAMES.epoch, NAMES.usage], [NAMES.prefix, 0, 1, 0, ORGANIZATION, 99 * USD, 99]),
+        (scripts.FIGURES, [NAMES.epoch, NAMES.org(ORGANIZATION)], []),
+    ):
+        assert worker.run_script(script, keys, args) == [b"REBUILD"]
+    assert gate.everything() == before
+    assert await gate.admit(gate.hold()) == NotReady("REBUILD")
+
+
+async def test_rebuilding_sums_holds_and_events_and_forgets_the_rest(gate: Gate) -> None:
+    held, settled = gate.hold(3 * USD), gate.hold(2 * USD)
+    await gate.admit(held)
+    await gate.admit(settled)
+    await gate.settle(settled, USD)
+    gate.server.set(NAMES.epoch, "of a process that is gone")
+    assert worker.rebuild_shard(ORGANIZATION)
+    assert not worker.rebuild_shard(ORGANIZATION)
+    assert gate.org("held", "unsettled", "open", "credit") == [3 * USD, USD, 1, 0]
+    assert await gate.admit(gate.hold()) == NotReady("REBUILD")
+    gate.server.delete(NAMES.opens)
+    assert await gate.admit(gate.hold()) == NotReady("LOAD org")
+    await gate.publish_org(credit=10 * USD)
+    await gate.publish_key()
+    answer = await gate.admit(gate.hold(USD))
+    assert isinstance(answer, Admitted)
+    assert answer.available_nanos == 5 * USD
+
+
+async def test_admission_opens_by_itself_after_a_rebuild(gate: Gate) -> None:
+    gate.server.set(NAMES.epoch, "of a process that is gone")
+    gate.client._reopen_ms = 200
+    assert await gate.admit(gate.hold()) == NotReady("REBUILD")
+    await asyncio.sleep(0.25)
+    assert await gate.admit(gate.hold()) == NotReady("LOAD org")
+
+
+async def test_an_emptied_redis_takes_holds_and_events_back_once(gate: Gate) -> None:
+    held, settled = gate.hold(3 * USD), gate.hold(2 * USD)
+    await gate.admit(held)
+    await gate.admit(settled)
+    gate.server.flushall()
+    beaten = await gate.client.beat(ORGANIZATION, [held])
+    assert beaten.states == {held.request_id: "missing"}
+    assert await gate.client.readd(held)
+    assert await gate.client.readd(held)
+    assert await gate.settle(settled, USD) is not None
+    assert gate.org("held", "open", "unsettled") == [3 * USD, 1, USD]
+
+
+async def test_older_news_from_postgres_changes_nothing(gate: Gate) -> None:
+    await gate.publish_org(credit=5 * USD, requests_per_minute=9)
+    gate.version -= 2
+    await gate.publish_org(credit=99 * USD, requests_per_minute=1)
+    assert gate.org("credit", "requests_per_minute") == [5 * USD, 9]
+
+
+async def test_a_limit_that_was_lifted_is_gone(gate: Gate) -> None:
+    await gate.publish_key(requests_per_minute=1, daily_budget=5)
+    await gate.publish_key()
+    assert gate.key("requests_per_minute", "daily_budget") == [0, 0]
+    for _ in range(3):
+        assert isinstance(await gate.admit(gate.hold(10)), Admitted)
+
+
+async def test_figures_are_what_admission_enforces(gate: Gate) -> None:
+    held, settled = gate.hold(3 * USD), gate.hold(2 * USD)
+    await gate.admit(held)
+    await gate.admit(settled)
+    await gate.settle(settled, USD)
+    figures = worker.read_figures(ORGANIZATION)
+    assert figures is not None
+    assert (figures.credit_nanos, figures.held_nanos, figures.unsettled_nanos) == (10 * USD, 3 * USD, USD)
+    assert figures.available_nanos == 6 * USD
+    assert worker.read_figures(ORGANIZATION + 64) is None
+
+
+@pytest.mark.parametrize("day", [0, 3, 4, 19_782, 20_512, 20_513])
+def test_weeks_count_from_monday(day: int) -> None:
+    """The rule of the script, held against the calendar of the standard library."""
+    assert (day + 3) % 7 == time.gmtime(day * 86_400).tm_wday
