@@ -138,14 +138,15 @@ def _read_upstream(table: Table) -> UpstreamEntry:
         name=table.text("name", pattern=SLUG, meaning="a short name of a-z, 0-9, - and _"),
         protocol=table.choice("protocol", PROTOCOLS),
         base_url=table.text("base_url", pattern=BASE_URL, meaning="an http(s) address or ${NAME}"),
-        credential_env=table.text(
-            "credential_env", "", pattern=VARIABLE_NAME, meaning="the name of an environment variable"
-        ),
+        credential_env=table.text("credential_env", ""),
         bills_when_cancelled=table.flag("bills_when_cancelled", default=False),
         is_sandbox=table.flag("sandbox", default=False),
         is_enabled=table.flag("enabled", default=True),
         profile=table.mapping("profile"),
     )
+    if entry.credential_env and not re.fullmatch(VARIABLE_NAME, entry.credential_env):
+        # What was written is not repeated: it may be the secret itself.
+        table.problem("credential_env", "names an environment variable, never the secret itself.")
     if entry.name == SALE:
         table.problem("name", f'"{SALE}" means the price that organizations pay.')
     table.refuse_unknown_fields()
