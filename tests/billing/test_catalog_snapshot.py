@@ -132,7 +132,7 @@ def test_prices_by_date_and_seller() -> None:
 
     def input_picos(moment: datetime) -> int | None:
         table = model.price_at(moment)
-        return table and table.picos_per_unit("input")
+        return table.picos_per_unit("input") if table else None
 
     assert input_picos(FIRST_DAY - timedelta(microseconds=1)) is None
     assert input_picos(FIRST_DAY) == input_picos(timezone.now()) == 3_000_000
