@@ -1,11 +1,22 @@
 """The Celery application. Celery carries triggers, never money: a lost, doubled or late task changes only the lag."""
 
 import os
+import sys
+from typing import Any
 
 from celery import Celery
+from celery.signals import worker_ready
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "crossmodel_site.settings")
 
 app = Celery("crossmodel")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
+
+
+@worker_ready.connect  # type: ignore[untyped-decorator]  # Celery ships no types.
+def say_ready(**_: Any) -> None:
+    """Tell `make run`, which waits for this line, that triggers are carried out from now on."""
+    if sys.__stdout__ is not None:
+        sys.__stdout__.write("Worker is ready.\n")
+        sys.__stdout__.flush()

@@ -23,6 +23,7 @@ if not SECRET_KEY:
         raise ImproperlyConfigured("DJANGO_SECRET_KEY must be set when CROSSMODEL_PRODUCTION is on.")
     SECRET_KEY = "not-secret-used-only-where-nothing-is-served"  # noqa: S105  `make run` makes a real one.
 
+HOST = read_text("CROSSMODEL_HOST", "127.0.0.1")
 PORT = read_int("PORT", 8000, minimum=1, maximum=65535)
 BASE_URL = read_text("CROSSMODEL_BASE_URL", f"http://localhost:{PORT}").rstrip("/")
 ALLOWED_HOSTS = read_list("CROSSMODEL_ALLOWED_HOSTS", "" if PRODUCTION else "*")
