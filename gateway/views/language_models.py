@@ -5,7 +5,8 @@ from typing import Any
 
 from django.http import HttpResponse
 
-from billing.catalog.snapshot import OfferedModel, offered_price_strings
+from billing.catalog.snapshot import OfferedModel
+from billing.pricing import offered_price_strings
 from gateway.authentication import check_network
 from gateway.errors import GatewayError
 from gateway.handler import GatewayRequest
