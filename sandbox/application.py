@@ -12,7 +12,7 @@ from sandbox.attempt import Attempt
 from sandbox.behaviours import Behaviours
 from sandbox.connection import Connection, Request
 from sandbox.delivery import Delivery, ResponseBrokenError, response_head
-from sandbox.directives import NO_DIRECTIVES, DirectiveError, Directives, inline_directives
+from sandbox.directives import NO_DIRECTIVES, DirectiveError, Directives, inline_directives, without_directives
 from sandbox.errors import ErrorAnswer, directed_error, error_answer
 from sandbox.journal import COMPLETE, FAILED_PREFIX, Journal
 from sandbox.messages_protocol import RequestError
@@ -122,7 +122,9 @@ class Application:
             if protocol == "count_tokens":
                 attempt.usage = Usage(input=prompt_tokens(messages_prompt(body)), output=0)
                 return None
-            return self._plan(request, body, attempt, user_text, chat=protocol == "chat_completions")
+            return self._plan(
+                request, body, attempt, without_directives(user_text), chat=protocol == "chat_completions"
+            )
         except (RequestError, TypeError, ValueError, KeyError, AttributeError) as error:
             # Only odd shapes deep inside a body come here; a provider answers them with 400 as well.
             raise RefusedError(400, f"sandbox: {type(error).__name__}: {error}") from error

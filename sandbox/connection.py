@@ -49,6 +49,7 @@ class Connection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         self.client_left = False
+        self._stopping = False
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
         self._header_bytes = 0
@@ -82,6 +83,7 @@ class Connection(asyncio.Protocol):
 
     def stop(self) -> "asyncio.Task[None] | None":
         """The sandbox is being stopped: what is running is cut off. Returns the task that is ending, to wait for."""
+        self._stopping = True
         task = self._task
         if task is not None:
             task.cancel()
@@ -96,7 +98,7 @@ class Connection(asyncio.Protocol):
         self._open_connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.client_left = True
+        self.client_left = not self._stopping
         self._open_connections.discard(self)
         self._waiting.clear()
         if self._writable is not None and not self._writable.done():
@@ -183,7 +185,7 @@ class Connection(asyncio.Protocol):
             task.result()
         if not keep_alive:
             self.close()
-        elif self._waiting and not self.client_left:
+        elif self._waiting:
             self._answer(self._waiting.popleft())
 
 

@@ -111,7 +111,8 @@ class Delivery:
             self._connection.write(head)
             head = b""
             await self._before_body()
-            if faults.break_at(self._directives, "mid"):
+            # Without a stream, `error=mid` has become a whole answer before this.
+            if faults.break_at(self._directives, "mid") not in (None, "error=mid"):
                 self._write(body[: len(body) // 2])
                 await self._break_at("mid")
             parts = faults.chunks(body, self._directives)

@@ -209,3 +209,15 @@ def inline_directives(text: str) -> Directives:
     if INLINE_MARK not in text:
         return NO_DIRECTIVES
     return parse_directives(";".join(_INLINE.findall(text)))
+
+
+def without_directives(text: str) -> str:
+    """The user's own words: what a reply is made from, so that a directive about the wire changes no word of it."""
+    return _INLINE.sub("", text) if INLINE_MARK in text else text
+
+
+def directive_table() -> str:
+    """The table as docs/sandbox.md prints it."""
+    protocol_names = {"both": "both", "messages": "Messages", "chat": "Chat Completions"}
+    rows = [f"| `{row.form}` | {protocol_names[row.protocols]} | {row.meaning} |" for row in DIRECTIVES.values()]
+    return "\n".join(["| directive | protocol | what the sandbox does |", "|---|---|---|", *rows])

@@ -1,6 +1,6 @@
 """The Messages protocol: what its requests ask, and how its replies look, whole and streamed. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import orjson
@@ -255,8 +255,11 @@ def _piece(event: str, fields: dict[str, Any], *, usage: Usage | None = None) ->
     return Piece(orjson.dumps({"type": event, **fields}), event, PieceKind.OTHER, 0, usage)
 
 
-def _streamed_blocks(reply: Reply) -> Iterator[tuple[dict[str, Any], list[tuple[bytes, int]]]]:
-    """Each block as it starts, and its deltas with the characters of text that each carries."""
+def _streamed_blocks(reply: Reply) -> Iterator[tuple[dict[str, Any], Iterable[tuple[bytes, int]]]]:
+    """Each block as it starts, and its deltas with the characters of text that each carries.
+
+    Deltas are made one by one: a flood must not stand in memory as events.
+    """
     if reply.thinking is not None:
         shown = "" if reply.hide_thinking else reply.thinking
         deltas = [_delta("thinking_delta", "thinking", part) for part in split_deltas(shown, reply.delta_chars)]
@@ -268,7 +271,7 @@ def _streamed_blocks(reply: Reply) -> Iterator[tuple[dict[str, Any], list[tuple[
         yield {**call, "input": {}}, [_delta("input_json_delta", "partial_json", query, counted=False)]
         yield result, []
     if reply.text:
-        yield {"type": "text", "text": ""}, [_delta("text_delta", "text", part) for part in reply.text_deltas()]
+        yield {"type": "text", "text": ""}, (_delta("text_delta", "text", part) for part in reply.text_deltas())
     for tool_call in reply.tool_calls:
         block = {"type": "tool_use", "id": _tool_id(tool_call), "name": tool_call.name, "input": {}}
         parts = ["", *split_deltas(tool_call.arguments, reply.delta_chars)]

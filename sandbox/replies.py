@@ -1,6 +1,7 @@
 """What the sandbox answers: the same request gets the same words. Pure, and the same for both protocols."""
 
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -68,17 +69,18 @@ class Reply:
     first_delta_chars: int = 0
     """What the first delta carries on top (huge_event)."""
 
-    def text_deltas(self) -> list[str]:
+    def text_deltas(self) -> Iterator[str]:
         """The text as a stream delivers it."""
         return split_deltas(self.text, self.delta_chars, self.first_delta_chars)
 
 
-def split_deltas(text: str, delta_chars: int, first_delta_chars: int = 0) -> list[str]:
+def split_deltas(text: str, delta_chars: int, first_delta_chars: int = 0) -> Iterator[str]:
     """A text cut into deltas; the first one carries so many characters more."""
-    if not text:
-        return []
     start = first_delta_chars + delta_chars
-    return [text[:start]] + [text[index : index + delta_chars] for index in range(start, len(text), delta_chars)]
+    if text:
+        yield text[:start]
+    for index in range(start, len(text), delta_chars):
+        yield text[index : index + delta_chars]
 
 
 def plan_reply(asked: Asked, directives: Directives, *, echoed: str | None) -> Reply:
