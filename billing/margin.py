@@ -66,7 +66,7 @@ def margins(grouping: Grouping, *, begins: datetime, ends: datetime) -> list[Mar
 
 
 def request_margins(*, begins: datetime, ends: datetime, limit: int = 50) -> list[Margin]:
-    """Return the requests of the window that left the least, the worst first, named by id. Raises WindowTooLongError."""
+    """Return the requests of the window that left the least, worst first, named by id. Raises WindowTooLongError."""
     records = _records(begins, ends).annotate(left=F("cost_nanos") - F("upstream_cost_nanos"))
     return [
         Margin(record.request_id.hex, 1, record.cost_nanos, record.upstream_cost_nanos)
