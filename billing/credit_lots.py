@@ -1,0 +1,111 @@
+"""Credit lots as a whole: what can be spent, and what happens to a lot whose time is over.
+
+A lot pays for requests that were admitted before its `expires_at`, even when they settle later. From that moment on
+it is left out of the credit that admission is told. Its expiry is posted at most as far as the balance is free,
+so that holds in flight stay covered; what is left then follows as they end.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db import transaction
+from django.utils import timezone
+
+from accounts.changes import record_organization_change
+from accounts.models import Organization
+from billing import ledger_rows
+from billing.bulk_rows import fetch_all
+from billing.burn_order import PAID, Lot
+from billing.ledger import Book, Header, house_account, input_digest
+from billing.models import CreditLot, LedgerAccount, LedgerTransaction
+from billing.shards import shard_of
+
+MAX_ORGANIZATIONS_PER_ROUND = 500
+EXPIRY_ACTOR = "expiry"
+Kind = LedgerAccount.Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Expiry:
+    """`expired_nanos` was posted; `left_nanos` remains in lots past their time, for holds in flight."""
+
+    expired_nanos: int
+    left_nanos: int
+
+
+def spendable_credit(organization_ids: Collection[int], *, now: datetime | None = None) -> dict[int, tuple[int, int]]:
+    """Return (credit_nanos, version) by organization: the posted balance without lots past their expiry.
+
+    An organization that nothing was ever posted to is missing. Under the lock of a posting it is exact as of `version`.
+    """
+    rows = fetch_all(
+        """SELECT balance.organization_id, balance.posted_nanos - coalesce(over.nanos, 0), balance.version
+            FROM billing_organizationbalance balance
+            LEFT JOIN LATERAL (
+                SELECT sum(lot.remaining_nanos) AS nanos FROM billing_creditlot lot
+                WHERE lot.organization_id = balance.organization_id
+                  AND lot.remaining_nanos > 0 AND lot.expires_at <= %s
+            ) over ON true
+            WHERE balance.organization_id = ANY(%s)""",
+        [now or timezone.now(), list(organization_ids)],
+    )
+    return {row[0]: (int(row[1]), row[2]) for row in rows}
+
+
+def organizations_with_expired_lots(
+    *, now: datetime | None = None, limit: int = MAX_ORGANIZATIONS_PER_ROUND
+) -> list[Organization]:
+    """Return the organizations that have something left in lots past their time, at most `limit`."""
+    ids = (
+        CreditLot.objects.filter(remaining_nanos__gt=0, expires_at__lte=now or timezone.now())
+        .order_by("organization_id")
+        .values_list("organization_id", flat=True)
+        .distinct()[:limit]
+    )
+    return list(Organization.objects.filter(pk__in=list(ids)).order_by("pk"))
+
+
+def expire_lots(organization: Organization, *, available_nanos: int, now: datetime | None = None) -> Expiry:
+    """Post the expiry of lots whose time is over, in burn order, each as a transaction of its own.
+
+    `available_nanos` is what is free of the balance: posted balance - unsettled - held, without the credit limit. No
+    more than that expires now. Paid credit goes to breakage, promotional credit back to promotion expense. Admission
+    hears of the lower credit also when nothing could be posted yet. Doing it again posts only what is left.
+    """
+    now = now or timezone.now()
+    shard = shard_of(organization.pk)
+    house = [house_account(kind, shard) for kind in (Kind.BREAKAGE, Kind.PROMOTION_EXPENSE)]
+    with transaction.atomic():
+        due = CreditLot.objects.filter(organization=organization, remaining_nanos__gt=0, expires_at__lte=now)
+        book = Book.open([organization.pk], house=house, postings=due.count())
+        lots = [lot for lot in book.lots.get(organization.pk, ()) if lot.expires_at and lot.expires_at <= now]
+        unnoticed = set(due.filter(expired_at=None).values_list("pk", flat=True))
+        free = min(available_nanos, book.balances[organization.pk].posted_nanos)
+        expired = 0
+        for lot in sorted(lots, key=lambda lot: lot.burn_key):
+            amount = min(lot.remaining_nanos, free - expired)
+            if amount > 0 and book.free_ids:
+                _post_expiry(book, lot, amount, shard)
+                expired += amount
+        if not book.postings and not unnoticed.intersection(lot.lot_id for lot in lots):
+            return Expiry(0, sum(lot.remaining_nanos for lot in lots))
+        if not book.postings:
+            book.touch_balance(organization.pk)
+        book.write()
+        ledger_rows.mark_lots_expired([lot.lot_id for lot in lots], at=book.now)
+        record_organization_change(organization)
+        return Expiry(expired, sum(lot.remaining_nanos for lot in lots))
+
+
+def _post_expiry(book: Book, lot: Lot, amount_nanos: int, shard: int) -> None:
+    # What is left of the lot, read under the lock, is what makes a second round post nothing: each round has its own key.
+    transaction_id = book.take_transaction_id()
+    kind = LedgerTransaction.Kind.EXPIRY
+    digest = input_digest(kind, lot.organization_id, {"lot": lot.lot_id, "amount_nanos": amount_nanos})
+    key = f"expiry:{lot.lot_id}:{transaction_id}"
+    header = Header(kind, key, digest, lot.organization_id, EXPIRY_ACTOR, f"Lot {lot.lot_id} expired")
+    posting = book.start(header, transaction_id=transaction_id)
+    posting.move_lot(lot, -amount_nanos)
+    account = Kind.BREAKAGE if lot.kind == PAID else Kind.PROMOTION_EXPENSE
+    posting.add(house_account(account, shard), amount_nanos)

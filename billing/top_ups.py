@@ -1,0 +1,149 @@
+"""Money coming in, and credit given away. Each is one ledger transaction that opens one credit lot."""
+
+from datetime import datetime
+
+from django.conf import settings
+from django.utils import timezone
+
+from accounts.models import Organization
+from billing.burn_order import PAID
+from billing.ledger import DEFAULT_PRIORITY, PostedTransaction, Posting, house_account, post_transaction
+from billing.models import CreditLot, LedgerAccount, LedgerTransaction
+from billing.money import format_usd, parse_usd
+from billing.shards import shard_of
+
+MAX_TOP_UP_NANOS = 10**16  # 10,000,000 USD at once; more is a typing error.
+MANUAL_PROVIDER = "manual"
+MAX_ORIGIN_CHARACTERS = 200
+WELCOME_ORIGIN = "welcome"
+SYSTEM_ACTOR = "system"
+
+
+class InvalidTopUpError(ValueError):
+    """The amount or the expiry makes no sense; the text says why."""
+
+
+def grant_credit(
+    organization: Organization,
+    *,
+    amount_nanos: int,
+    kind: CreditLot.Kind,
+    reason: str,
+    actor: str,
+    idempotency_key: str,
+    expires_at: datetime | None = None,
+    priority: int = DEFAULT_PRIORITY,
+    origin: str = "",
+) -> PostedTransaction:
+    """Give promotional credit, or book paid credit whose money came in by hand, as one lot. What is owed is cleared first.
+
+    The same key with the same amount, kind, expiry and priority posts once.
+    Raises InvalidTopUpError, and IdempotencyConflictError when the key was used for something else.
+    """
+    return _open_lot(
+        organization,
+        amount_nanos=amount_nanos,
+        kind=kind,
+        reason=reason,
+        actor=actor,
+        idempotency_key=idempotency_key,
+        expires_at=expires_at,
+        priority=priority,
+        origin=origin or reason,
+        payment_provider=MANUAL_PROVIDER,
+    )
+
+
+def record_payment(
+    organization: Organization, *, payment_provider: str, payment_id: str, amount_nanos: int, actor: str = SYSTEM_ACTOR
+) -> PostedTransaction:
+    """Book a payment as paid credit, once for the payment provider's own id of it, however often it is reported.
+
+    Raises InvalidTopUpError, and IdempotencyConflictError when the id comes again with another amount or organization.
+    """
+    return _open_lot(
+        organization,
+        amount_nanos=amount_nanos,
+        kind=CreditLot.Kind.PAID,
+        reason=f"Payment {payment_id}",
+        actor=actor,
+        idempotency_key=f"payment:{payment_provider}:{payment_id}",
+        expires_at=None,
+        priority=DEFAULT_PRIORITY,
+        origin=f"{payment_provider} {payment_id}",
+        payment_provider=payment_provider,
+    )
+
+
+def welcome_credit(organization: Organization) -> PostedTransaction | None:
+    """Post the welcome credit of the settings as a promotional lot, once; None when the settings give none."""
+    amount_nanos = parse_usd(settings.WELCOME_CREDIT_USD)
+    if not amount_nanos:
+        return None
+    key = f"welcome:{organization.pk}"
+    earlier = LedgerTransaction.objects.filter(idempotency_key=key).first()
+    if earlier is not None:  # Once, also when the settings have changed since.
+        return PostedTransaction(earlier, is_new=False)
+    return grant_credit(
+        organization,
+        amount_nanos=amount_nanos,
+        kind=CreditLot.Kind.PROMOTIONAL,
+        reason="Welcome credit",
+        actor=SYSTEM_ACTOR,
+        idempotency_key=key,
+        origin=WELCOME_ORIGIN,
+    )
+
+
+def _open_lot(
+    organization: Organization,
+    *,
+    amount_nanos: int,
+    kind: CreditLot.Kind,
+    reason: str,
+    actor: str,
+    idempotency_key: str,
+    expires_at: datetime | None,
+    priority: int,
+    origin: str,
+    payment_provider: str,
+) -> PostedTransaction:
+    if not 0 < amount_nanos <= MAX_TOP_UP_NANOS:
+        raise InvalidTopUpError(
+            f"The amount must be above 0 and at most {format_usd(MAX_TOP_UP_NANOS)} USD; it is"
+            f" {format_usd(amount_nanos)} USD."
+        )
+    is_paid = kind == PAID
+    source = house_account(
+        LedgerAccount.Kind.CASH if is_paid else LedgerAccount.Kind.PROMOTION_EXPENSE,
+        shard_of(organization.pk),
+        payment_provider=payment_provider if is_paid else "",
+    )
+
+    def compose(posting: Posting) -> None:
+        # Judged here and not before: a retry that comes after the expiry is answered with what was posted.
+        if expires_at is not None and expires_at <= timezone.now():
+            raise InvalidTopUpError(
+                f"The credit would have expired before it is given: {expires_at:%Y-%m-%d %H:%M} UTC."
+            )
+        posting.open_lot(
+            kind, amount_nanos, origin=origin[:MAX_ORIGIN_CHARACTERS], priority=priority, expires_at=expires_at
+        )
+        posting.add(source, -amount_nanos)
+
+    return post_transaction(
+        organization,
+        kind=LedgerTransaction.Kind.TOP_UP if is_paid else LedgerTransaction.Kind.PROMOTION,
+        idempotency_key=idempotency_key,
+        inputs={
+            "amount_nanos": amount_nanos,
+            "kind": str(kind),
+            "expires_at": expires_at.isoformat() if expires_at else None,
+            "priority": priority,
+            "payment_provider": source.payment_provider,
+        },
+        actor=actor,
+        reason=reason,
+        house=[source],
+        compose=compose,
+    )
