@@ -1,0 +1,54 @@
+# CrossModel's commands. `make run` needs CPython 3.11 or 3.12 with venv, and make; the rest it makes itself.
+
+# The first of these that is CPython 3.11 or 3.12. Another: make PYTHON=/path/to/python3.12 run
+FITS = import sys; sys.exit(not (sys.implementation.name == "cpython" and (3, 11) <= sys.version_info[:2] <= (3, 12)))
+PYTHON := $(shell for name in python3 python3.12 python3.11; do \
+	"$$name" -c '$(FITS)' >/dev/null 2>&1 && echo "$$name" && break; done)
+VENV := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check bench faults test-clients lock environment-run environment-dev
+
+help:
+	@echo "make run           run everything on this machine; Ctrl-C stops it"
+	@echo "make test          run the tests against a real Postgres and Redis"
+	@echo "make check         lint, types, import rules, migrations, templates"
+	@echo "make bench         measure what a request costs"
+	@echo "make faults        kill processes and servers under load, and check that no money is lost"
+	@echo "make test-clients  run real clients against the gateway"
+	@echo "make lock          lock the dependencies of pyproject.toml anew"
+
+run: environment-run
+	@exec $(VENV)/python -m crossmodel_site.local
+
+test: environment-dev
+	@exec $(VENV)/python -m pytest
+
+check: environment-dev
+	$(VENV)/ruff check .
+	$(VENV)/ruff format --check .
+	$(VENV)/mypy .
+	$(VENV)/lint-imports
+	$(VENV)/python manage.py makemigrations --check --dry-run
+	$(VENV)/python manage.py check_templates
+
+bench: environment-dev
+	@exec $(VENV)/python -m bench.run
+
+faults: environment-dev
+	@exec $(VENV)/python -m pytest -m faults
+
+test-clients: environment-dev
+	@exec $(VENV)/python -m pytest -m clients
+
+# requirements-run.lock is what `make run` installs: the part of requirements.lock without tests and linters.
+lock: environment-dev
+	$(VENV)/python -m pip install --quiet uv
+	$(VENV)/uv pip compile --quiet pyproject.toml --group local --group dev \
+		--generate-hashes --universal --no-emit-index-url --no-annotate --output-file requirements.lock
+	$(VENV)/uv pip compile --quiet pyproject.toml --group local --constraints requirements.lock \
+		--generate-hashes --universal --no-emit-index-url --no-annotate --output-file requirements-run.lock
+
+environment-run environment-dev:
+	@test -n "$(PYTHON)" || { echo "CrossModel needs CPython 3.11 or 3.12; none was found. Name one: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(PYTHON) crossmodel_site/local/install.py $(if $(filter environment-run,$@),requirements-run.lock,requirements.lock)
