@@ -1,0 +1,167 @@
+"""`make run`: starts everything, shows how to use it, keeps it alive, and stops it in order."""
+
+import http.client
+import importlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from types import FrameType, ModuleType
+
+from django.core.exceptions import ImproperlyConfigured
+
+from crossmodel_site.embedded import PostgresServer, RedisServer, ServerError, find_free_port, port_is_taken
+from crossmodel_site.embedded.process import start_child
+from crossmodel_site.local.child import Child
+from crossmodel_site.local.errors import LocalRunError, StopRequestedError
+from crossmodel_site.local.folder import DataFolder
+from crossmodel_site.local.mail import MailFolder
+from crossmodel_site.local.screen import complain, render_screen, say
+from crossmodel_site.local.supervisor import Supervisor
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Streams get this long to end when the gateway is asked to stop.
+DRAIN_SECONDS = 10
+BROKER_DATABASE = 1
+WORKER_READY_LINE = "Worker is ready."  # See crossmodel_site/celery.py.
+HEALTH_TIMEOUT_SECONDS = 2.0
+# A signal this soon after the first is the same wish: make and a terminal may both pass it on. A later one means: now.
+SAME_WISH_SECONDS = 1.0
+
+
+def main() -> int:
+    """Run until asked to stop. Returns 0 then, 1 when the start failed."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, _request_stop)
+    supervisor: Supervisor | None = None
+    try:
+        settings = _load_settings()
+        folder = DataFolder(settings.DATA_DIR)
+        folder.take()
+        if port_is_taken(settings.PORT, settings.HOST):
+            raise LocalRunError(f"Port {settings.PORT} is taken; choose another: PORT={settings.PORT + 1} make run")
+        supervisor = Supervisor(MailFolder(folder.mail_path))
+        start(supervisor, folder, settings)
+        supervisor.run()
+    except StopRequestedError:
+        say("Stopping")
+        return 0
+    except (ImproperlyConfigured, LocalRunError, ServerError) as error:
+        if str(error):
+            complain(str(error))
+        return 1
+    finally:
+        if supervisor is not None:
+            _stop(supervisor)
+
+
+def start(supervisor: Supervisor, folder: DataFolder, settings: ModuleType) -> None:
+    """Start servers and processes and show the screen. Raises LocalRunError or ServerError."""
+    variables = _start_servers(supervisor, folder)
+    sandbox_port = find_free_port()
+    variables["CROSSMODEL_SANDBOX_URL"] = f"http://127.0.0.1:{sandbox_port}"
+    folder.write_servers(variables)
+    environment = {**os.environ, **variables, "CROSSMODEL_DATA": str(folder.path), "PYTHONUNBUFFERED": "1"}
+    _prepare_database(environment)
+
+    say("Starting the gateway, worker, beat and sandbox")
+    python = [sys.executable, "-m"]
+    celery = [*python, "celery", "--quiet", "--app", "crossmodel_site"]
+    gateway = [*python, "uvicorn", "crossmodel_site.asgi:application", "--host", settings.HOST, "--port"]
+    gateway += [str(settings.PORT), "--loop", "uvloop", "--http", "httptools", "--ws", "none", "--no-access-log"]
+    gateway += ["--no-proxy-headers", "--no-server-header", "--log-level", "warning"]
+    gateway += ["--timeout-graceful-shutdown", str(DRAIN_SECONDS)]
+    worker = [*celery, "worker", "--loglevel", "WARNING", "--pool", "threads", "--concurrency", "2"]
+    worker += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+    sandbox = [*python, "sandbox", "--port", str(sandbox_port), "--journal", str(folder.path / "sandbox-journal.jsonl")]
+    supervisor.start_child(Child("gateway", gateway, environment, show_name=False))
+    supervisor.start_child(Child("beat", [*celery, "beat", "--loglevel", "WARNING"], environment))
+    supervisor.start_child(Child("worker", worker, environment, ready_line=WORKER_READY_LINE))
+    supervisor.start_child(Child("sandbox", sandbox, environment, ready_line="sandbox upstream ready"))
+    supervisor.wait_until_ready()
+    supervisor.wait_until(lambda: _is_healthy(settings.HOST, settings.PORT), "The gateway")
+
+    known = json.loads(folder.credentials_path.read_text())
+    say(
+        render_screen(
+            folder.read_demo(),
+            credentials_set=[name for name in known if os.environ.get(name)],
+            credentials_known=known,
+            stop_hint="Ctrl-C stops everything. Requests appear below as they are served.",
+        )
+    )
+
+
+def _start_servers(supervisor: Supervisor, folder: DataFolder) -> dict[str, str]:
+    """Start what the environment names no address of. Returns every address as settings variables."""
+    variables = {"DJANGO_SECRET_KEY": os.environ.get("DJANGO_SECRET_KEY") or folder.read_secret_key()}
+    database_url, redis_url = os.environ.get("DATABASE_URL", ""), os.environ.get("REDIS_URL", "")
+    broker_url = os.environ.get("CELERY_BROKER_URL", "")
+    if not database_url:
+        say(f"Starting Postgres; its data are in {folder.path / 'postgres'}")
+        postgres = PostgresServer(folder.path / "postgres")
+        supervisor.start_server(postgres)
+        database_url = postgres.url
+    if not redis_url:
+        say(f"Starting Redis; its data are in {folder.path / 'redis'}")
+        redis = RedisServer(folder.path / "redis")
+        supervisor.start_server(redis)
+        redis_url = redis.url
+        broker_url = broker_url or redis.url.removesuffix("/0") + f"/{BROKER_DATABASE}"
+    return variables | {
+        "DATABASE_URL": database_url,
+        "REDIS_URL": redis_url,
+        "CELERY_BROKER_URL": broker_url or redis_url,
+    }
+
+
+def _prepare_database(environment: Mapping[str, str]) -> None:
+    """Raises LocalRunError, after the preparing process has said what is wrong."""
+    process = start_child([sys.executable, "-m", "crossmodel_site.local.prepare"], environment=environment)
+    try:
+        if process.wait():
+            raise LocalRunError
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _is_healthy(host: str, port: int) -> bool:
+    connection = http.client.HTTPConnection(host, port, timeout=HEALTH_TIMEOUT_SECONDS)
+    try:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _load_settings() -> ModuleType:
+    """Return the settings module itself, which reads the environment only. Raises ImproperlyConfigured."""
+    return importlib.import_module("crossmodel_site.settings")
+
+
+def _stop(supervisor: Supervisor) -> None:
+    try:
+        supervisor.stop()
+    except StopRequestedError:
+        say("Killing what is left")
+        supervisor.kill()
+
+
+_first_wish = 0.0
+
+
+def _request_stop(number: int, frame: FrameType | None) -> None:
+    global _first_wish
+    now = time.monotonic()
+    if not _first_wish or now - _first_wish > SAME_WISH_SECONDS:
+        _first_wish = _first_wish or now
+        raise StopRequestedError
+
+
+if __name__ == "__main__":
+    sys.exit(main())

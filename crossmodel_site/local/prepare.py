@@ -1,0 +1,79 @@
+"""Prepares the database of a local run: migrations, the catalog, the demo. Runs once, in a process of its own.
+
+So the process that supervises a local run stays small: it never loads Django. Prints progress; on a failure prints one
+line to stderr and ends with 1.
+"""
+
+import io
+import json
+import os
+import sys
+
+import django
+import redis
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import CommandError, call_command
+from django.db import OperationalError, connection
+
+from crossmodel_site.local.errors import LocalRunError
+from crossmodel_site.local.folder import DataFolder, write_env_file
+from crossmodel_site.local.screen import complain, say
+
+OLDEST_REDIS = (6, 2)
+
+
+def main() -> int:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "crossmodel_site.settings")
+    try:
+        django.setup()
+        prepare()
+    except (ImproperlyConfigured, LocalRunError, CommandError) as error:
+        complain(str(error))
+        return 1
+    return 0
+
+
+def prepare() -> None:
+    """Bring Postgres up to date and write `demo.env` and `upstreams.json`. Raises LocalRunError."""
+    check_postgres()
+    check_redis("REDIS_URL", settings.REDIS_URL)
+    if settings.CELERY_BROKER_URL != settings.REDIS_URL and settings.CELERY_BROKER_URL.startswith("redis"):
+        check_redis("CELERY_BROKER_URL", settings.CELERY_BROKER_URL)
+    say("Applying migrations")
+    call_command("migrate", verbosity=0, interactive=False)
+    say("Loading the catalog")
+    call_command("load_catalog", settings.CATALOG_FILE, approve=True, stdout=io.StringIO())
+
+    # Only now: models can be imported once Django is set up.
+    from billing.models import Upstream
+    from crossmodel_site.local.demo import ensure_demo
+
+    say("Making the demo organization")
+    folder = DataFolder(settings.DATA_DIR)
+    demo = ensure_demo(folder.read_demo(), base_url=settings.BASE_URL)
+    write_env_file(folder.demo_path, demo, comment="Written by `make run`: its addresses, logins and key, for scripts.")
+    names = Upstream.objects.exclude(credential_env="").order_by("id").values_list("credential_env", flat=True)
+    folder.credentials_path.write_text(json.dumps(list(dict.fromkeys(names))))
+
+
+def check_postgres() -> None:
+    try:
+        connection.ensure_connection()
+    except OperationalError as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise LocalRunError(f"DATABASE_URL does not work: {reason}") from None
+
+
+def check_redis(name: str, url: str) -> None:
+    try:
+        with redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5, decode_responses=True) as client:
+            version = client.info("server")["redis_version"]
+    except (redis.RedisError, ValueError) as error:
+        raise LocalRunError(f"{name} does not work: {error}") from None
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_REDIS:
+        raise LocalRunError(f"{name} names a Redis {version}; CrossModel needs 6.2 or newer.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
