@@ -1,0 +1,44 @@
+"""What a language model can do, and the refusals of what it cannot: in words that Claude Code heals from. Pure.
+
+The names are those of the catalog. Claude Code strips what a 400 in these words names, and tries again.
+"""
+
+from collections.abc import Collection
+
+from gateway.protocol.errors import InvalidRequestError
+from gateway.protocol.messages_request import MessagesRequest
+from gateway.protocol.wording import PDF_WORDING, ROLE_WORDING, refuse
+
+DOCUMENTS, IMAGES, SYSTEM_MESSAGES = "documents", "images", "system_messages"
+THINKING, TOOLS, WEB_SEARCH = "thinking", "tools", "web_search"
+ADAPTIVE_WORDING = "adaptive thinking is not supported on this model"
+EFFORT_WORDING = "This model does not support the effort parameter."
+CODE = "unsupported_by_model"
+
+
+def check_capabilities(request: MessagesRequest, capabilities: Collection[str]) -> None:
+    """Refuse what the language model cannot do. Raises InvalidRequestError with the code `unsupported_by_model`."""
+    if request.system_message_index is not None and SYSTEM_MESSAGES not in capabilities:
+        refuse(f"messages.{request.system_message_index}.role", ROLE_WORDING, code=CODE)
+    if request.document_path is not None and DOCUMENTS not in capabilities:
+        raise InvalidRequestError(PDF_WORDING, code=CODE, param=request.document_path)
+    if request.image_count and IMAGES not in capabilities:
+        raise InvalidRequestError("This model does not support image input.", code=CODE, param=request.image_path)
+    if THINKING not in capabilities:
+        _check_thinking(request)
+    if request.has_tools and TOOLS not in capabilities:
+        raise InvalidRequestError("This model does not support tool use.", code=CODE, param="tools")
+    if request.server_tools and WEB_SEARCH not in capabilities:
+        for index, tool_type in request.server_tools:
+            if tool_type.startswith("web_search"):
+                wording = "This model does not support the web search tool."
+                raise InvalidRequestError(wording, code=CODE, param=f"tools.{index}")
+
+
+def _check_thinking(request: MessagesRequest) -> None:
+    if request.thinking_type == "adaptive":
+        raise InvalidRequestError(ADAPTIVE_WORDING, code=CODE, param="thinking")
+    if request.thinking_type == "enabled":
+        raise InvalidRequestError("thinking is not supported on this model", code=CODE, param="thinking")
+    if request.effort is not None:
+        raise InvalidRequestError(EFFORT_WORDING, code=CODE, param="output_config.effort")

@@ -1,0 +1,162 @@
+"""The content blocks of a request: what each must have, and what is counted for the estimate. Pure.
+
+Blocks of unknown types pass: only the types of the reference are looked into.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from gateway.protocol.wording import (
+    refuse,
+    refuse_missing,
+    refuse_tag,
+    require_boolean,
+    require_list,
+    require_object,
+    require_text,
+)
+
+MAX_BLOCKS = 100_000  # Of one message; the body's bound is the tighter one for all but empty blocks.
+MAX_TOOL_USE_ID_CHARS = 256
+MAX_TOOL_NAME_CHARS = 200
+MAX_URL_CHARS = 8_192
+IMAGE_MEDIA_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
+# Files of a provider belong to our account there, which all organizations share: ids of them are not accepted.
+SOURCE_TYPES = ("base64", "url")
+DOCUMENT_SOURCE_TYPES = ("base64", "content", "text", "url")
+# Reading megabytes takes milliseconds; both ends show what is no base64, such as a data: URL or a path.
+BASE64_SAMPLE_CHARS = 64
+BASE64_SAMPLE = re.compile(r"[A-Za-z0-9+/]*={0,2}", re.ASCII)
+TOOL_USE_ID = re.compile(r"[a-zA-Z0-9_-]+", re.ASCII)
+
+
+class BlockCounts:
+    """What was seen in all blocks of a request."""
+
+    __slots__ = ("document_path", "image_count", "image_data_bytes", "image_path")
+
+    def __init__(self) -> None:
+        self.image_count = 0
+        self.image_data_bytes = 0  # Of base64 text, as it lies in the body.
+        self.image_path: str | None = None  # Of the first image.
+        self.document_path: str | None = None
+
+
+def check_content(path: str, content: object, counts: BlockCounts) -> None:
+    """Check the content of one message or tool result. Raises InvalidRequestError."""
+    if isinstance(content, str):
+        return
+    blocks = require_list(path, content, max_items=MAX_BLOCKS)
+    for index, block in enumerate(blocks):
+        if not isinstance(block, dict):
+            refuse(f"{path}.{index}", "Input should be a valid dictionary")
+        block_type = block.get("type")
+        if block_type == "text":  # Nearly all blocks are text: they skip the table and its path strings.
+            if not isinstance(block.get("text"), str):
+                _check_text(f"{path}.{index}", block, counts)
+            continue
+        if not isinstance(block_type, str):
+            if "type" not in block:
+                refuse_missing(f"{path}.{index}.type")
+            refuse(f"{path}.{index}.type", "Input should be a valid string")
+        check = _CHECKS.get(block_type)
+        if check is not None:
+            check(f"{path}.{index}", block, counts)
+
+
+def _check_text(path: str, block: dict[str, Any], counts: BlockCounts) -> None:
+    require_text(f"{path}.text.text", _required(f"{path}.text", block, "text"))
+
+
+def _check_image(path: str, block: dict[str, Any], counts: BlockCounts) -> None:
+    counts.image_count += 1
+    counts.image_path = counts.image_path or path
+    path = f"{path}.image.source"
+    source = require_object(path, _required(path.removesuffix(".source"), block, "source"))
+    source_type = _required(path, source, "type")
+    if source_type == "base64":
+        media_type = _required(f"{path}.base64", source, "media_type")
+        if media_type not in IMAGE_MEDIA_TYPES:
+            expected = "'image/jpeg', 'image/png', 'image/gif' or 'image/webp'"
+            refuse(f"{path}.base64.media_type", f"Input should be {expected}")
+        counts.image_data_bytes += _check_base64(f"{path}.base64", source)
+    elif source_type == "url":
+        url = require_text(f"{path}.url.url", _required(f"{path}.url", source, "url"), max_chars=MAX_URL_CHARS)
+        if not url.startswith(("https://", "http://")):
+            refuse(f"{path}.url.url", "Only HTTP and HTTPS URLs are supported")
+    else:
+        refuse_tag(path, source_type, SOURCE_TYPES)
+
+
+def _check_document(path: str, block: dict[str, Any], counts: BlockCounts) -> None:
+    counts.document_path = counts.document_path or path
+    source_path = f"{path}.document.source"
+    source = require_object(source_path, _required(f"{path}.document", block, "source"))
+    source_type = _required(source_path, source, "type")
+    if source_type not in DOCUMENT_SOURCE_TYPES:
+        refuse_tag(source_path, source_type, DOCUMENT_SOURCE_TYPES)
+    if source_type == "content":
+        check_content(f"{source_path}.content", _required(source_path, source, "content"), counts)
+
+
+def _check_tool_use(path: str, block: dict[str, Any], counts: BlockCounts) -> None:
+    path = f"{path}.tool_use"
+    check_tool_use_id(f"{path}.id", _required(path, block, "id"))
+    require_text(f"{path}.name", _required(path, block, "name"), min_chars=1, max_chars=MAX_TOOL_NAME_CHARS)
+    require_object(f"{path}.input", _required(path, block, "input"))
+
+
+def _check_tool_result(path: str, block: dict[str, Any], counts: BlockCounts) -> None:
+    path = f"{path}.tool_result"
+    check_tool_use_id(f"{path}.tool_use_id", _required(path, block, "tool_use_id"))
+    content = block.get("content")
+    if content is not None:
+        check_content(f"{path}.content", content, counts)
+    is_error = block.get("is_error")
+    if is_error is not None:
+        require_boolean(f"{path}.is_error", is_error)
+
+
+def _check_thinking(path: str, block: dict[str, Any], counts: BlockCounts) -> None:
+    path = f"{path}.thinking"
+    require_text(f"{path}.thinking", _required(path, block, "thinking"))
+    if "signature" in block:  # Upstreams other than Anthropic's sign nothing.
+        require_text(f"{path}.signature", block["signature"])
+
+
+def _check_redacted_thinking(path: str, block: dict[str, Any], counts: BlockCounts) -> None:
+    path = f"{path}.redacted_thinking"
+    require_text(f"{path}.data", _required(path, block, "data"))
+
+
+def check_tool_use_id(path: str, value: object) -> None:
+    text = require_text(path, value, min_chars=1, max_chars=MAX_TOOL_USE_ID_CHARS)
+    if TOOL_USE_ID.fullmatch(text) is None:
+        refuse(path, "String should match pattern '^[a-zA-Z0-9_-]+$'")
+
+
+def _check_base64(path: str, source: dict[str, object]) -> int:
+    """Return the length of the data, which is also its bytes in the body, as base64 is never escaped."""
+    text = require_text(f"{path}.data", _required(path, source, "data"), min_chars=1)
+    ends_well = BASE64_SAMPLE.fullmatch(text[-BASE64_SAMPLE_CHARS:]) is not None
+    if not (ends_well and text.isascii() and BASE64_SAMPLE.fullmatch(text[:BASE64_SAMPLE_CHARS])):
+        refuse(f"{path}.data", "Invalid base64 data")
+    return len(text)
+
+
+def _required(path: str, value: dict[str, Any], name: str) -> Any:
+    if name not in value:
+        refuse_missing(f"{path}.{name}")
+    return value[name]
+
+
+_CHECKS: dict[str, Callable[[str, dict[str, Any], BlockCounts], None]] = {
+    "text": _check_text,
+    "image": _check_image,
+    "document": _check_document,
+    "tool_use": _check_tool_use,
+    "tool_result": _check_tool_result,
+    "thinking": _check_thinking,
+    "redacted_thinking": _check_redacted_thinking,
+}

@@ -1,0 +1,226 @@
+"""Usage as the Messages protocol reports it, whole or streamed. Pure.
+
+Counts of `message_start` and of every `message_delta` are cumulative: each replaces the one before, none is added.
+Cached tokens lie outside `input_tokens`, so the components are disjoint as they come. Tokens of `compaction` iterations
+are not in the top-level counts (so says the SDK's description of `usage.iterations`), yet are charged: they are added.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from billing.pricing import Usage
+from gateway.protocol.errors import ProtocolError
+from gateway.protocol.reading import (
+    MAX_STOP_REASON_CHARS,
+    MAX_UPSTREAM_ID_CHARS,
+    MAX_USAGE_TOKENS,
+    MAX_USAGE_UNITS,
+    UsageReading,
+    UsageState,
+    storable_text,
+    utf8_length,
+)
+
+COUNT_FIELDS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+MAX_ITERATIONS = 1_000
+_NO_TOTALS = (0, 0, 0, 0, 0)
+
+
+class UnusableUsageError(ProtocolError):
+    """A count that cannot be true."""
+
+
+class MessagesUsageReader:
+    """Collects the usage of one reply. It never raises: what cannot be true marks the reading unusable."""
+
+    def __init__(self) -> None:
+        self.delivered_bytes = 0
+        self.stop_reason = ""
+        self.upstream_message_id = ""
+        self.is_complete = False
+        self._input: int | None = None
+        self._output: int | None = None
+        self._cache_write: int | None = None
+        self._cache_write_1h = 0
+        self._cache_read: int | None = None
+        self._web_searches: int | None = None
+        self._compaction = _NO_TOTALS
+        self._problem = ""
+
+    def read_message(self, message: Mapping[str, Any]) -> None:
+        """Take a whole reply: its usage is final."""
+        self._read_identity(message)
+        self.read_usage(message.get("usage"), is_start=False)
+        self.read_stop_reason(message)
+        for block in message["content"]:
+            if isinstance(block, dict):
+                self._add_block(block)
+        self.is_complete = True
+
+    def read_start(self, message: Mapping[str, Any]) -> None:
+        """Take the message of `message_start`: its output count is a placeholder and says nothing."""
+        self._read_identity(message)
+        self.read_usage(message.get("usage"), is_start=True)
+
+    def read_stop_reason(self, delta: Mapping[str, Any]) -> None:
+        self.stop_reason = storable_text(delta.get("stop_reason"), MAX_STOP_REASON_CHARS) or self.stop_reason
+
+    def read_block_start(self, block: Mapping[str, Any]) -> None:
+        """Count what a block starts with: usually nothing, whole results for blocks of server tools."""
+        if block.get("type") in ("text", "thinking"):
+            self._add_block(block)
+
+    def read_delta(self, delta: Mapping[str, Any]) -> None:
+        """Count the text of a `content_block_delta`."""
+        for name in ("text", "thinking", "partial_json"):
+            text = delta.get(name)
+            if text is not None:
+                if isinstance(text, str):
+                    self.delivered_bytes += utf8_length(text)
+                return
+
+    def read_usage(self, usage: object, *, is_start: bool) -> None:
+        if usage is None:
+            return
+        try:
+            if not isinstance(usage, dict):
+                raise UnusableUsageError("usage is no object")
+            self._read_counts(usage, is_start=is_start)
+        except UnusableUsageError as error:
+            self._problem = self._problem or str(error)
+
+    def counts(self) -> tuple[int, int, int, int]:
+        """Return the four counts of COUNT_FIELDS as they stand, 0 for what is unknown: what the client is shown."""
+        return (self._input or 0, self._output or 0, self._cache_write or 0, self._cache_read or 0)
+
+    def reading(self) -> UsageReading:
+        has_input, has_output = self._input is not None, self._output is not None
+        if self._problem:
+            state = UsageState.UNUSABLE
+        elif self.is_complete and has_input and has_output:
+            state = UsageState.FINAL
+        elif has_input or has_output:
+            state = UsageState.PARTIAL
+        else:
+            state = UsageState.ABSENT
+        is_usable = state is not UsageState.UNUSABLE
+        return UsageReading(
+            state=state,
+            usage=self._disjoint_usage() if is_usable else Usage(),
+            has_input=has_input and is_usable,
+            has_output=has_output and is_usable,
+            delivered_bytes=self.delivered_bytes,
+            is_complete=self.is_complete,
+            stop_reason=self.stop_reason,
+            upstream_message_id=self.upstream_message_id,
+            problem=self._problem,
+        )
+
+    def _read_identity(self, message: Mapping[str, Any]) -> None:
+        self.upstream_message_id = storable_text(message.get("id"), MAX_UPSTREAM_ID_CHARS)
+
+    def _add_block(self, block: Mapping[str, Any]) -> None:
+        for name in ("text", "thinking"):
+            text = block.get(name)
+            if isinstance(text, str):
+                self.delivered_bytes += utf8_length(text)
+        if block.get("type") == "tool_use":
+            self.delivered_bytes += len(orjson.dumps(block.get("input")))
+
+    def _read_counts(self, usage: dict[str, Any], *, is_start: bool) -> None:
+        count = read_count(usage, "input_tokens")
+        if count is not None:
+            self._input = count
+        count = read_count(usage, "output_tokens")
+        if count is not None and not is_start:
+            self._output = count
+        count = read_count(usage, "cache_read_input_tokens")
+        if count is not None:
+            self._cache_read = count
+        self._read_cache_write(usage)
+        server_tools = usage.get("server_tool_use")
+        if server_tools is not None:
+            if not isinstance(server_tools, dict):
+                raise UnusableUsageError("server_tool_use is no object")
+            count = read_count(server_tools, "web_search_requests", MAX_USAGE_UNITS)
+            if count is not None:
+                self._web_searches = count
+        if usage.get("iterations") is not None:
+            self._compaction = _compaction_totals(usage["iterations"])
+
+    def _read_cache_write(self, usage: dict[str, Any]) -> None:
+        total, split_1h = read_cache_write(usage)
+        if total is None:
+            return
+        self._cache_write = total
+        # A later total without a split keeps what is known of the hour's part; the rest of it is 5 minutes.
+        self._cache_write_1h = min(self._cache_write_1h, total) if split_1h is None else split_1h
+
+    def _disjoint_usage(self) -> Usage:
+        extra_input, extra_output, extra_5m, extra_1h, extra_read = self._compaction
+        cache_write = self._cache_write or 0
+        return Usage(
+            input_tokens=(self._input or 0) + extra_input,
+            output_tokens=(self._output or 0) + extra_output,
+            cache_write_5m_tokens=cache_write - self._cache_write_1h + extra_5m,
+            cache_write_1h_tokens=self._cache_write_1h + extra_1h,
+            cache_read_tokens=(self._cache_read or 0) + extra_read,
+            web_searches=self._web_searches or 0,
+        )
+
+
+def read_count(usage: Mapping[str, Any], name: str, maximum: int = MAX_USAGE_TOKENS) -> int | None:
+    """Return the count, None when it was not said. Raises UnusableUsageError; True is no 1."""
+    value = usage.get(name)
+    if value is None:
+        return None
+    if type(value) is not int or not 0 <= value <= maximum:
+        raise UnusableUsageError(f"{name} is {str(value)[:40]!r}")
+    return value
+
+
+def read_cache_write(usage: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """Return all tokens written to the cache, and the part of them that is kept for an hour; None for what is unsaid.
+
+    No split means that all of it is 5 minutes; a split that covers less than the total leaves the rest at 5 minutes.
+    Raises UnusableUsageError when the parts are more than the whole.
+    """
+    total = read_count(usage, "cache_creation_input_tokens")
+    split = usage.get("cache_creation")
+    if split is None:
+        return total, None
+    if not isinstance(split, dict):
+        raise UnusableUsageError("cache_creation is no object")
+    split_5m = read_count(split, "ephemeral_5m_input_tokens")
+    split_1h = read_count(split, "ephemeral_1h_input_tokens")
+    if split_5m is None and split_1h is None:
+        return total, None
+    parts = (split_5m or 0) + (split_1h or 0)
+    if total is None:
+        return parts, split_1h or 0
+    if parts > total:
+        raise UnusableUsageError(f"cache_creation adds up to {parts}, more than {total}")
+    return total, split_1h or 0
+
+
+def _compaction_totals(iterations: object) -> tuple[int, int, int, int, int]:
+    if not isinstance(iterations, list) or len(iterations) > MAX_ITERATIONS:
+        raise UnusableUsageError("iterations is no list, or too long a one")
+    totals = _NO_TOTALS
+    for iteration in iterations:
+        if not isinstance(iteration, dict) or iteration.get("type") != "compaction":
+            continue
+        cache_write, cache_write_1h = read_cache_write(iteration)
+        counts = (
+            read_count(iteration, "input_tokens") or 0,
+            read_count(iteration, "output_tokens") or 0,
+            (cache_write or 0) - (cache_write_1h or 0),
+            cache_write_1h or 0,
+            read_count(iteration, "cache_read_input_tokens") or 0,
+        )
+        totals = tuple(map(sum, zip(totals, counts, strict=True)))  # type: ignore[assignment]  # Five and five are five.
+    if max(totals) > MAX_USAGE_TOKENS:
+        raise UnusableUsageError("iterations add up to an absurd count")
+    return totals

@@ -1,0 +1,62 @@
+"""`tools` and `tool_choice` of a request. Pure."""
+
+import re
+
+from gateway.protocol.wording import (
+    refuse,
+    refuse_missing,
+    refuse_tag,
+    require_boolean,
+    require_list,
+    require_object,
+    require_text,
+)
+
+MAX_TOOLS = 10_000
+CUSTOM = "custom"  # The type of a tool that the caller runs; any other type is run by the provider.
+TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}", re.ASCII)
+TOOL_CHOICE_TYPES = ("any", "auto", "none", "tool")
+
+
+def check_tools(value: object) -> list[tuple[int, str]]:
+    """Check `tools` and return place and type of the server tools among them. Raises InvalidRequestError."""
+    server_tools: list[tuple[int, str]] = []
+    for index, tool in enumerate(require_list("tools", value, max_items=MAX_TOOLS)):
+        if not isinstance(tool, dict):
+            refuse(f"tools.{index}", "Input should be a valid dictionary")
+        tool_type = tool.get("type")
+        if tool_type is None or tool_type == CUSTOM:
+            name = tool.get("name")
+            if type(name) is not str or TOOL_NAME.fullmatch(name) is None or type(tool.get("input_schema")) is not dict:
+                _refuse_tool(f"tools.{index}.custom", tool)
+            if "description" in tool and not isinstance(tool["description"], str | None):
+                refuse(f"tools.{index}.custom.description", "Input should be a valid string")
+        else:
+            server_tools.append((index, require_text(f"tools.{index}.type", tool_type, min_chars=1, max_chars=100)))
+    return server_tools
+
+
+def _refuse_tool(path: str, tool: dict[str, object]) -> None:
+    for name in ("name", "input_schema"):
+        if name not in tool:
+            refuse_missing(f"{path}.{name}")
+    name_text = require_text(f"{path}.name", tool["name"], min_chars=1, max_chars=128)
+    if TOOL_NAME.fullmatch(name_text) is None:
+        refuse(f"{path}.name", "String should match pattern '^[a-zA-Z0-9_-]{1,128}$'")
+    require_object(f"{path}.input_schema", tool["input_schema"])
+
+
+def check_tool_choice(value: object) -> None:
+    """Check `tool_choice`. Raises InvalidRequestError."""
+    choice = require_object("tool_choice", value)
+    if "type" not in choice:
+        refuse_missing("tool_choice.type")
+    choice_type = choice["type"]
+    if choice_type not in TOOL_CHOICE_TYPES:
+        refuse_tag("tool_choice", choice_type, TOOL_CHOICE_TYPES)
+    if choice_type == "tool":
+        if "name" not in choice:
+            refuse_missing("tool_choice.tool.name")
+        require_text("tool_choice.tool.name", choice["name"], min_chars=1, max_chars=200)
+    if "disable_parallel_tool_use" in choice:
+        require_boolean(f"tool_choice.{choice_type}.disable_parallel_tool_use", choice["disable_parallel_tool_use"])

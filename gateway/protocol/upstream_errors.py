@@ -1,0 +1,155 @@
+"""An upstream's error, as a status or inside a stream, turned into ours. Pure.
+
+Texts of an upstream may carry ids of our account there: those of 400 and 413 pass, which clients heal from; the rest is
+replaced. Its 401 and 403 are about our credential, never the client's.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import orjson
+
+from gateway.protocol.errors import UpstreamStreamError
+
+MAX_MESSAGE_CHARS = 4_000
+MAX_RETRY_AFTER_SECONDS = 86_400
+MAX_ERROR_BODY_BYTES = 256 * 1024  # What of an error's body is worth parsing.
+OVERLOADED_TEXT = "The model is temporarily overloaded. Please retry shortly."
+FAILED_TEXT = "The model service returned an error."
+# 400s that are about our account, not the request (Anthropic, OpenAI).
+ACCOUNT_FAULT = re.compile(
+    r"credit balance is too low|organization has been disabled|billing_not_active", re.IGNORECASE
+)
+# Claude Code shortens the conversation when a 400 says this; OpenAI-compatible upstreams say it in other words.
+PROMPT_TOO_LONG = "prompt is too long"
+CONTEXT_CODES = ("context_length_exceeded", "exceed_context_size_error")
+OVERLOADED_TYPES = ("overloaded_error", "rate_limit_error", "rate_limit_exceeded", "insufficient_quota")
+
+
+class Fault(StrEnum):
+    """Whose fault an upstream's error is: decides on failover, breaker and the upstream's key."""
+
+    CLIENT = "client"  # The request itself: no other route would serve it, no breaker counts it.
+    UPSTREAM = "upstream"  # The provider: the next route may serve it, the breaker counts it.
+    RATE_LIMIT = "rate_limit"  # Our rate there is used up: the next route may serve it; no sign of ill health.
+    CREDENTIAL = "credential"  # Our key or account there: park the key, show it to operators, take the next route.
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamFailure:
+    """The answer to the client when no other route is left. `reason` is for logs and attempts, never for clients."""
+
+    status: int
+    error_type: str
+    code: str
+    message: str
+    fault: Fault
+    reason: str
+    retry_after_seconds: int | None = None
+
+    @property
+    def can_fail_over(self) -> bool:
+        return self.fault is not Fault.CLIENT
+
+
+def map_upstream_error(status: int, headers: Mapping[str, str], body: bytes) -> UpstreamFailure:
+    """Return our error for an upstream's answer other than 200. `headers` have lower-case names. Never raises."""
+    said = _read_error(body)
+    reason = f"status {status}: {said.message or said.error_type or 'no message'}"[:MAX_MESSAGE_CHARS]
+    retry_after = read_retry_after(headers.get("retry-after"))
+    if status in (401, 402, 403) or ACCOUNT_FAULT.search(said.message) or said.code == "insufficient_quota":
+        return UpstreamFailure(502, "api_error", "upstream_refused_credential", FAILED_TEXT, Fault.CREDENTIAL, reason)
+    if status in (400, 413, 422):
+        return _client_fault(status, said, reason)
+    if status == 429:
+        return UpstreamFailure(
+            503,
+            "overloaded_error",
+            "upstream_rate_limited",
+            OVERLOADED_TEXT,
+            Fault.RATE_LIMIT,
+            reason,
+            retry_after_seconds=retry_after or 1,
+        )
+    if status in (503, 529):
+        return UpstreamFailure(
+            503,
+            "overloaded_error",
+            "upstream_overloaded",
+            OVERLOADED_TEXT,
+            Fault.UPSTREAM,
+            reason,
+            retry_after_seconds=retry_after or 1,
+        )
+    return UpstreamFailure(502, "api_error", "upstream_error", FAILED_TEXT, Fault.UPSTREAM, reason, retry_after)
+
+
+def read_stream_error(data: bytes) -> UpstreamStreamError:
+    """Return the failure for an error that came inside a stream, whatever its shape. Never raises."""
+    said = _read_error(data)
+    reason = f"error in the stream: {said.message or said.error_type or 'no message'}"[:MAX_MESSAGE_CHARS]
+    if said.error_type in OVERLOADED_TYPES or said.code in OVERLOADED_TYPES or said.code in ("429", "503", "529"):
+        return UpstreamStreamError(
+            reason, error_type="overloaded_error", code="upstream_overloaded", client_message=OVERLOADED_TEXT
+        )
+    return UpstreamStreamError(reason, code="upstream_error", client_message=FAILED_TEXT)
+
+
+def read_retry_after(value: str | None) -> int | None:
+    """Return the seconds of a `retry-after` header, rounded up; None for a date or anything else."""
+    try:
+        seconds = float(value) if value else -1.0
+    except ValueError:
+        return None
+    return min(int(-(-seconds // 1)), MAX_RETRY_AFTER_SECONDS) if 0 <= seconds < float("inf") else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    message: str = ""
+    error_type: str = ""
+    code: str = ""
+
+
+def _client_fault(status: int, said: _Said, reason: str) -> UpstreamFailure:
+    if status == 413:
+        message = said.message or "The request is too large for the model."
+        return UpstreamFailure(413, "request_too_large", "upstream_request_too_large", message, Fault.CLIENT, reason)
+    message = said.message if status == 400 and said.message else "The model service refused the request as invalid."
+    is_too_long = said.code in CONTEXT_CODES or said.error_type in CONTEXT_CODES
+    if is_too_long and PROMPT_TOO_LONG not in message:
+        message = f"{PROMPT_TOO_LONG}: {message}"
+    return UpstreamFailure(400, "invalid_request_error", "upstream_invalid_request", message, Fault.CLIENT, reason)
+
+
+def _read_error(body: bytes) -> _Said:
+    """Read the envelopes of Anthropic, OpenAI, FastAPI and Google (a list of one); HTML and strings say nothing."""
+    if len(body) > MAX_ERROR_BODY_BYTES:
+        return _Said()
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return _Said()
+    if isinstance(value, list) and value:
+        value = value[0]
+    if not isinstance(value, dict):
+        return _Said()
+    error: Any = value.get("error", value)
+    if isinstance(error, str):
+        return _Said(message=_text(error))
+    if not isinstance(error, dict):
+        return _Said()
+    message = error.get("message") or error.get("detail")
+    code = error.get("code")
+    return _Said(
+        message=_text(message),
+        error_type=_text(error.get("type")),
+        code=str(code) if isinstance(code, int) else _text(code),
+    )
+
+
+def _text(value: object) -> str:
+    return value.replace("\x00", "")[:MAX_MESSAGE_CHARS] if isinstance(value, str) else ""
