@@ -176,7 +176,8 @@ class Delivery:
         if self._eager or self._buffered_bytes >= COALESCED_BYTES:
             self._flush()
             await self._connection.drained()
-            if self._eager and not self._pace_seconds:
+            if not self._pace_seconds:
+                # A long stream without a pace lets the others have their turn.
                 await asyncio.sleep(0)
 
     def _count(self, piece: Piece) -> None:
