@@ -68,7 +68,9 @@ def start(supervisor: Supervisor, folder: DataFolder, settings: ModuleType) -> N
 
     say("Starting the gateway, worker, beat and sandbox")
     python = [sys.executable, "-m"]
-    celery = [*python, "celery", "--quiet", "--app", "crossmodel_site"]
+    # Who starts this as root knows it; Celery's warning of it would be the first thing on the screen.
+    celery = [sys.executable, "-W", "ignore:You're running the worker with superuser", "-m", "celery", "--quiet"]
+    celery += ["--app", "crossmodel_site"]
     gateway = [*python, "uvicorn", "crossmodel_site.asgi:application", "--host", settings.HOST, "--port"]
     gateway += [str(settings.PORT), "--loop", "uvloop", "--http", "httptools", "--ws", "none", "--no-access-log"]
     gateway += ["--no-proxy-headers", "--no-server-header", "--log-level", "warning"]
@@ -78,7 +80,9 @@ def start(supervisor: Supervisor, folder: DataFolder, settings: ModuleType) -> N
     sandbox = [*python, "sandbox", "--port", str(sandbox_port), "--journal", str(folder.path / "sandbox-journal.jsonl")]
     supervisor.start_child(Child("gateway", gateway, environment, show_name=False))
     supervisor.start_child(Child("beat", [*celery, "beat", "--loglevel", "WARNING"], environment))
-    supervisor.start_child(Child("worker", worker, environment, ready_line=WORKER_READY_LINE))
+    supervisor.start_child(
+        Child("worker", worker, environment, ready_line=WORKER_READY_LINE, hidden_lines=("worker: Warm shutdown",))
+    )
     supervisor.start_child(Child("sandbox", sandbox, environment, ready_line="sandbox upstream ready"))
     supervisor.wait_until_ready()
     supervisor.wait_until(lambda: _is_healthy(settings.HOST, settings.PORT), "The gateway")

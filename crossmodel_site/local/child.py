@@ -18,7 +18,7 @@ READ_BYTES = 64 * 1024
 
 class Child:
     """`show_name` puts the name before each line; the gateway's lines speak for themselves. A line that begins with
-    `ready_line` says that it is ready, and is not shown."""
+    `ready_line` says that it is ready; that one is not shown, nor are those that begin with one of `hidden_lines`."""
 
     def __init__(
         self,
@@ -28,12 +28,14 @@ class Child:
         *,
         show_name: bool = True,
         ready_line: str = "",
+        hidden_lines: tuple[str, ...] = (),
     ) -> None:
         self.name = name
         self.command = command
         self.environment = environment
         self.show_name = show_name
         self.ready_line = ready_line
+        self.hidden_lines = (ready_line, *hidden_lines) if ready_line else hidden_lines
         self.is_ready = not ready_line
         self.process: subprocess.Popen[bytes] | None = None
         self._rest = b""
@@ -74,8 +76,8 @@ class Child:
         texts = [line.decode(errors="replace").rstrip() for line in lines if line.strip()]
         if self.ready_line and any(text.startswith(self.ready_line) for text in texts):
             self.is_ready = True
-            texts = [text for text in texts if not text.startswith(self.ready_line)]
-        return [f"{self.name}: {text}" if self.show_name else text for text in texts]
+        shown = [text for text in texts if not text.startswith(self.hidden_lines)]
+        return [f"{self.name}: {text}" if self.show_name else text for text in shown]
 
     def revive(self) -> str | None:
         """Start it again when it died. Returns what to tell, once; waits longer each time it dies soon again."""

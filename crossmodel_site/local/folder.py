@@ -29,6 +29,9 @@ class DataFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self.mail_path.mkdir(exist_ok=True)
+            (self.path / "static").mkdir(
+                exist_ok=True
+            )  # WhiteNoise wants it, though it finds the files where they are.
             lock = (self.path / "run.lock").open("a+")
         except OSError as error:
             raise LocalRunError(
