@@ -1,7 +1,7 @@
 """What was spent on requests admitted on one UTC day: what budgets by day, week and month are measured with.
 
-A day is a number: whole UTC days since 1970-01-01. Weeks begin on Monday, months on the first. BudgetDay keeps a row for
-each key, and one with WHOLE_ORGANIZATION for all keys of an organization together, so that neither needs a wide sum.
+A day is a number: whole UTC days since 1970-01-01. Weeks begin on Monday, months on the first. BudgetDay keeps a row
+for each key, and one with WHOLE_ORGANIZATION for all keys of an organization together, so that no sum is wide.
 """
 
 from collections.abc import Collection
@@ -14,7 +14,6 @@ from billing.stream import KEY_SCOPE, ORGANIZATION_SCOPE, PostedDay
 WHOLE_ORGANIZATION = 0  # As a key id: no key has it.
 ORDINAL_OF_EPOCH = date(1970, 1, 1).toordinal()
 EPOCH_WEEKDAY = 3  # 1970-01-01 was a Thursday: three days after Monday.
-MAX_DAY = 100_000  # The year 2243; a later day is a broken clock.
 
 
 def week_of(day: int) -> int:

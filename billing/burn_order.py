@@ -33,7 +33,7 @@ class Lot:
 
 
 def plan_draws(lots: Iterable[Lot], amount_nanos: int, *, as_of: datetime) -> list[tuple[Lot, int]]:
-    """Return how much to draw from each lot, in burn order. The sum is below the amount when the lots do not cover it."""
+    """Return how much to draw from each lot, in burn order; less than the amount when the lots do not cover it."""
     draws = []
     for lot in sorted(lots, key=lambda lot: lot.burn_key):
         if amount_nanos <= 0:

@@ -14,7 +14,6 @@ from django.utils import timezone
 
 from accounts.changes import record_organization_change
 from accounts.models import Organization
-from billing import ledger_rows
 from billing.bulk_rows import fetch_all
 from billing.burn_order import PAID, Lot
 from billing.ledger import Book, Header, house_account, input_digest
@@ -92,14 +91,14 @@ def expire_lots(organization: Organization, *, available_nanos: int, now: dateti
             return Expiry(0, sum(lot.remaining_nanos for lot in lots))
         if not book.postings:
             book.touch_balance(organization.pk)
+        book.note_expiry(lots)
         book.write()
-        ledger_rows.mark_lots_expired([lot.lot_id for lot in lots], at=book.now)
         record_organization_change(organization)
         return Expiry(expired, sum(lot.remaining_nanos for lot in lots))
 
 
 def _post_expiry(book: Book, lot: Lot, amount_nanos: int, shard: int) -> None:
-    # What is left of the lot, read under the lock, is what makes a second round post nothing: each round has its own key.
+    # What is left of the lot, read under the lock, makes a second round post nothing: each round has a key of its own.
     transaction_id = book.take_transaction_id()
     kind = LedgerTransaction.Kind.EXPIRY
     digest = input_digest(kind, lot.organization_id, {"lot": lot.lot_id, "amount_nanos": amount_nanos})

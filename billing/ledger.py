@@ -215,6 +215,10 @@ class Book:
         balance.version += 1
         balance.is_changed = True
 
+    def note_expiry(self, lots: Collection[Lot]) -> None:
+        """Mark lots as noticed to be past their time; the first notice stays."""
+        ledger_rows.mark_lots_expired([lot.lot_id for lot in lots], at=self.now)
+
     def write(self) -> None:
         """Write all postings. Raises UnbalancedPostingError, and IdempotencyKeyTakenError when a key is not free."""
         entries = [entry for posting in self.postings for entry in self._enter(posting)]
@@ -304,7 +308,7 @@ def post_transaction(
 
 
 def find_transaction(header: Header) -> LedgerTransaction | None:
-    """Return the transaction with this key, None when there is none. Raises IdempotencyConflictError for another input."""
+    """Return the transaction with this key, or None. Raises IdempotencyConflictError when its input was another."""
     earlier = LedgerTransaction.objects.filter(idempotency_key=header.idempotency_key).first()
     if earlier is not None and bytes(earlier.input_sha256) != header.input_sha256:
         raise IdempotencyConflictError(

@@ -1,6 +1,6 @@
 """The statements of the ledger: locking, reading and writing its tables. Only billing.ledger calls them.
 
-Each takes all rows of a posting round at once, so that settling a thousand organizations costs as many statements as one.
+Each takes all rows at once, so that settling a thousand organizations costs as many statements as settling one.
 """
 
 from collections.abc import Collection, Sequence
@@ -82,7 +82,8 @@ def lock_accounts(organization_ids: Sequence[int], house: Collection[AccountName
         found = _find_accounts(organization_ids, house)
     names = {account_id: name for name, account_id in found.items()}
     rows = fetch_all(
-        "SELECT id, balance_nanos, last_seq FROM billing_ledgeraccount WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE",
+        """SELECT id, balance_nanos, last_seq FROM billing_ledgeraccount
+            WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE""",
         [sorted(names)],
     )
     return {names[row[0]]: Account(*row) for row in rows}

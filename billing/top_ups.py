@@ -35,7 +35,7 @@ def grant_credit(
     priority: int = DEFAULT_PRIORITY,
     origin: str = "",
 ) -> PostedTransaction:
-    """Give promotional credit, or book paid credit whose money came in by hand, as one lot. What is owed is cleared first.
+    """Give promotional credit, or book paid credit whose money came in by hand. What is owed is cleared first.
 
     The same key with the same amount, kind, expiry and priority posts once.
     Raises InvalidTopUpError, and IdempotencyConflictError when the key was used for something else.

@@ -1,0 +1,200 @@
+"""The statements of settlement outside the ledger: usage records, failed requests, details and roll-ups.
+
+Keys of roll-ups are sorted, so that two workers that meet in a row wait in the same order. A statement takes a batch.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from operator import attrgetter
+from typing import Any
+
+import orjson
+
+from billing.budgets import WHOLE_ORGANIZATION
+from billing.bulk_rows import fetch_all, insert_rows, run_rows
+from billing.settlement_events import AcceptedEvent
+from billing.usage_event import UsageEvent
+
+MS_PER_HOUR = 3_600_000
+
+# These columns are fields of the event under the same name.
+USAGE_FIELDS = {
+    "request_id": "uuid",
+    "organization_id": "bigint",
+    "key_id": "bigint",
+    "language_model_id": "bigint",
+    "model_id": "text",
+    "price_version_id": "bigint",
+    "factor_ppm": "bigint",
+    "usage_source": "text",
+    "input_tokens": "bigint",
+    "output_tokens": "bigint",
+    "cache_write_5m_tokens": "bigint",
+    "cache_write_1h_tokens": "bigint",
+    "cache_read_tokens": "bigint",
+    "images": "bigint",
+    "web_searches": "bigint",
+    "cost_nanos": "bigint",
+    "hold_nanos": "bigint",
+    "upstream": "text",
+    "upstream_cost_nanos": "bigint",
+    "is_streamed": "boolean",
+    "admitted_day": "integer",
+    "first_byte_ms": "integer",
+    "total_ms": "integer",
+}
+FAILED_FIELDS = {
+    "request_id": "uuid",
+    "organization_id": "bigint",
+    "key_id": "bigint",
+    "model_id": "text",
+    "error_code": "text",
+    "upstream_cost_nanos": "bigint",
+    "total_ms": "integer",
+}
+DETAIL_CHARACTERS = {"end_user": 256, "client": 200, "stop_reason": 40, "upstream_request_id": 100}
+
+_usage_fields = attrgetter(*USAGE_FIELDS)
+_failed_fields = attrgetter(*FAILED_FIELDS)
+_AT = "timestamptz 'epoch' + admitted_at_ms * interval '1 millisecond'"
+
+
+def find_failed(request_ids: Sequence[str]) -> set[str]:
+    """Return which of these requests are recorded as failed."""
+    rows = fetch_all(
+        "SELECT encode(uuid_send(request_id), 'hex') FROM billing_failedrequest WHERE request_id = ANY(%s::uuid[])",
+        [list(request_ids)],
+    )
+    return {row[0] for row in rows}
+
+
+def delete_failed(request_ids: Collection[str]) -> None:
+    fetch_all("DELETE FROM billing_failedrequest WHERE request_id = ANY(%s::uuid[])", [list(request_ids)])
+
+
+def insert_usage(
+    billed: Sequence[AcceptedEvent], *, transaction_ids: Mapping[int, int], settled_at: datetime
+) -> list[AcceptedEvent]:
+    """Insert records and return the events whose record is new. The unique request id is the only de-duplicator."""
+    columns = {
+        **USAGE_FIELDS,
+        "attempts": "text",
+        "admitted_at_ms": "bigint",
+        "ledger_transaction_id": "bigint",
+    }
+    selected = ", ".join(USAGE_FIELDS)
+    rows = run_rows(
+        f"""INSERT INTO billing_usagerecord
+                ({selected}, attempts, admitted_at, ledger_transaction_id, settled_at)
+            SELECT {selected}, attempts::jsonb, {_AT}, ledger_transaction_id, '{settled_at.isoformat()}'::timestamptz
+            FROM {{rows}}
+            ON CONFLICT (request_id) DO NOTHING
+            RETURNING encode(uuid_send(request_id), 'hex')""",  # noqa: S608  Its parts are constants above.
+        columns,
+        [
+            (
+                *_usage_fields(item.event),
+                _json(item.event.attempts),
+                item.event.admitted_at_ms,
+                transaction_ids[item.event.organization_id] if item.event.cost_nanos else None,
+            )
+            for item in billed
+        ],
+    )
+    new = {row[0] for row in rows}
+    return [item for item in billed if item.event.request_id in new]
+
+
+def insert_failed(failed: Sequence[AcceptedEvent], *, settled_at: datetime) -> list[AcceptedEvent]:
+    """Insert failed requests that have no usage record, and return those that are new."""
+    selected = ", ".join(FAILED_FIELDS)
+    rows = run_rows(
+        f"""INSERT INTO billing_failedrequest ({selected}, attempts, admitted_at, settled_at)
+            SELECT {selected}, attempts::jsonb, {_AT}, '{settled_at.isoformat()}'::timestamptz
+            FROM {{rows}}
+            WHERE NOT EXISTS (SELECT 1 FROM billing_usagerecord record WHERE record.request_id = given.request_id)
+            ON CONFLICT (request_id) DO NOTHING
+            RETURNING encode(uuid_send(request_id), 'hex')""",  # noqa: S608  Its parts are constants above.
+        {**FAILED_FIELDS, "attempts": "text", "admitted_at_ms": "bigint"},
+        [(*_failed_fields(item.event), _json(item.event.attempts), item.event.admitted_at_ms) for item in failed],
+    )
+    new = {row[0] for row in rows}
+    return [item for item in failed if item.event.request_id in new]
+
+
+def insert_details(items: Iterable[AcceptedEvent]) -> None:
+    """Insert what may be erased, for requests that have any of it. Longer texts are cut: nobody bills by them."""
+    rows = []
+    for item in items:
+        event = item.event
+        texts = [getattr(event, name)[:characters] for name, characters in DETAIL_CHARACTERS.items()]
+        if any(texts):
+            rows.append((event.request_id, event.organization_id, *texts))
+    insert_rows(
+        "billing_requestdetail",
+        {"request_id": "uuid", "organization_id": "bigint", **dict.fromkeys(DETAIL_CHARACTERS, "text")},
+        rows,
+        tail="ON CONFLICT DO NOTHING",
+    )
+
+
+def add_to_hours(inserted: Iterable[AcceptedEvent]) -> None:
+    """Add new records to the hourly roll-up."""
+    sums: dict[tuple[int, int, int, str], list[int]] = {}
+    for item in inserted:
+        event = item.event
+        key = (event.organization_id, event.admitted_at_ms // MS_PER_HOUR, event.key_id, event.model_id)
+        row = sums.get(key)
+        if row is None:
+            row = sums[key] = [0] * 7
+        _add_event(row, event)
+    counts = "requests input_tokens output_tokens cache_write_tokens cache_read_tokens cost_nanos upstream_cost_nanos"
+    names = counts.split()
+    run_rows(
+        f"""INSERT INTO billing_usagehour AS rollup (organization_id, hour, key_id, model_id, {", ".join(names)})
+            SELECT organization_id, timestamptz 'epoch' + hour * interval '1 hour', key_id, model_id, {", ".join(names)}
+            FROM {{rows}} ORDER BY organization_id, hour, key_id, model_id
+            ON CONFLICT (organization_id, hour, key_id, model_id) DO UPDATE
+            SET {", ".join(f"{name} = rollup.{name} + excluded.{name}" for name in names)}""",  # noqa: S608
+        {
+            "organization_id": "bigint",
+            "hour": "bigint",
+            "key_id": "bigint",
+            "model_id": "text",
+            **dict.fromkeys(names, "bigint"),
+        },
+        [(*key, *row) for key, row in sums.items()],
+    )
+
+
+def _add_event(row: list[int], event: UsageEvent) -> None:
+    row[0] += 1
+    row[1] += event.input_tokens
+    row[2] += event.output_tokens
+    row[3] += event.cache_write_5m_tokens + event.cache_write_1h_tokens
+    row[4] += event.cache_read_tokens
+    row[5] += event.cost_nanos
+    row[6] += event.upstream_cost_nanos
+
+
+def add_to_budget_days(inserted: Iterable[AcceptedEvent]) -> None:
+    """Add the cost of new records to the days of their keys and of their organizations."""
+    sums: dict[tuple[int, int, int], int] = defaultdict(int)
+    for item in inserted:
+        event = item.event
+        if event.cost_nanos:
+            sums[event.organization_id, event.key_id, event.admitted_day] += event.cost_nanos
+            sums[event.organization_id, WHOLE_ORGANIZATION, event.admitted_day] += event.cost_nanos
+    run_rows(
+        """INSERT INTO billing_budgetday AS rollup (organization_id, key_id, admitted_day, cost_nanos)
+            SELECT * FROM {rows} ORDER BY 1, 2, 3
+            ON CONFLICT (organization_id, key_id, admitted_day) DO UPDATE
+            SET cost_nanos = rollup.cost_nanos + excluded.cost_nanos""",
+        {"organization_id": "bigint", "key_id": "bigint", "admitted_day": "integer", "cost_nanos": "bigint"},
+        [(*key, nanos) for key, nanos in sums.items()],
+    )
+
+
+def _json(value: Any) -> str:
+    return "[]" if not value else orjson.dumps(value).decode()
