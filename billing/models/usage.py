@@ -120,7 +120,7 @@ class UsageHour(models.Model):
 
 
 class BudgetDay(models.Model):
-    """What an organization's key spent on requests admitted on one UTC day. Budgets of a week or month are sums."""
+    """What a key, or with key 0 the whole organization, spent on requests admitted on one UTC day. Weeks are sums."""
 
     organization_id = models.BigIntegerField()
     key_id = models.BigIntegerField()
