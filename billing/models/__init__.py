@@ -4,6 +4,7 @@ from billing.models.catalog import CatalogVersion, LanguageModel, LanguageModelA
 from billing.models.credit import CreditLot, CreditLotEntry
 from billing.models.ledger import LedgerAccount, LedgerEntry, LedgerTransaction, OrganizationBalance
 from billing.models.price import OrganizationPriceFactor, PriceComponent, PriceVersion
+from billing.models.rerating import ReratedRequest, Rerating
 from billing.models.usage import (
     BudgetDay,
     FailedRequest,
@@ -29,6 +30,8 @@ __all__ = [
     "PriceComponent",
     "PriceVersion",
     "RequestDetail",
+    "ReratedRequest",
+    "Rerating",
     "Route",
     "Upstream",
     "UsageHour",

@@ -1,0 +1,47 @@
+"""Re-rating: what a past window costs by a corrected price. The usage records stay as they are."""
+
+from django.db import models
+from django.utils import timezone
+
+from billing.models.catalog import LanguageModel
+from billing.models.price import PriceVersion
+
+
+class Rerating(models.Model):
+    """One run: the requests of `language_model` in a window, priced again by `price_version`."""
+
+    language_model = models.ForeignKey(LanguageModel, models.PROTECT, related_name="reratings")
+    price_version = models.ForeignKey(PriceVersion, models.PROTECT, related_name="reratings")
+    begins = models.DateTimeField()
+    ends = models.DateTimeField()
+    actor = models.CharField(max_length=254)
+    reason = models.CharField(max_length=500)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"Re-rating {self.pk}"
+
+
+class ReratedRequest(models.Model):
+    """Immutable. What one request costs since a re-rating; the latest row of a request counts."""
+
+    rerating = models.ForeignKey(Rerating, models.PROTECT, related_name="requests")
+    request_id = models.UUIDField()
+    organization_id = models.BigIntegerField()
+    cost_before_nanos = models.BigIntegerField()
+    cost_after_nanos = models.BigIntegerField()
+    ledger_transaction_id = models.BigIntegerField()
+
+    class Meta:
+        ordering = ["id"]
+        indexes = [
+            models.Index(fields=["request_id", "-id"], name="rerated_by_request"),
+            models.Index(fields=["ledger_transaction_id"], name="rerated_by_transaction"),
+        ]
+        constraints = [models.UniqueConstraint(fields=["rerating", "request_id"], name="rerated_once_in_a_run")]
+
+    def __str__(self) -> str:
+        return f"{self.request_id}: {self.cost_before_nanos} -> {self.cost_after_nanos}"
