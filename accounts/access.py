@@ -12,6 +12,9 @@ from django.http import Http404, HttpRequest, HttpResponseBase
 
 from accounts.models import Member, Organization, Role, User
 
+MAX_ORGANIZATIONS_SHOWN = 50
+LAST_ORGANIZATION = "organization"  # Session key: the slug that `/console/` leads to.
+
 
 class Permission(StrEnum):
     SEE_USAGE = "see_usage"
@@ -40,6 +43,10 @@ class Access:
 
     def may(self, permission: Permission) -> bool:
         return permission in PERMISSIONS_OF_ROLE[self.member.role]
+
+    def organizations(self) -> list[Organization]:
+        """Every organization of the person, for the switcher."""
+        return list(Organization.objects.filter(members__user=self.user)[:MAX_ORGANIZATIONS_SHOWN])
 
     @property
     def granted(self) -> dict[str, bool]:
@@ -73,6 +80,8 @@ def console_page(permission: Permission) -> Callable[[ConsoleView], Callable[...
             if not access.may(permission):
                 raise PermissionDenied
             request.access = access  # type: ignore[attr-defined]  # read by the layout's navigation
+            if request.session.get(LAST_ORGANIZATION) != slug:
+                request.session[LAST_ORGANIZATION] = slug
             response = view(request, access, **arguments)
             # A page shows one tenant's money: no cache between here and the browser may keep it.
             if not response.has_header("Cache-Control"):

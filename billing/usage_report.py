@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TypeVar
 from uuid import UUID
 
-from django.db.models import QuerySet, Sum
+from django.db.models import Max, Q, QuerySet, Sum
 
 from accounts.models import Organization
 from billing.models import FailedRequest, UsageHour, UsageRecord
@@ -116,6 +116,29 @@ def cost_by_day(organization: Organization, *, last_day: date, days: int) -> lis
     found = {day: (int(requests), int(cost_nanos)) for day, requests, cost_nanos in rows}
     all_days = [first_day + timedelta(days=offset) for offset in range(days)]
     return [DayCost(day, *found.get(day, (0, 0))) for day in all_days]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyActivity:
+    """`last_hour` is the beginning of the last hour with a settled request; cost is that of the current month."""
+
+    last_hour: datetime
+    month_cost_nanos: int
+
+
+def key_activity(organization: Organization) -> dict[int, KeyActivity]:
+    """Return by key id when each key was last used and what it cost this month, from roll-ups of MODEL_CHOICE_DAYS."""
+    now = datetime.now(UTC)
+    month = start_of_day(now.date().replace(day=1))
+    rows = (
+        UsageHour.objects.filter(
+            organization_id=organization.pk, hour__gte=start_of_day(now.date() - timedelta(days=MODEL_CHOICE_DAYS))
+        )
+        .order_by()
+        .values_list("key_id")
+        .annotate(last_hour=Max("hour"), month_cost_nanos=Sum("cost_nanos", filter=Q(hour__gte=month), default=0))
+    )
+    return {key_id: KeyActivity(last_hour, int(month_cost)) for key_id, last_hour, month_cost in rows}
 
 
 def used_model_ids(organization: Organization, *, today: date) -> list[str]:

@@ -54,6 +54,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "crossmodel_site.content_security_policy.ContentSecurityPolicyMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -148,6 +149,7 @@ CELERY_BEAT_SCHEDULE = {
 
 GATEWAY = {
     "upstream_connect_seconds": read_float("CROSSMODEL_UPSTREAM_CONNECT_SECONDS", 10.0, minimum=0.1),
+    "upstream_first_byte_seconds": read_float("CROSSMODEL_UPSTREAM_FIRST_BYTE_SECONDS", 600.0, minimum=0.1),
     "upstream_idle_seconds": read_float("CROSSMODEL_UPSTREAM_IDLE_SECONDS", 300.0, minimum=0.1),
     "request_total_seconds": read_float("CROSSMODEL_REQUEST_TOTAL_SECONDS", 3600.0, minimum=1),
     "ping_seconds": read_float("CROSSMODEL_PING_SECONDS", 12.0, minimum=0.1),
@@ -220,6 +222,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "UNAUTHENTICATED_USER": None,
+    "EXCEPTION_HANDLER": "billing.api_errors.answer_exception",
 }
 SPECTACULAR_SETTINGS = {"TITLE": "CrossModel API", "VERSION": "1", "SERVE_INCLUDE_SCHEMA": False}
 

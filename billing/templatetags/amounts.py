@@ -1,17 +1,21 @@
 """How pages show amounts, counts and request ids. The exact amount is always in the element's title."""
 
+from collections.abc import Mapping
 from uuid import UUID
 
 from django import template
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from billing.money import NANOS_PER_USD, format_usd
+from billing.models import UsageRecord
+from billing.money import NANOS_PER_USD, PICOS_PER_NANO, format_usd
+from billing.pricing import FACTOR_ONE_PPM
 from billing.request_id import MESSAGE_PREFIX
 
 register = template.Library()
 
 DECIMALS_OF_NANO = 9
+PICOS_PER_USD = NANOS_PER_USD * PICOS_PER_NANO
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -76,3 +80,40 @@ def _usd(nanos: int) -> str:
 
 def _amount_element(nanos: int, text: str) -> SafeString:
     return format_html('<data class="amount" value="{}" title="{}">{}</data>', format_usd(nanos), _usd(nanos), text)
+
+
+@register.filter
+def prompt_tokens(record: UsageRecord) -> int:
+    """The whole prompt of a record, cached parts included."""
+    cache_writes = record.cache_write_5m_tokens + record.cache_write_1h_tokens
+    return record.input_tokens + cache_writes + record.cache_read_tokens
+
+
+@register.filter
+def duration(milliseconds: int) -> str:
+    """Milliseconds as people read them."""
+    if milliseconds < 1000:
+        return f"{milliseconds} ms"
+    seconds = milliseconds / 1000
+    return f"{seconds:.1f} s" if seconds < 100 else f"{seconds:,.0f} s"
+
+
+@register.filter
+def key_name(names: Mapping[int, str], key_id: int) -> str:
+    return names.get(key_id, f"key {key_id}")
+
+
+@register.filter
+def picos_usd(picos: int) -> str:
+    """Pico-dollars as US dollars, exactly."""
+    whole, fraction = divmod(picos, PICOS_PER_USD)
+    digits = f"{fraction:012d}".rstrip("0").ljust(2, "0")
+    return f"${whole:,}.{digits}"
+
+
+@register.filter
+def factor(factor_ppm: int) -> str:
+    """Parts per million as a plain decimal factor, exactly."""
+    whole, fraction = divmod(factor_ppm, FACTOR_ONE_PPM)
+    digits = f"{fraction:06d}".rstrip("0")
+    return f"{whole}.{digits}" if digits else str(whole)

@@ -1,0 +1,66 @@
+"""Billing: the balance, the credit lots it is made of, and the statement."""
+
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_safe
+
+from accounts.access import Access, Permission, console_page
+from billing.balances import read_balance
+from billing.models import CreditLot, LedgerTransaction, UsageRecord
+from billing.statements import find_transaction, list_statement
+
+MAX_LOTS_SHOWN = 100
+MAX_RECORDS_SHOWN = 100
+MAX_KEY_NAMES = 1000
+KINDS_OF_VIEW = {
+    "": (),
+    "credit": tuple(kind for kind in LedgerTransaction.Kind.values if kind != LedgerTransaction.Kind.USAGE),
+    "usage": (LedgerTransaction.Kind.USAGE.value,),
+}
+
+
+@require_safe
+@console_page(Permission.SEE_BILLING)
+def billing(request: HttpRequest, access: Access) -> HttpResponse:
+    shown = request.GET.get("show", "")
+    if shown not in KINDS_OF_VIEW:
+        raise Http404
+    page = list_statement(access.organization, before=_read_before(request), kinds=KINDS_OF_VIEW[shown])
+    context = {
+        "balance": read_balance(access.organization),
+        "lots": CreditLot.objects.filter(organization=access.organization, remaining_nanos__gt=0)[:MAX_LOTS_SHOWN],
+        "page": page,
+        "shown": shown,
+        "views": [("", "All"), ("credit", "Credit"), ("usage", "Usage")],
+        "is_first_page": "before" not in request.GET,
+    }
+    return render(request, "billing/billing.html", context)
+
+
+@require_safe
+@console_page(Permission.SEE_BILLING)
+def transaction(request: HttpRequest, access: Access, transaction_id: int) -> HttpResponse:
+    """One ledger transaction: the entries of the organization's own accounts, the lots it moved, the usage it paid."""
+    found = find_transaction(access.organization, transaction_id)
+    if found is None:
+        raise Http404
+    paid = UsageRecord.objects.filter(organization_id=access.organization.pk, ledger_transaction_id=found.pk)
+    records = list(paid.order_by("-request_id")[: MAX_RECORDS_SHOWN + 1])
+    context = {
+        "transaction": found,
+        "amount_nanos": sum(entry.amount_nanos for entry in found.entries.all()),
+        "records": records[:MAX_RECORDS_SHOWN],
+        "names": dict(access.organization.keys.values_list("pk", "name")[:MAX_KEY_NAMES]) if records else {},
+        "has_more_records": len(records) > MAX_RECORDS_SHOWN,
+        "max_records": MAX_RECORDS_SHOWN,
+    }
+    return render(request, "billing/transaction.html", context)
+
+
+def _read_before(request: HttpRequest) -> int | None:
+    text = request.GET.get("before")
+    if not text:
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise Http404
+    return int(text)
