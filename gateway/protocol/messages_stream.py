@@ -157,7 +157,11 @@ class MessagesStreamDecoder:
             raise UpstreamProtocolError("message_delta out of place, or without its delta")
         self._usage.read_usage(payload.get("usage"), is_start=False)
         self._usage.read_stop_reason(delta)
-        held = self._message_delta or {"delta": {"stop_reason": None, "stop_sequence": None}, "usage": {}}
+        held = self._message_delta or {
+            "type": "message_delta",
+            "delta": {"stop_reason": None, "stop_sequence": None},
+            "usage": {},
+        }
         usage = payload.get("usage")
         usage = {**held["usage"], **(usage if isinstance(usage, dict) else {})}
         usage.update(zip(COUNT_FIELDS, self._usage.counts(), strict=True))

@@ -20,6 +20,9 @@ _CHOICES = {
 }
 
 
+_MINIMA = {"max_stop_sequences": 0, "max_tool_name_chars": 16}
+
+
 @dataclass(frozen=True, slots=True)
 class UpstreamProfile:
     """Every setting has a default that suits the protocol's own provider (Anthropic, OpenAI's older models)."""
@@ -86,6 +89,6 @@ def _read_value(name: str, value: Any, default: Any) -> Any:
         raise InvalidProfileError(f"profile.{name}: should be of type {type(default).__name__}")
     if name in _CHOICES and value not in _CHOICES[name]:
         raise InvalidProfileError(f"profile.{name}: should be one of {', '.join(filter(None, _CHOICES[name]))}")
-    if isinstance(value, int) and value < 0:
-        raise InvalidProfileError(f"profile.{name}: should not be negative")
+    if type(value) is int and value < _MINIMA[name]:
+        raise InvalidProfileError(f"profile.{name}: should be at least {_MINIMA[name]}")
     return value

@@ -1,0 +1,136 @@
+"""The conversation of a Messages request as the `messages` of Chat Completions. Pure.
+
+Results of tools become messages of role `tool`, directly after the assistant's turn and before the user's text. They
+hold text only: images inside them follow in a message of the user. Thinking of earlier turns is dropped, and so is what
+a provider's own tools left in the assistant's turns.
+"""
+
+from typing import Any
+
+import orjson
+
+from gateway.protocol.chat_names import ToolNames, shorten_call_id
+from gateway.protocol.errors import InvalidRequestError
+from gateway.protocol.messages_request import BILLING_HEADER_PREFIX
+from gateway.protocol.wording import PDF_WORDING, refuse_tag
+
+USER_BLOCK_TYPES = ("document", "image", "text", "tool_result")
+PARAGRAPH = "\n\n"
+Part = dict[str, Any]
+
+
+def translate_messages(body: dict[str, Any], names: ToolNames, system_role: str) -> list[dict[str, Any]]:
+    """Return the messages. Raises InvalidRequestError for user content that Chat Completions cannot carry."""
+    translated: list[dict[str, Any]] = []
+    system = _join_system(body.get("system"))
+    if system:
+        translated.append({"role": system_role, "content": system})
+    for index, message in enumerate(body["messages"]):
+        role, content = message["role"], message["content"]
+        if role == "system":
+            text = _join_system(content)
+            if text:
+                translated.append({"role": system_role, "content": text})
+        elif isinstance(content, str):
+            translated.append({"role": role, "content": content})
+        elif role == "assistant":
+            translated.extend(_translate_assistant(content, names))
+        else:
+            translated.extend(_translate_user(content, f"messages.{index}.content"))
+    return translated
+
+
+def _join_system(system: Any) -> str:
+    """Join the blocks, without Claude Code's billing header: it differs each time, so no prompt cache would hit."""
+    if isinstance(system, str):
+        return system
+    texts = [block.get("text") for block in system or ()]
+    kept = [text for text in texts if isinstance(text, str) and text and not text.startswith(BILLING_HEADER_PREFIX)]
+    return PARAGRAPH.join(kept)
+
+
+def _translate_assistant(blocks: list[dict[str, Any]], names: ToolNames) -> list[dict[str, Any]]:
+    """Return one message, or none when nothing is left of the turn."""
+    text = PARAGRAPH.join(block["text"] for block in blocks if block["type"] == "text" and block["text"])
+    calls = [
+        {
+            "id": shorten_call_id(block["id"]),
+            "type": "function",
+            "function": {"name": names.shorten(block["name"]), "arguments": orjson.dumps(block["input"]).decode()},
+        }
+        for block in blocks
+        if block["type"] == "tool_use"
+    ]
+    if calls:
+        return [{"role": "assistant", "content": text or None, "tool_calls": calls}]
+    return [{"role": "assistant", "content": text}] if text else []
+
+
+def _translate_user(blocks: list[dict[str, Any]], path: str) -> list[dict[str, Any]]:
+    tool_messages: list[dict[str, Any]] = []
+    parts: list[Part] = []
+    images_of_tools: list[Part] = []
+    for index, block in enumerate(blocks):
+        block_path = f"{path}.{index}"
+        if block["type"] == "tool_result":
+            message, images = _translate_tool_result(block, block_path)
+            tool_messages.append(message)
+            images_of_tools.extend(images)
+        else:
+            parts.append(_translate_part(block, block_path))
+    parts = images_of_tools + parts
+    if parts:
+        tool_messages.append({"role": "user", "content": _simplest_content(parts)})
+    return tool_messages
+
+
+def _translate_tool_result(block: dict[str, Any], path: str) -> tuple[dict[str, Any], list[Part]]:
+    """Return the tool's message, and what of its result only a message of the user can carry."""
+    content = block.get("content")
+    images: list[Part] = []
+    if content is None or isinstance(content, str):
+        text = content or ""
+    else:
+        parts = [_translate_part(inner, f"{path}.tool_result.content.{i}") for i, inner in enumerate(content)]
+        text = PARAGRAPH.join(part["text"] for part in parts if part["type"] == "text")
+        images = [part for part in parts if part["type"] != "text"]
+    call_id = shorten_call_id(block["tool_use_id"])
+    if images:
+        images.insert(0, {"type": "text", "text": f"Images in the result of tool call {call_id}:"})
+        text = text or "The result is in the images of the next message."
+    if block.get("is_error"):
+        text = f"Error: {text}"
+    return {"role": "tool", "tool_call_id": call_id, "content": text}, images
+
+
+def _translate_part(block: dict[str, Any], path: str) -> Part:
+    block_type = block["type"]
+    if block_type == "text":
+        return {"type": "text", "text": block["text"]}
+    if block_type == "image":
+        source = block["source"]
+        if source["type"] == "url":
+            return {"type": "image_url", "image_url": {"url": source["url"]}}
+        return {"type": "image_url", "image_url": {"url": f"data:{source['media_type']};base64,{source['data']}"}}
+    if block_type != "document":
+        refuse_tag(path, block_type, USER_BLOCK_TYPES)
+    return _translate_document(block, path)
+
+
+def _translate_document(block: dict[str, Any], path: str) -> Part:
+    source = block["source"]
+    data, media_type = source.get("data"), source.get("media_type")
+    if source["type"] == "text" and isinstance(data, str):
+        return {"type": "text", "text": data}
+    if source["type"] == "base64" and isinstance(data, str) and media_type == "application/pdf":
+        title = block.get("title")
+        file_name = title if isinstance(title, str) and title else "document.pdf"
+        return {"type": "file", "file": {"filename": file_name, "file_data": f"data:{media_type};base64,{data}"}}
+    raise InvalidRequestError(PDF_WORDING, code="unsupported_by_upstream", param=path)
+
+
+def _simplest_content(parts: list[Part]) -> str | list[Part]:
+    """Return one string when all is text: every provider takes that, not every one takes a list."""
+    if all(part["type"] == "text" for part in parts):
+        return PARAGRAPH.join(part["text"] for part in parts)
+    return parts

@@ -1,0 +1,189 @@
+"""A stream of Chat Completions on its way to the client as Messages events. Pure.
+
+The reply is complete with `[DONE]`, or with a clean end, once a `finish_reason` was said; anything else that ends it is
+a failure. Usage comes with the last chunk, after it, or never: so the end waits for it.
+"""
+
+from typing import Any
+
+import orjson
+
+from gateway.protocol.chat_blocks import TEXT, THINKING, BlockWriter
+from gateway.protocol.chat_names import CallIds, ToolNames
+from gateway.protocol.chat_parts import (
+    arguments_text,
+    finish_reason_of,
+    map_stop_reason,
+    require_no_error,
+    text_of,
+    thinking_of,
+)
+from gateway.protocol.chat_usage import ChatUsageReader
+from gateway.protocol.codec import NOTHING, RelayStep, ReplyIdentity, StreamEnd
+from gateway.protocol.errors import UpstreamProtocolError
+from gateway.protocol.messages_response import load_object
+from gateway.protocol.messages_usage import COUNT_FIELDS
+from gateway.protocol.profile import UpstreamProfile
+from gateway.protocol.reading import UsageReading
+from gateway.protocol.sse import SseEvent, SseParser, encode_event
+from gateway.protocol.upstream_errors import read_stream_error
+
+DONE = b"[DONE]"
+
+
+class ChatStreamDecoder:
+    """See codec.StreamDecoder."""
+
+    def __init__(
+        self, identity: ReplyIdentity, *, names: ToolNames, profile: UpstreamProfile, stop_sequences: list[str]
+    ) -> None:
+        self._identity = identity
+        self._stop_sequences = stop_sequences
+        self._parser = SseParser()
+        self._usage = ChatUsageReader(profile)
+        self._blocks = BlockWriter(names, CallIds(identity.message_id))
+        self._has_started = False
+        self._is_over = False
+        self._is_refused = False
+        self._finish_reason: str | None = None
+        self._last_choice: dict[str, Any] = {}
+
+    @property
+    def has_started(self) -> bool:
+        return self._has_started
+
+    def reading(self) -> UsageReading:
+        return self._usage.reading()
+
+    def feed(self, chunk: bytes) -> RelayStep:
+        if self._is_over:
+            return NOTHING
+        try:
+            return self._take_events(self._parser.feed(chunk))
+        except UpstreamProtocolError as error:
+            return self._fail(error)
+
+    def flush(self) -> RelayStep:
+        if self._is_over:
+            return NOTHING
+        try:
+            step = self._take_events(self._parser.flush())
+            if self._is_over:
+                return step
+            end = self._finish()
+        except UpstreamProtocolError as error:
+            return self._fail(error)
+        return RelayStep(step.forward + self._take_out(), end=end)
+
+    def _take_events(self, events: list[SseEvent]) -> RelayStep:
+        for event in events:
+            if event.data.strip() == DONE:
+                end = self._finish()
+                return RelayStep(self._take_out(), end=end)
+            if event.event == "error":
+                raise read_stream_error(event.data)
+            self._take_chunk(event.data)
+        return RelayStep(self._take_out()) if self._blocks.out else NOTHING
+
+    def _take_out(self) -> bytes:
+        out, self._blocks.out = self._blocks.out, []
+        return b"".join(out)
+
+    def _fail(self, error: UpstreamProtocolError) -> RelayStep:
+        self._is_over = True
+        return RelayStep(self._take_out(), failure=error)
+
+    def _take_chunk(self, data: bytes) -> None:
+        payload = load_object(data)
+        if payload.get("error"):
+            raise read_stream_error(data)
+        self._usage.read_id(payload.get("id"))
+        self._usage.read_usage(payload.get("usage"))
+        choices = payload.get("choices")
+        if not isinstance(choices, list | None):
+            raise UpstreamProtocolError("choices is no list")
+        for choice in choices or ():
+            if not isinstance(choice, dict):
+                raise UpstreamProtocolError("a choice is no object")
+            if choice.get("index") in (0, None):  # One was asked for; others would be another reply.
+                require_no_error(payload, choice)
+                self._take_choice(choice)
+
+    def _take_choice(self, choice: dict[str, Any]) -> None:
+        delta = choice.get("delta")
+        if not isinstance(delta, dict | None):
+            raise UpstreamProtocolError("a delta is no object")
+        self._start()
+        if delta:
+            self._take_delta(delta)
+        finish_reason = finish_reason_of(choice)
+        if finish_reason is not None:
+            self._finish_reason = finish_reason
+            self._last_choice = choice
+
+    def _take_delta(self, delta: dict[str, Any]) -> None:
+        thinking = thinking_of(delta)
+        if thinking:
+            self._usage.add_text(thinking)
+            self._blocks.add_passage(THINKING, thinking)
+        refusal = text_of(delta.get("refusal"))
+        self._is_refused = self._is_refused or bool(refusal)
+        text = text_of(delta.get("content")) + refusal
+        if text:
+            self._usage.add_text(text)
+            self._blocks.add_passage(TEXT, text)
+        calls = delta.get("tool_calls")
+        if not isinstance(calls, list | None):
+            raise UpstreamProtocolError("tool_calls is no list")
+        for call in calls or ():
+            self._take_fragment(call)
+
+    def _take_fragment(self, call: object) -> None:
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(call, dict) or not isinstance(function, dict | None):
+            raise UpstreamProtocolError("a tool call is no object, or has no function")
+        function = function or {}
+        index = call.get("index")
+        arguments = arguments_text(function.get("arguments"))
+        self._usage.add_text(arguments)
+        self._blocks.add_fragment(
+            index if type(index) is int else None, call.get("id"), function.get("name"), arguments
+        )
+
+    def _start(self) -> None:
+        if self._has_started:
+            return
+        self._has_started = True
+        message: dict[str, Any] = {
+            "id": self._identity.message_id,
+            "type": "message",
+            "role": "assistant",
+            "model": self._identity.model_id,
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": dict.fromkeys(COUNT_FIELDS, 0),
+        }
+        event = {"type": "message_start", "message": message}
+        self._blocks.out.append(encode_event("message_start", orjson.dumps(event)))
+
+    def _finish(self) -> StreamEnd:
+        if self._finish_reason is None:
+            raise UpstreamProtocolError("the stream ended without a finish_reason")
+        self._blocks.finish(is_truncated=self._finish_reason == "length")
+        stop_reason, stop_sequence = map_stop_reason(
+            self._finish_reason,
+            self._last_choice,
+            has_calls=self._blocks.has_calls,
+            is_refused=self._is_refused,
+            stop_sequences=self._stop_sequences,
+        )
+        self._usage.complete(stop_reason)
+        self._is_over = True
+        return StreamEnd(
+            {
+                "type": "message_delta",
+                "delta": {"stop_reason": stop_reason, "stop_sequence": stop_sequence},
+                "usage": dict(zip(COUNT_FIELDS, self._usage.counts(), strict=True)),
+            }
+        )
