@@ -209,6 +209,18 @@ class Book:
         self.postings.append(posting)
         return posting
 
+    def find_lot(self, organization_id: int, lot_id: int) -> Lot:
+        """Return a lot of an organization that is locked here, also when nothing is left of it."""
+        lots = self.lots.setdefault(organization_id, [])
+        for lot in lots:
+            if lot.lot_id == lot_id:
+                return lot
+        for lot in ledger_rows.read_lots([organization_id], lot_ids=[lot_id]):
+            if lot.lot_id == lot_id:
+                lots.append(lot)
+                return lot
+        raise LedgerError(f"Organization {organization_id} has no lot {lot_id}.")
+
     def touch_balance(self, organization_id: int) -> None:
         """Raise the version without a posting: what may be spent changed by the passing of time."""
         balance = self.balances[organization_id]
