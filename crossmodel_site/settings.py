@@ -6,9 +6,13 @@ An environment variable overrides its setting; a value that makes no sense stops
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+import django_stubs_ext
 from django.core.exceptions import ImproperlyConfigured
 
 from crossmodel_site.environment import read_env_file, read_flag, read_float, read_int, read_list, read_text
+
+# Lets annotations such as ModelForm[Organization] exist while the program runs, not only for the type checker.
+django_stubs_ext.monkeypatch()
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = Path(read_text("CROSSMODEL_DATA", str(BASE_DIR / "var"))).resolve()
@@ -139,6 +143,7 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TASK_DEFAULT_QUEUE = "crossmodel"
 PULSE_SECONDS = read_float("CROSSMODEL_PULSE_SECONDS", 1.0, minimum=0.05)
+CELERY_BEAT_SCHEDULER = "crossmodel_site.beat:Scheduler"
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat-schedule")
 CELERY_BEAT_SCHEDULE = {
     # A pulse that waited longer than its own period is worth nothing: the next one does its work.
