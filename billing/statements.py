@@ -69,7 +69,7 @@ def find_transaction(organization: Organization, transaction_id: int) -> LedgerT
     )
 
 
-def _own_entries(organization: Organization) -> Prefetch[str]:
+def _own_entries(organization: Organization) -> "Prefetch[str]":
     # The house's accounts are the other half of every transaction, and not for customers to see.
     entries = LedgerEntry.objects.filter(account__organization=organization).select_related("account")
     return Prefetch("entries", queryset=entries)

@@ -17,6 +17,7 @@ from django.urls.resolvers import URLResolver
 
 from billing.request_id import REQUEST_PREFIX, make_request_id
 from gateway.errors import GatewayError, render_error
+from gateway.metering import MeteredRequest
 from gateway.responses import GatewayResponse, RelayResponse
 
 Scope = MutableMapping[str, Any]
@@ -30,6 +31,7 @@ class GatewayRequest(ASGIRequest):
     """Django's request with the body already read, and the id that this request has everywhere."""
 
     request_id: str
+    metered: MeteredRequest | None = None  # Once it is admitted.
 
     @property
     def request_header(self) -> str:
@@ -76,9 +78,7 @@ class LeanHandler:
             response = _error_response(error, request_id)
         except Exception:
             logger.exception("Request %s failed.", request_id)
-            response = _error_response(
-                GatewayError(500, "internal_error", "An internal error occurred."), request_id
-            )
+            response = _error_response(GatewayError(500, "internal_error", "An internal error occurred."), request_id)
         await _send_response(send, response, request_id)
 
     async def _respond(self, scope: Scope, body: bytes, request_id: str) -> HttpResponse:

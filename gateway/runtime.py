@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Coroutine
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -19,6 +20,7 @@ from gateway.database import DatabaseThreads, DatabaseUnavailableError
 from gateway.errors import unavailable
 from gateway.settler import Settler
 from gateway.spool import Spool
+from gateway.token_density import TokenDensity
 from gateway.upstreams.http_client import UpstreamClient
 
 SHUTDOWN_SECONDS = 30.0
@@ -53,6 +55,7 @@ class GatewayRuntime:
             settle_bound_seconds=settings.GATEWAY["settle_bound_seconds"],
         )
         self.upstreams = UpstreamClient(connect_seconds=settings.GATEWAY["upstream_connect_seconds"])
+        self.density = TokenDensity()
         self._catalog: CatalogSnapshot | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._refresher: asyncio.Task[None] | None = None
@@ -83,15 +86,17 @@ class GatewayRuntime:
         self.spool.close()
         self.database.close()
 
-    def run_in_background(self, work: Awaitable[None]) -> None:
+    def run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
         """Run work that must be finished although its client has left."""
-        task = asyncio.ensure_future(work)
+        task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._forget)
 
-    @property
-    def background_count(self) -> int:
-        return len(self._background)
+    def drain_seconds(self) -> float:
+        """Return how long an upstream may be read without a client: not at all while too many are."""
+        if len(self._background) >= settings.MAX_DRAINING_REQUESTS:
+            return 0.0
+        return settings.GATEWAY["drain_seconds"]
 
     async def load_organization(self, organization_id: int) -> bool:
         """Bring an organization into Redis. Returns False when there is none. Raises DatabaseUnavailableError."""
@@ -145,13 +150,13 @@ _current: GatewayRuntime | None = None
 
 
 async def start_runtime() -> None:
-    global _current  # noqa: PLW0603  One per process, like the event loop it belongs to.
+    global _current
     _current = GatewayRuntime()
     await _current.start()
 
 
 async def stop_runtime() -> None:
-    global _current  # noqa: PLW0603
+    global _current
     if _current is not None:
         await _current.stop()
         _current = None

@@ -1,0 +1,258 @@
+"""From a parsed request to an admitted one: who calls, what it may cost at most, and the one question to Redis.
+
+Restrictions of the key (models, networks) are checked before ADMIT; everything that can change from one moment to the next
+is checked inside it.
+"""
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+from django.conf import settings
+
+from billing.admission.client import Admitted, Hold, NotReady, Rates, Refused
+from billing.admission.errors import AdmissionUnavailableError
+from billing.catalog.snapshot import OfferedModel
+from billing.estimation import (
+    PROMPT_WITH_5M_CACHE_WRITES,
+    PROMPT_WITH_ALL_CACHE_WRITES,
+    PROMPT_WITHOUT_CACHE_WRITES,
+    affordable_max_tokens,
+    worst_case_input_tokens,
+    worst_case_nanos,
+)
+from billing.money import format_usd
+from billing.pricing import WEB_SEARCH, PriceTable
+from gateway.authentication import KeyIdentity, check_network, invalid_key
+from gateway.database import DatabaseUnavailableError
+from gateway.errors import GatewayError, unavailable
+from gateway.metering import MeteredRequest, RequestFacts, orphan_event
+from gateway.protocol.capabilities import check_capabilities
+from gateway.protocol.errors import InvalidRequestError
+from gateway.protocol.messages_request import MessagesRequest
+from gateway.runtime import GatewayRuntime
+from gateway.spool import SpoolFullError
+
+MAX_ADMISSION_ROUNDS = 8  # Two loads and a stale key are usual at most; more means that something changes all the time.
+DEFAULT_WEB_SEARCHES = 10  # Held for when a web search tool names no `max_uses`.
+MAX_CLIENT_CHARS = 200
+
+
+async def admit_request(
+    runtime: GatewayRuntime, request: MessagesRequest, *, meta: Mapping[str, str], request_id: str
+) -> tuple[MeteredRequest, dict[str, str]]:
+    """Return the admitted request and the rate limit headers of its answer.
+
+    Raises GatewayError; then nothing is held, or its release is under way.
+    """
+    identity, digest = await runtime.keys.identify(meta)
+    _check_room(runtime)
+    received_at = datetime.now(UTC)
+    for _ in range(MAX_ADMISSION_ROUNDS):
+        facts, hold = _judge_worth(runtime, request, identity, meta, request_id, received_at)
+        try:
+            answer = await runtime.admission.admit(hold, key_config_version=identity.config_version)
+        except AdmissionUnavailableError as error:
+            if error.may_have_run:
+                _release_in_background(runtime, facts, hold)
+            raise unavailable("Admission is temporarily unavailable.", code="admission_unavailable") from error
+        if isinstance(answer, Admitted):
+            hold.day = answer.day
+            metered = MeteredRequest(facts, hold, runtime.settler, runtime.density)
+            runtime.settler.watch(metered)
+            return metered, rate_headers(answer.rates, received_at)
+        if isinstance(answer, Refused):
+            raise _refusal(answer, facts, hold, received_at)
+        if answer.reason == "STALE":
+            identity = await runtime.keys.reload(digest)
+        else:
+            await _load(runtime, answer, identity)
+    raise unavailable("Admission is temporarily unavailable.", code="admission_unavailable")
+
+
+def _check_room(runtime: GatewayRuntime) -> None:
+    if runtime.is_draining:
+        raise unavailable("This gateway is shutting down.", code="shutting_down")
+    try:
+        runtime.spool.check_room()
+    except SpoolFullError as error:
+        raise unavailable("Usage cannot be recorded right now.", code="spool_full") from error
+
+
+def _judge_worth(
+    runtime: GatewayRuntime,
+    request: MessagesRequest,
+    identity: KeyIdentity,
+    meta: Mapping[str, str],
+    request_id: str,
+    received_at: datetime,
+) -> tuple[RequestFacts, Hold]:
+    """Return what is known of the request and the hold that covers its worst case. Raises GatewayError."""
+    check_network(identity, meta)
+    offered, price = find_model(runtime, request.model, identity, received_at)
+    try:
+        check_capabilities(request, offered.capabilities)
+    except InvalidRequestError as error:
+        raise GatewayError(400, error.code, error.message) from error
+    if request.max_tokens > offered.max_output_tokens:
+        raise GatewayError(
+            400,
+            "max_tokens_too_large",
+            f"max_tokens: {request.max_tokens} > {offered.max_output_tokens}, which is the maximum allowed number of"
+            f" output tokens for {request.model}",
+        )
+    facts = RequestFacts(
+        request_id=request_id,
+        identity=identity,
+        offered=offered,
+        price=price,
+        factor_ppm=runtime.catalog.factor_ppm(identity.organization_id, received_at),
+        received_at=received_at,
+        max_tokens=request.max_tokens,
+        body_bytes=request.body_bytes - request.image_data_bytes,
+        images=request.image_count,
+        is_streamed=request.is_streamed,
+        end_user=request.end_user,
+        client=meta.get("HTTP_USER_AGENT", "").replace("\x00", "")[:MAX_CLIENT_CHARS],
+        web_searches=_web_searches(request, price),
+        prompt_components=_prompt_components(request),
+    )
+    input_tokens = estimate_input_tokens(request, offered)
+    amount = worst_case_nanos(price, input_tokens=input_tokens, output_tokens=request.max_tokens, **facts.extras)
+    hold = Hold(
+        request_id=request_id,
+        organization_id=identity.organization_id,
+        key_id=identity.key_id,
+        amount_nanos=amount,
+        input_tokens=input_tokens,
+        output_tokens=request.max_tokens,
+        orphan_event=orphan_event(facts, offered.routes[0], runtime.density.input_tokens(facts.body_bytes)),
+    )
+    return facts, hold
+
+
+def find_model(
+    runtime: GatewayRuntime, name: str, identity: KeyIdentity, moment: datetime
+) -> tuple[OfferedModel, PriceTable]:
+    """Return a model that this key may call, and its price now. Raises GatewayError 404 or 402."""
+    offered = runtime.catalog.find(name)
+    price = offered.price_at(moment) if offered is not None else None
+    if offered is None or price is None or not offered.routes:
+        raise GatewayError(404, "model_not_found", f"model: {name}")
+    if identity.allowed_models and offered.id not in identity.allowed_models:
+        raise GatewayError(402, "model_not_allowed", f"This API key may not use {name}.")
+    return offered, price
+
+
+def estimate_input_tokens(request: MessagesRequest, offered: OfferedModel) -> int:
+    """Return the most input tokens that the request may count as."""
+    return worst_case_input_tokens(
+        body_bytes=request.body_bytes,
+        image_count=request.image_count,
+        image_data_bytes=request.image_data_bytes,
+        max_image_tokens=offered.max_image_tokens,
+        bytes_per_token=settings.BYTES_PER_INPUT_TOKEN,
+    )
+
+
+def _prompt_components(request: MessagesRequest) -> tuple[str, ...]:
+    if request.writes_cache_1h:
+        return PROMPT_WITH_ALL_CACHE_WRITES
+    return PROMPT_WITH_5M_CACHE_WRITES if request.writes_cache else PROMPT_WITHOUT_CACHE_WRITES
+
+
+def _web_searches(request: MessagesRequest, price: PriceTable) -> int:
+    """Return how many searches to hold for. Raises GatewayError 400 for a priced tool that has no price here."""
+    searches = 0
+    for index, tool_type in request.server_tools:
+        if not tool_type.startswith("web_search"):
+            continue
+        if not price.has_price(WEB_SEARCH):
+            raise GatewayError(400, "tool_without_price", f"tools.{index}: web search is not on sale for this model")
+        max_uses = request.body["tools"][index].get("max_uses")
+        searches += max_uses if isinstance(max_uses, int) and max_uses > 0 else DEFAULT_WEB_SEARCHES
+    return searches
+
+
+async def _load(runtime: GatewayRuntime, answer: NotReady, identity: KeyIdentity) -> None:
+    """Bring into Redis what ADMIT missed. Raises GatewayError."""
+    try:
+        if answer.reason == "LOAD org" and await runtime.load_organization(identity.organization_id):
+            return
+        if answer.reason == "LOAD key" and await runtime.load_key(identity.key_id):
+            return
+    except (DatabaseUnavailableError, AdmissionUnavailableError) as error:
+        raise unavailable("The account cannot be loaded right now.", code="account_unavailable") from error
+    if answer.reason.startswith("LOAD"):
+        raise invalid_key()  # Deleted meanwhile.
+    raise unavailable("Admission is being rebuilt.", code="admission_rebuilding")
+
+
+def _release_in_background(runtime: GatewayRuntime, facts: RequestFacts, hold: Hold) -> None:
+    """Nobody knows whether the hold was written: see to it that it is not."""
+    hold.day = int(facts.received_at.timestamp()) // 86_400
+    metered = MeteredRequest(facts, hold, runtime.settler, runtime.density)
+
+    async def release() -> None:
+        await metered.release("admission_unanswered")
+
+    runtime.run_in_background(release())
+
+
+def _refusal(refused: Refused, facts: RequestFacts, hold: Hold, now: datetime) -> GatewayError:
+    headers = rate_headers(refused.rates, now)
+    code = refused.code
+    if code == "insufficient_balance":
+        return GatewayError(402, code, _balance_message(refused.figure, facts, hold), headers=headers)
+    if code.endswith("_budget_exceeded"):
+        scope, period = code.split("_")[:2]
+        again = now + timedelta(microseconds=refused.reset_us)
+        message = (
+            f"This request may cost up to ${format_usd(hold.amount_nanos)}, and the {period} budget of the {scope} has"
+            f" ${format_usd(max(0, refused.limit - refused.figure))} of ${format_usd(refused.limit)} left."
+            f" It begins anew at {again:%Y-%m-%dT%H:%M:%SZ}."
+        )
+        return GatewayError(402, code, message, headers=headers)
+    if code.startswith("rate_limited_"):
+        seconds = max(1, math.ceil(refused.reset_us / 1_000_000))
+        if code == "rate_limited_concurrency":
+            message = f"Too many requests at once: {refused.limit} may run at the same time."
+        else:
+            unit = code.removeprefix("rate_limited_").replace("_", " ")
+            message = f"The limit of {refused.limit} {unit} per minute is reached. Try again in {seconds} s."
+        return GatewayError(429, code, message, retry_after_seconds=seconds, headers=headers)
+    if code in ("key_revoked", "key_expired"):
+        return GatewayError(401, code, f"This API key is {code.removeprefix('key_')}.", should_retry=False)
+    if code.startswith("organization_"):
+        return GatewayError(402, code, f"This organization is {code.removeprefix('organization_')}.")
+    if code == "settlement_behind":
+        return unavailable("Usage is being settled; try again shortly.", code=code)
+    return GatewayError(500, "internal_error", "An internal error occurred.")
+
+
+def _balance_message(available_nanos: int, facts: RequestFacts, hold: Hold) -> str:
+    affordable = affordable_max_tokens(
+        available_nanos, facts.price, input_tokens=hold.input_tokens, ceiling=facts.max_tokens, **facts.extras
+    )
+    fits = f"max_tokens of at most {affordable} would fit" if affordable else "no max_tokens would fit"
+    return (
+        f"The available balance is ${format_usd(max(0, available_nanos))}, and this request may cost up to"
+        f" ${format_usd(hold.amount_nanos)} with max_tokens of {facts.max_tokens}; {fits}."
+    )
+
+
+def rate_headers(rates: Rates, now: datetime) -> dict[str, str]:
+    """Return the `anthropic-ratelimit-*` headers; `tokens` is the tighter of input and output."""
+    figures = {"requests": rates.requests, "input-tokens": rates.input_tokens, "output-tokens": rates.output_tokens}
+    limited = [rate for rate in (rates.input_tokens, rates.output_tokens) if rate.limit >= 0]
+    if limited:
+        figures["tokens"] = min(limited, key=lambda rate: rate.remaining)
+    headers = {}
+    for name, rate in figures.items():
+        if rate.limit < 0:
+            continue
+        reset = now + timedelta(microseconds=rate.reset_us)
+        headers[f"anthropic-ratelimit-{name}-limit"] = str(rate.limit)
+        headers[f"anthropic-ratelimit-{name}-remaining"] = str(rate.remaining)
+        headers[f"anthropic-ratelimit-{name}-reset"] = reset.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return headers

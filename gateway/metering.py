@@ -1,0 +1,311 @@
+"""One admitted request and its money: what it has used so far, what it costs, and how it ends.
+
+Every admitted request ends in exactly one of the ways below, whatever happens around it; docs/architecture.md has the
+table of endings. If none is reached because this process dies, the hold is settled from its last checkpoint.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, TypedDict
+
+from billing.admission.client import Hold
+from billing.catalog.snapshot import OfferedModel, UsableRoute
+from billing.pricing import IMAGE, MissingPriceError, PriceTable, Usage, cost_nanos
+from billing.usage_event import BILLED, ESTIMATED, FAILED, ORPHAN, PARTIAL, PROVIDER, UsageEvent
+from gateway.authentication import KeyIdentity
+from gateway.protocol.reading import UsageReading, UsageState
+from gateway.settler import Settler
+from gateway.token_density import TokenDensity
+
+logger = logging.getLogger(__name__)
+
+IN_FLIGHT, SERVED, BROKEN = "in_flight", "served", "broken_mid_stream"
+NOTHING_READ = UsageReading(
+    state=UsageState.ABSENT,
+    usage=Usage(),
+    has_input=False,
+    has_output=False,
+    delivered_bytes=0,
+    is_complete=False,
+    stop_reason="",
+    upstream_message_id="",
+)
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One call to an upstream. `status` is its HTTP status, 0 while none came; `outcome` a word for people."""
+
+    upstream: str
+    started: float = field(default_factory=time.monotonic)
+    status: int = 0
+    outcome: str = IN_FLIGHT
+    duration_ms: int = 0
+    upstream_cost_nanos: int = 0
+
+    def end(self, outcome: str) -> None:
+        self.outcome = outcome
+        self.duration_ms = int((time.monotonic() - self.started) * 1000)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "upstream": self.upstream,
+            "status": self.status,
+            "outcome": self.outcome,
+            "duration_ms": self.duration_ms,
+            "upstream_cost_nanos": self.upstream_cost_nanos,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFacts:
+    """What is known of a request before it is admitted, and does not change."""
+
+    request_id: str
+    identity: KeyIdentity
+    offered: OfferedModel
+    price: PriceTable
+    factor_ppm: int
+    received_at: datetime
+    max_tokens: int
+    body_bytes: int
+    images: int
+    is_streamed: bool
+    end_user: str
+    client: str
+    web_searches: int
+    prompt_components: tuple[str, ...]
+
+    @property
+    def extras(self) -> "WorstCaseExtras":
+        """What the worst case knows of a request besides its tokens."""
+        return {
+            "factor_ppm": self.factor_ppm,
+            "prompt_components": self.prompt_components,
+            "images": self.images if self.price.has_price(IMAGE) else 0,
+            "web_searches": self.web_searches,
+        }
+
+
+class WorstCaseExtras(TypedDict):
+    factor_ppm: int
+    prompt_components: tuple[str, ...]
+    images: int
+    web_searches: int
+
+
+class MeteredRequest:
+    """Made when a request is admitted; ended by one call of complete(), estimate(), break_off() or release()."""
+
+    def __init__(self, facts: RequestFacts, hold: Hold, settler: Settler, density: TokenDensity) -> None:
+        self.facts = facts
+        self.hold = hold
+        self.attempts: list[Attempt] = []
+        self.first_byte_ms: int | None = None
+        # What is known by now of a stream's usage, for checkpoints; and how to stop it.
+        self.read_now: Callable[[], UsageReading] | None = None
+        self.interrupt: Callable[[], None] | None = None
+        self.billed_usage = Usage()
+        self.has_ended = False
+        self.is_orphaned = False
+        self._settler = settler
+        self._density = density
+        self._started = time.monotonic()
+
+    # --- what the settler asks for ------------------------------------------------------------------------------
+
+    def write_checkpoint(self) -> None:
+        """Put into the hold what would be billed if this process died now: nothing before something was delivered."""
+        if self.read_now is None or self.has_ended:
+            return
+        usage = self._estimated_usage(self.read_now())
+        event = self._event(usage, ORPHAN)
+        self.hold.cost_so_far_nanos = event.cost_nanos
+        self.hold.checkpoint = event.encode()
+        self.hold.checkpoint_is_new = True
+
+    def on_orphaned(self) -> None:
+        """The hold was settled from its checkpoint: the upstream is closed, and nothing more is charged."""
+        self.is_orphaned = True
+        if self.interrupt is not None:
+            self.interrupt()
+
+    # --- what the relay notes ------------------------------------------------------------------------------------
+
+    def note_first_byte(self) -> None:
+        if self.first_byte_ms is None:
+            self.first_byte_ms = int((time.monotonic() - self._started) * 1000)
+
+    def note_broken(self) -> None:
+        if self.attempts:
+            self.attempts[-1].end(BROKEN)
+
+    # --- endings ------------------------------------------------------------------------------------------------
+
+    async def complete(self, reading: UsageReading) -> str:
+        """The reply is whole: bill what the provider reported, or an estimate where it said nothing usable.
+
+        Returns settler.SETTLED, ORPHANED or PENDING, like every ending.
+        """
+        if reading.state is UsageState.FINAL:
+            self._density.learn(self.facts.offered.id, reading.delivered_bytes, reading.usage.output_tokens)
+            return await self._bill(reading.usage, PROVIDER, reading)
+        return await self._bill(self._estimated_usage(reading), ESTIMATED, reading)
+
+    async def estimate_for_left_client(self, reading: UsageReading | None) -> str:
+        """The client left and the upstream was closed: bill the input, and an estimate of what was delivered.
+
+        Without a reading the upstream had accepted the call and said nothing yet: its input is estimated too.
+        """
+        reading = reading or NOTHING_READ
+        return await self._bill(self._estimated_usage(reading), ESTIMATED, reading)
+
+    async def break_off(self, reading: UsageReading) -> str:
+        """The upstream broke in the middle: bill what was delivered, never above the hold."""
+        return await self._bill(self._estimated_usage(reading), PARTIAL, reading)
+
+    async def release(self, error_code: str) -> str:
+        """No upstream served it: bill nothing, keep the attempts."""
+        event = self._event(Usage(), PROVIDER)
+        event.outcome, event.cost_nanos, event.error_code = FAILED, 0, error_code
+        return await self._close(event, Usage(), is_release=True)
+
+    # --- inside -------------------------------------------------------------------------------------------------
+
+    async def _bill(self, usage: Usage, source: str, reading: UsageReading) -> str:
+        if self.facts.images and self.facts.price.has_price(IMAGE):
+            usage = replace(usage, images=self.facts.images)
+        self.billed_usage = usage
+        event = self._event(usage, source)
+        event.stop_reason, event.upstream_request_id = reading.stop_reason, reading.upstream_message_id
+        return await self._close(event, usage, is_release=False)
+
+    async def _close(self, event: UsageEvent, usage: Usage, *, is_release: bool) -> str:
+        if self.has_ended:
+            raise RuntimeError(f"Request {self.hold.request_id} ended twice.")
+        self.has_ended = True
+        return await self._settler.settle(
+            self.hold,
+            cost_nanos=event.cost_nanos,
+            event=event.encode(),
+            input_tokens=usage.prompt_tokens,
+            output_tokens=usage.output_tokens,
+            release=is_release,
+        )
+
+    def _estimated_usage(self, reading: UsageReading) -> Usage:
+        """Return the input as reported, or else estimated, and the output by what was delivered; within the hold."""
+        usage = reading.usage if reading.has_input else Usage(input_tokens=self._estimated_input())
+        output = self._density.tokens(self.facts.offered.id, reading.delivered_bytes)
+        if reading.has_output:
+            output = max(output, reading.usage.output_tokens)
+        usage = replace(usage, output_tokens=min(output, self.facts.max_tokens))
+        if self._cost(usage) > self.hold.amount_nanos:
+            usage = replace(usage, output_tokens=self._output_within_hold(usage))
+        return usage
+
+    def _estimated_input(self) -> int:
+        """The hold's input tokens are a bound, at two bytes a token; text is nearer to four."""
+        return min(self.hold.input_tokens, self._density.input_tokens(self.facts.body_bytes))
+
+    def _output_within_hold(self, usage: Usage) -> int:
+        """Return the most output tokens that the hold covers beside the input of `usage`; 0 when it covers none."""
+        low, high = 0, usage.output_tokens
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self._cost(replace(usage, output_tokens=middle)) <= self.hold.amount_nanos:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    def _cost(self, usage: Usage) -> int:
+        try:
+            return cost_nanos(usage, self.facts.price, self.facts.factor_ppm)
+        except MissingPriceError as error:
+            # Priced tools are refused at the door where they have no price; an upstream that uses one unasked pays.
+            logger.error("Request %s: %s; it is not charged.", self.hold.request_id, error)
+            return cost_nanos(replace(usage, web_searches=0, images=0), self.facts.price, self.facts.factor_ppm)
+
+    def _event(self, usage: Usage, source: str) -> UsageEvent:
+        facts, hold = self.facts, self.hold
+        upstream = self.attempts[-1].upstream if self.attempts else ""
+        if self.attempts and self.attempts[-1].outcome in (IN_FLIGHT, SERVED, BROKEN):
+            self.attempts[-1].upstream_cost_nanos = self._upstream_cost(upstream, usage)
+        return UsageEvent(
+            request_id=hold.request_id,
+            organization_id=hold.organization_id,
+            key_id=hold.key_id,
+            language_model_id=facts.offered.language_model_id,
+            model_id=facts.offered.id,
+            price_version_id=facts.price.price_version_id,
+            factor_ppm=facts.factor_ppm,
+            hold_nanos=hold.amount_nanos,
+            admitted_at_ms=int(facts.received_at.timestamp() * 1000),
+            admitted_day=hold.day,
+            outcome=BILLED,
+            usage_source=source,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cache_write_5m_tokens=usage.cache_write_5m_tokens,
+            cache_write_1h_tokens=usage.cache_write_1h_tokens,
+            cache_read_tokens=usage.cache_read_tokens,
+            images=usage.images,
+            web_searches=usage.web_searches,
+            cost_nanos=self._cost(usage),
+            upstream=upstream,
+            upstream_cost_nanos=sum(attempt.upstream_cost_nanos for attempt in self.attempts),
+            attempts=[attempt.as_json() for attempt in self.attempts],
+            is_streamed=facts.is_streamed,
+            first_byte_ms=self.first_byte_ms,
+            total_ms=int((time.monotonic() - self._started) * 1000),
+            end_user=facts.end_user,
+            client=facts.client,
+        )
+
+    def _upstream_cost(self, upstream: str, usage: Usage) -> int:
+        return upstream_cost_nanos(self.facts.offered, upstream, usage, self.facts.received_at)
+
+
+def upstream_cost_nanos(offered: OfferedModel, upstream: str, usage: Usage, moment: datetime) -> int:
+    """Return what the provider charges us for `usage`, in nano-dollars; 0 where its price is not known."""
+    price = offered.upstream_price_at(upstream, moment)
+    if price is None:
+        return 0
+    try:
+        return cost_nanos(usage, price)
+    except MissingPriceError:
+        return cost_nanos(replace(usage, web_searches=0, images=0), price)
+
+
+def orphan_event(facts: RequestFacts, route: UsableRoute, estimated_input_tokens: int) -> bytes:
+    """Return the event that stands for a request whose gateway died before its first checkpoint: it costs nothing.
+
+    What the provider may charge us for the input is its upstream cost, and goes to orphan loss.
+    """
+    usage = Usage(input_tokens=estimated_input_tokens)
+    event = UsageEvent(
+        request_id=facts.request_id,
+        organization_id=facts.identity.organization_id,
+        key_id=facts.identity.key_id,
+        language_model_id=facts.offered.language_model_id,
+        model_id=facts.offered.id,
+        price_version_id=facts.price.price_version_id,
+        factor_ppm=facts.factor_ppm,
+        hold_nanos=0,
+        admitted_at_ms=int(facts.received_at.timestamp() * 1000),
+        usage_source=ORPHAN,
+        upstream=route.upstream_name,
+        upstream_cost_nanos=upstream_cost_nanos(facts.offered, route.upstream_name, usage, facts.received_at),
+        is_streamed=facts.is_streamed,
+        end_user=facts.end_user,
+        client=facts.client,
+    )
+    return event.encode()
+
+
+def now_utc() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,217 @@
+"""Relays one stream to one client, and decides how it ended. The table of endings is in docs/architecture.md.
+
+The relay writes to the client itself, chunk by chunk: a client that reads slowly is waited for, so nothing piles up here.
+The last events are held back until the usage is safe.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.errors import TYPE_BY_STATUS, GatewayError
+from gateway.metering import MeteredRequest
+from gateway.protocol.codec import RelayStep, StreamEnd
+from gateway.protocol.errors import UpstreamProtocolError
+from gateway.protocol.reading import UsageState
+from gateway.protocol.sse import PING, encode_error_event
+from gateway.responses import SendChunk
+from gateway.settler import ORPHANED
+from gateway.upstreams.calls import OpenStream, UpstreamCaller
+from gateway.upstreams.errors import UpstreamError
+
+CLIENT_STALL_SECONDS = 300.0  # A client that reads nothing for this long has left.
+
+logger = logging.getLogger(__name__)
+
+
+class ClientStalledError(Exception):
+    """The client has not read for CLIENT_STALL_SECONDS."""
+
+
+@dataclass(frozen=True, slots=True)
+class RelayTimes:
+    """`ping_seconds`: silence after which a ping is sent. `drain_seconds`: how long a stream is read without a client."""
+
+    ping_seconds: float
+    idle_seconds: float
+    total_seconds: float
+    drain_seconds: float
+
+
+class StreamRelay:
+    def __init__(
+        self,
+        metered: MeteredRequest,
+        caller: UpstreamCaller,
+        *,
+        request_header: str,
+        times: RelayTimes,
+        run_in_background: Callable[[Coroutine[Any, Any, None]], None],
+    ) -> None:
+        self._metered = metered
+        self._caller = caller
+        self._request_header = request_header
+        self._times = times
+        self._run_in_background = run_in_background
+        self._opening: asyncio.Task[OpenStream] = asyncio.ensure_future(caller.open_stream())
+        self._stream: OpenStream | None = None
+        self._reading: asyncio.Future[bytes | None] | None = None
+        self._ends_at = asyncio.get_running_loop().time() + times.total_seconds
+        metered.interrupt = self._interrupt
+
+    async def open(self) -> None:
+        """Wait for the stream to begin, for as long as silence is harmless. Raises GatewayError; then nothing is billed.
+
+        Cancelled when the client leaves meanwhile.
+        """
+        try:
+            done, _ = await asyncio.wait((self._opening,), timeout=self._times.ping_seconds)
+            if done:
+                await self._take_over()
+        except asyncio.CancelledError:
+            self._leave()
+            raise
+
+    async def run(self, send: SendChunk) -> None:
+        """Write the stream to the client and bill it. Cancelled when the client leaves."""
+        try:
+            await self._run(_patiently(send))
+        except GatewayError as error:
+            await send(self._error_event(TYPE_BY_STATUS[error.status], error.code, error.message))
+        except (asyncio.CancelledError, ClientStalledError, OSError):
+            self._leave()
+            raise
+
+    async def _run(self, send: SendChunk) -> None:
+        while self._stream is None:
+            done, _ = await asyncio.wait((self._opening,), timeout=self._times.ping_seconds)
+            if done:
+                await self._take_over()
+            else:
+                await send(PING)
+        await self._relay(self._stream, send)
+
+    async def _take_over(self) -> None:
+        """Take the stream from the task that opened it; release the hold when there is none."""
+        try:
+            self._stream = await self._opening
+        except GatewayError as error:
+            await self._metered.release(error.code)
+            raise
+        self._metered.read_now = self._stream.decoder.reading
+
+    async def _relay(self, stream: OpenStream, send: SendChunk) -> None:
+        step = stream.first
+        while True:
+            if step.forward:
+                self._metered.note_first_byte()
+                await send(step.forward)
+            if step.end is not None:
+                await self._finish(stream, step.end, send)
+                return
+            if step.failure is not None:
+                await self._break_off(stream, step.failure, send)
+                return
+            if self._reading is None:
+                self._reading = asyncio.ensure_future(
+                    stream.response.next_chunk(timeout_seconds=self._times.idle_seconds)
+                )
+            while not (await asyncio.wait((self._reading,), timeout=self._times.ping_seconds))[0]:
+                await send(PING)
+            reading, self._reading = self._reading, None
+            if self._metered.is_orphaned:
+                await stream.response.aclose()
+                await send(self._orphaned_event())
+                return
+            step = _next_step(stream, reading)
+            if step.end is None and asyncio.get_running_loop().time() > self._ends_at:
+                step = step._replace(failure=UpstreamProtocolError("It never ends.", code="upstream_timeout"))
+
+    async def _finish(self, stream: OpenStream, end: StreamEnd, send: SendChunk) -> None:
+        """The reply is whole. Its last events go out once the usage is safe, or a bound has passed."""
+        await stream.response.aclose()
+        reading = stream.decoder.reading()
+        outcome = await self._metered.complete(reading)
+        if outcome == ORPHANED:
+            await send(self._orphaned_event())
+            return
+        shown = None if reading.state is UsageState.FINAL else self._metered.billed_usage
+        await send(end.encode(usage=shown))
+
+    async def _break_off(self, stream: OpenStream, failure: UpstreamProtocolError, send: SendChunk) -> None:
+        logger.warning("Request %s broke off: %s", self._metered.hold.request_id, failure.reason)
+        await stream.response.aclose()
+        self._metered.note_broken()
+        await self._metered.break_off(stream.decoder.reading())
+        await send(self._error_event(failure.error_type, failure.code, failure.client_message))
+
+    # --- when the client has left ------------------------------------------------------------------------------------
+
+    def _leave(self) -> None:
+        """Hand what must still be done to the background: the client's task is being cancelled."""
+        if not self._metered.has_ended and not self._metered.is_orphaned:
+            self._run_in_background(self._end_without_client())
+
+    async def _end_without_client(self) -> None:
+        route = self._stream.route if self._stream is not None else None
+        drains = route.bills_when_cancelled if route is not None else self._caller.drains_anywhere
+        if drains:
+            with contextlib.suppress(TimeoutError, GatewayError):
+                async with asyncio.timeout(self._times.drain_seconds):
+                    await self._run(_to_nobody)
+        if self._metered.has_ended or self._metered.is_orphaned:
+            return
+        if self._stream is None and not await self._stop_opening():
+            await self._metered.release("client_left")
+            return
+        if self._reading is not None:
+            self._reading.cancel()
+        if self._stream is not None:
+            await self._stream.response.aclose()
+        await self._metered.estimate_for_left_client(self._stream.decoder.reading() if self._stream else None)
+
+    async def _stop_opening(self) -> bool:
+        """Stop calling upstreams. Returns whether one had accepted the call, and so may charge for it."""
+        was_accepted = self._caller.is_accepted
+        self._opening.cancel()
+        with contextlib.suppress(asyncio.CancelledError, GatewayError):
+            self._stream = await self._opening
+        return was_accepted
+
+    def _interrupt(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+
+    # --- error events ------------------------------------------------------------------------------------------------
+
+    def _orphaned_event(self) -> bytes:
+        return self._error_event("api_error", "request_orphaned", "The request took too long to report and was closed.")
+
+    def _error_event(self, error_type: str, code: str, message: str) -> bytes:
+        return encode_error_event(error_type=error_type, code=code, message=message, request_id=self._request_header)
+
+
+def _next_step(stream: OpenStream, reading: "asyncio.Future[bytes | None]") -> RelayStep:
+    try:
+        chunk = reading.result()
+    except UpstreamError as error:
+        return RelayStep(b"", failure=UpstreamProtocolError(str(error), code="upstream_broken"))
+    return stream.decoder.flush() if chunk is None else stream.decoder.feed(chunk)
+
+
+def _patiently(send: SendChunk) -> SendChunk:
+    async def send_chunk(chunk: bytes) -> None:
+        try:
+            async with asyncio.timeout(CLIENT_STALL_SECONDS):
+                await send(chunk)
+        except TimeoutError:
+            raise ClientStalledError from None
+
+    return send_chunk
+
+
+async def _to_nobody(chunk: bytes) -> None:
+    """Take the place of a client that has left."""

@@ -1,0 +1,211 @@
+"""Calls the upstreams of a model, in order, until one begins to answer or none is left.
+
+While no byte has reached the client, another route may be tried. Each attempt is recorded with the request, served or not.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from billing.catalog.snapshot import UsableRoute
+from gateway.errors import GatewayError, unavailable
+from gateway.metering import SERVED, Attempt, MeteredRequest
+from gateway.protocol.codec import (
+    DecodedMessage,
+    RelayStep,
+    ReplyIdentity,
+    RouteTarget,
+    StreamDecoder,
+    UpstreamCall,
+    UpstreamCodec,
+)
+from gateway.protocol.errors import InvalidRequestError, UpstreamProtocolError
+from gateway.protocol.messages_codec import MessagesCodec
+from gateway.protocol.messages_request import MessagesRequest
+from gateway.protocol.profile import read_profile
+from gateway.protocol.upstream_errors import UpstreamFailure, map_upstream_error
+from gateway.upstreams.errors import UpstreamError, UpstreamTimeoutError, UpstreamUnreachableError
+from gateway.upstreams.http_client import MAX_ERROR_BODY_BYTES, UpstreamClient, UpstreamResponse
+from gateway.upstreams.routing import order_routes
+
+ERROR_BODY_SECONDS = 5.0
+CODECS: dict[str, UpstreamCodec] = {"messages": MessagesCodec()}
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCall:
+    """One route, ready to be called."""
+
+    route: UsableRoute
+    codec: UpstreamCodec
+    target: RouteTarget
+    call: UpstreamCall
+
+
+@dataclass(slots=True)
+class OpenStream:
+    """A stream whose first events are here: `first` says what to do with them."""
+
+    response: UpstreamResponse
+    decoder: StreamDecoder
+    first: RelayStep
+    route: UsableRoute
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long to wait: one deadline for the first byte over all attempts, and for each next byte."""
+
+    first_byte_seconds: float
+    idle_seconds: float
+
+
+class RefusedByUpstreamError(UpstreamError):
+    """The upstream answered with an error status."""
+
+    def __init__(self, failure: UpstreamFailure) -> None:
+        super().__init__(failure.reason)
+        self.failure = failure
+
+
+def plan_calls(
+    request: MessagesRequest, routes: Sequence[UsableRoute], *, client_version: str, client_beta: str
+) -> list[PlannedCall]:
+    """Return the calls that can be made, in order. Raises GatewayError 400 when no route can be asked this."""
+    ordered = order_routes(routes, request.conversation_fingerprint()) if len(routes) > 1 else routes
+    planned: list[PlannedCall] = []
+    refusal: InvalidRequestError | None = None
+    for route in ordered:
+        codec = CODECS[route.protocol]
+        target = RouteTarget(route.upstream_model, read_profile(route.profile), client_version, client_beta)
+        try:
+            planned.append(PlannedCall(route, codec, target, codec.render_request(request, target)))
+        except InvalidRequestError as error:
+            refusal = refusal or error
+    if not planned and refusal is not None:
+        raise GatewayError(400, refusal.code, refusal.message)
+    return planned
+
+
+class UpstreamCaller:
+    """The attempts of one admitted request."""
+
+    def __init__(
+        self,
+        client: UpstreamClient,
+        metered: MeteredRequest,
+        request: MessagesRequest,
+        planned: Sequence[PlannedCall],
+        identity: ReplyIdentity,
+        patience: Patience,
+    ) -> None:
+        self._client = client
+        self._metered = metered
+        self._request = request
+        self._planned = planned
+        self._identity = identity
+        self._patience = patience
+        # True while an upstream that accepted the call is at work: if we leave it now, it may charge us.
+        self.is_accepted = False
+
+    @property
+    def drains_anywhere(self) -> bool:
+        """True when an upstream that may be at work bills on after its client left."""
+        return any(planned.route.bills_when_cancelled for planned in self._planned)
+
+    async def fetch_whole(self) -> DecodedMessage:
+        """Return the whole reply of the first upstream that gives one. Raises GatewayError when none does."""
+        return await self._first_success(self._fetch_whole)
+
+    async def open_stream(self) -> OpenStream:
+        """Return the stream of the first upstream that begins one. Raises GatewayError when none does."""
+        return await self._first_success(self._open_stream)
+
+    async def _first_success(self, call: Callable[[PlannedCall, Attempt, float], Awaitable[T]]) -> T:
+        deadline = asyncio.get_running_loop().time() + self._patience.first_byte_seconds
+        failure = unavailable("The model is temporarily unavailable.", code="no_route")
+        for planned in self._planned:
+            attempt = Attempt(planned.route.upstream_name)
+            self._metered.attempts.append(attempt)
+            self.is_accepted = False
+            try:
+                result = await call(planned, attempt, deadline)
+            except (UpstreamError, UpstreamProtocolError) as error:
+                failure, goes_on = self._judge(attempt, error)
+                if not goes_on:
+                    break
+            else:
+                attempt.end(SERVED)
+                return result
+        self.is_accepted = False
+        raise failure
+
+    def _judge(self, attempt: Attempt, error: UpstreamError | UpstreamProtocolError) -> tuple[GatewayError, bool]:
+        """Note a failed attempt. Return what the client gets if nothing else helps, and whether to try elsewhere."""
+        logger.warning("Request %s at %s: %s", self._metered.hold.request_id, attempt.upstream, error)
+        if isinstance(error, RefusedByUpstreamError):
+            failure = error.failure
+            attempt.end(failure.code)
+            answer = GatewayError(
+                failure.status, failure.code, failure.message, retry_after_seconds=failure.retry_after_seconds
+            )
+            return answer, failure.can_fail_over
+        if isinstance(error, UpstreamUnreachableError):
+            attempt.end("upstream_unreachable")
+            return unavailable("The model is temporarily unavailable.", code="upstream_unreachable"), True
+        if isinstance(error, UpstreamTimeoutError):
+            attempt.end("upstream_timeout")
+            return GatewayError(502, "upstream_timeout", "The model service did not answer in time."), True
+        attempt.end("upstream_broken")
+        return GatewayError(502, "upstream_broken", "The model service returned an abnormal response."), True
+
+    async def _fetch_whole(self, planned: PlannedCall, attempt: Attempt, deadline: float) -> DecodedMessage:
+        response = await self._send(planned, attempt, deadline)
+        try:
+            body = await response.read(timeout_seconds=self._patience.idle_seconds)
+        finally:
+            await response.aclose()
+        return planned.codec.decode_response(self._request, planned.target, body, self._identity)
+
+    async def _open_stream(self, planned: PlannedCall, attempt: Attempt, deadline: float) -> OpenStream:
+        response = await self._send(planned, attempt, deadline)
+        try:
+            decoder = planned.codec.stream_decoder(self._request, planned.target, self._identity)
+            loop = asyncio.get_running_loop()
+            while not decoder.has_started:
+                chunk = await response.next_chunk(timeout_seconds=max(0.0, deadline - loop.time()))
+                step = decoder.flush() if chunk is None else decoder.feed(chunk)
+                if step.failure is not None and not decoder.has_started:
+                    raise step.failure
+            return OpenStream(response, decoder, step, planned.route)
+        except BaseException:
+            await response.aclose()
+            raise
+
+    async def _send(self, planned: PlannedCall, attempt: Attempt, deadline: float) -> UpstreamResponse:
+        """Return the upstream's 200. Raises UpstreamError for everything else."""
+        headers = planned.call.headers
+        profile = planned.target.profile
+        headers.update(planned.codec.credential_headers(planned.route.credential, profile))
+        if profile.request_id_header:
+            headers[profile.request_id_header] = self._metered.hold.request_id
+        seconds = max(0.0, deadline - asyncio.get_running_loop().time())
+        url = planned.route.base_url + planned.call.path
+        response = await self._client.post(url, headers=headers, body=planned.call.body, timeout_seconds=seconds)
+        attempt.status = response.status
+        if response.status == 200:
+            self.is_accepted = True
+            return response
+        try:
+            body = await response.read(timeout_seconds=ERROR_BODY_SECONDS, max_bytes=MAX_ERROR_BODY_BYTES)
+        except UpstreamError:
+            body = b""
+        finally:
+            await response.aclose()
+        raise RefusedByUpstreamError(map_upstream_error(response.status, response.headers, body))

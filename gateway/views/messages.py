@@ -1,0 +1,138 @@
+"""POST /v1/messages: the whole request path, from a body to a billed answer.
+
+parse -> admit -> call upstreams -> relay -> settle -> the last bytes. Each step lives in a module of its own.
+"""
+
+import asyncio
+
+from django.conf import settings
+from django.http import HttpResponse
+
+from billing.request_id import MESSAGE_PREFIX
+from gateway.admitting import admit_request
+from gateway.errors import GatewayError
+from gateway.handler import GatewayRequest
+from gateway.metering import MeteredRequest
+from gateway.protocol.codec import ReplyIdentity
+from gateway.protocol.errors import InvalidRequestError
+from gateway.protocol.messages_request import MessagesRequest, parse_messages_request
+from gateway.protocol.reading import UsageState
+from gateway.relay import RelayTimes, StreamRelay
+from gateway.responses import EVENT_STREAM_HEADERS, GatewayResponse, RelayResponse
+from gateway.runtime import GatewayRuntime, current_runtime
+from gateway.settler import ORPHANED
+from gateway.upstreams.calls import Patience, PlannedCall, UpstreamCaller, plan_calls
+
+
+async def create_message(request: GatewayRequest) -> HttpResponse:
+    if request.method != "POST":
+        raise GatewayError(405, "method_not_allowed", "Use POST.", headers={"allow": "POST"})
+    runtime = current_runtime()
+    await runtime.keys.identify(request.META)  # A caller without a key learns nothing about its body.
+    parsed = parse_body(request.body)
+    metered, headers = await admit_request(runtime, parsed, meta=request.META, request_id=request.request_id)
+    request.metered = metered
+    try:
+        planned = plan_calls(
+            parsed,
+            metered.facts.offered.routes,
+            client_version=request.META.get("HTTP_ANTHROPIC_VERSION", ""),
+            client_beta=request.META.get("HTTP_ANTHROPIC_BETA", ""),
+        )
+    except BaseException:
+        await metered.release("invalid_request")
+        raise
+    identity = ReplyIdentity(MESSAGE_PREFIX + request.request_id, parsed.model)
+    caller = _make_caller(runtime, metered, parsed, planned, identity)
+    if parsed.is_streamed:
+        return await _stream(runtime, request, metered, caller, headers)
+    body = await _serve_whole(runtime, metered, caller)
+    return GatewayResponse(body, headers=headers)
+
+
+def parse_body(body: bytes) -> MessagesRequest:
+    """Return the checked request. Raises GatewayError 400."""
+    try:
+        return parse_messages_request(body)
+    except InvalidRequestError as error:
+        raise GatewayError(400, error.code, error.message) from error
+
+
+def _make_caller(
+    runtime: GatewayRuntime,
+    metered: MeteredRequest,
+    parsed: MessagesRequest,
+    planned: list[PlannedCall],
+    identity: ReplyIdentity,
+) -> UpstreamCaller:
+    patience = Patience(
+        first_byte_seconds=settings.GATEWAY["upstream_first_byte_seconds"],
+        idle_seconds=settings.GATEWAY["upstream_idle_seconds"],
+    )
+    return UpstreamCaller(runtime.upstreams, metered, parsed, planned, identity, patience)
+
+
+async def _stream(
+    runtime: GatewayRuntime,
+    request: GatewayRequest,
+    metered: MeteredRequest,
+    caller: UpstreamCaller,
+    headers: dict[str, str],
+) -> HttpResponse:
+    times = RelayTimes(
+        ping_seconds=settings.GATEWAY["ping_seconds"],
+        idle_seconds=settings.GATEWAY["upstream_idle_seconds"],
+        total_seconds=settings.GATEWAY["request_total_seconds"],
+        drain_seconds=runtime.drain_seconds(),
+    )
+    relay = StreamRelay(
+        metered,
+        caller,
+        request_header=request.request_header,
+        times=times,
+        run_in_background=runtime.run_in_background,
+    )
+    await relay.open()
+    return RelayResponse(relay.run, {**EVENT_STREAM_HEADERS, **headers})
+
+
+async def _serve_whole(runtime: GatewayRuntime, metered: MeteredRequest, caller: UpstreamCaller) -> bytes:
+    """Return the body of the reply. A client that leaves does not stop it: its upstream bills for the whole anyway."""
+    work = asyncio.ensure_future(_fetch_and_bill(metered, caller))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        runtime.run_in_background(_end_without_client(work, metered, caller, runtime.drain_seconds()))
+        raise
+
+
+async def _fetch_and_bill(metered: MeteredRequest, caller: UpstreamCaller) -> bytes:
+    try:
+        decoded = await caller.fetch_whole()
+    except GatewayError as error:
+        await metered.release(error.code)
+        raise
+    metered.note_first_byte()
+    outcome = await metered.complete(decoded.reading)
+    if outcome == ORPHANED:
+        raise GatewayError(500, "request_orphaned", "The request took too long to report and was closed.")
+    return decoded.encode(usage=None if decoded.reading.state is UsageState.FINAL else metered.billed_usage)
+
+
+async def _end_without_client(
+    work: "asyncio.Future[bytes]", metered: MeteredRequest, caller: UpstreamCaller, drain_seconds: float
+) -> None:
+    await asyncio.wait((work,), timeout=drain_seconds)
+    if work.done():
+        if not work.cancelled():
+            work.exception()  # Whoever would have been told has left.
+        return
+    was_accepted = caller.is_accepted
+    work.cancel()
+    await asyncio.wait((work,))
+    if metered.has_ended:
+        return
+    if was_accepted:
+        await metered.estimate_for_left_client(None)
+    else:
+        await metered.release("client_left")

@@ -1,0 +1,273 @@
+"""A whole CrossModel in processes of its own: gateway, worker with beat, sandbox, on a real Postgres and Redis.
+
+A test speaks to it over HTTP as any client would, and looks at its Postgres and Redis directly.
+"""
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+import httpx
+import psycopg
+from django.conf import settings
+from django.db import connections
+
+from accounts.keys import create_key
+from accounts.models import ApiKey, Organization
+from accounts.organizations import create_organization
+from billing.admission.feed import publish_pending_changes
+from billing.admission.names import SHARDS
+from billing.admission.worker import pulse_shards, redis_client
+from billing.models import CreditLot, FailedRequest, UsageRecord
+from billing.money import parse_usd
+from billing.request_id import parse_request_id
+from billing.top_ups import grant_credit
+from crossmodel_site.embedded.ports import find_free_port
+from crossmodel_site.embedded.process import start_child
+from crossmodel_site.settings import read_database_url
+from sandbox.server import SandboxServer
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+START_SECONDS = 60.0
+QUIET_SECONDS = 30.0
+POLL_SECONDS = 0.05
+MODEL = "anthropic/claude-sonnet-4.6"
+
+# Everything that waits in production waits less here.
+QUICK = {
+    "CROSSMODEL_LEASE_SECONDS": "2",
+    "CROSSMODEL_HEARTBEAT_SECONDS": "0.2",
+    "CROSSMODEL_REOPEN_SECONDS": "0.6",
+    "CROSSMODEL_PULSE_SECONDS": "0.2",
+    "CROSSMODEL_CATALOG_REFRESH_SECONDS": "0.2",
+    "CROSSMODEL_DEFAULT_REQUESTS_PER_MINUTE": "1000000",
+    "CROSSMODEL_DEFAULT_CONCURRENT_REQUESTS": "100000",
+    "CROSSMODEL_WELCOME_CREDIT_USD": "0",
+}
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Caller:
+    """An organization with a key: what a test acts as."""
+
+    organization: Organization
+    key: ApiKey
+    secret: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"x-api-key": self.secret, "anthropic-version": "2023-06-01"}
+
+
+class World:
+    def __init__(self, folder: Path, *, postgres_url: str, redis_url: str, **overrides: str) -> None:
+        self.folder = folder
+        self.postgres_url = postgres_url
+        self.redis_url = redis_url
+        self.port = find_free_port()
+        self.base_url = f"http://127.0.0.1:{self.port}"
+        self.journal_path = folder / "sandbox.jsonl"
+        self.sandbox = SandboxServer(journal=self.journal_path)
+        self.overrides = overrides
+        self.gateway: subprocess.Popen[bytes] | None = None
+        self.worker: subprocess.Popen[bytes] | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            **QUICK,
+            "CROSSMODEL_DATA": str(self.folder / "var"),
+            "DATABASE_URL": self.postgres_url,
+            "REDIS_URL": self.redis_url,
+            "CELERY_BROKER_URL": self.overrides.get("CELERY_BROKER_URL", self.redis_url),
+            "CROSSMODEL_SANDBOX_URL": self.sandbox.url,
+            "PYTHONPATH": str(ROOT),
+            **self.overrides,
+        }
+
+    # --- processes ----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        (self.folder / "var").mkdir(parents=True, exist_ok=True)
+        self.sandbox.start()
+        self.manage("migrate", "--verbosity", "0")
+        self.manage("load_catalog", str(ROOT / "billing/catalog/default.toml"), "--approve")
+        self.start_gateway()
+        self.start_worker()
+        with looking_at(self):
+            self.wait_until(admission_is_open, "admission is open")
+
+    def stop(self) -> None:
+        for process in (self.gateway, self.worker):
+            if process is not None:
+                end(process, signal.SIGTERM)
+        self.sandbox.stop()
+
+    def start_gateway(self) -> None:
+        """Start the gateway and wait until it answers."""
+        self.gateway = self._spawn(
+            "uvicorn", "crossmodel_site.asgi:application", "--port", str(self.port), "--loop", "uvloop",
+            "--http", "httptools", "--no-access-log", "--log-level", "warning",
+        )  # fmt: skip
+        self.wait_until(self._gateway_answers, "the gateway answers", seconds=START_SECONDS)
+
+    def start_worker(self) -> None:
+        self.worker = self._spawn(
+            "celery", "-A", "crossmodel_site", "worker", "--beat", "--pool", "solo", "--loglevel", "warning",
+            "--without-gossip", "--without-mingle", "--without-heartbeat",
+            "--schedule", str(self.folder / "var/beat"),
+        )  # fmt: skip
+
+    def manage(self, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, str(ROOT / "manage.py"), *arguments]
+        result = subprocess.run(
+            command, env=self.environment, cwd=ROOT, capture_output=True, text=True, timeout=START_SECONDS, check=False
+        )
+        if check and result.returncode:
+            raise RuntimeError(f"{' '.join(arguments)} failed:\n{result.stdout}{result.stderr}")
+        return result
+
+    def _spawn(self, module: str, *arguments: str) -> "subprocess.Popen[bytes]":
+        log = (self.folder / f"{module}.log").open("ab")
+        with log:
+            return start_child(
+                [sys.executable, "-m", module, *arguments],
+                environment=self.environment,
+                folder=ROOT,
+                output=log.fileno(),
+                death_signal=signal.SIGKILL,
+            )
+
+    def _gateway_answers(self) -> bool:
+        if self.gateway is not None and self.gateway.poll() is not None:
+            raise RuntimeError("the gateway ended:\n" + self.log("uvicorn"))
+        try:
+            return httpx.get(self.base_url + "/v1/models").status_code == 401
+        except httpx.TransportError:
+            return False
+
+    def log(self, module: str) -> str:
+        path = self.folder / f"{module}.log"
+        return path.read_text()[-4000:] if path.exists() else ""
+
+    # --- tenants ------------------------------------------------------------------------------------------------
+
+    def caller(self, *, credit_usd: str = "10", key: dict[str, Any] | None = None, **organization: Any) -> Caller:
+        """Return a new organization with credit and a key; fields of either may be given."""
+        name = "org-" + secrets.token_hex(4)
+        tenant = create_organization(name=name, fields=organization)
+        if parse_usd(credit_usd):
+            grant_credit(
+                tenant,
+                amount_nanos=parse_usd(credit_usd),
+                kind=CreditLot.Kind.PAID,
+                reason="for a test",
+                actor="test",
+                idempotency_key=f"test:{name}",
+            )
+        api_key, secret = create_key(tenant, name="test", created_by=None, fields=key)
+        publish_pending_changes()
+        return Caller(tenant, api_key, secret)
+
+    # --- calls --------------------------------------------------------------------------------------------------
+
+    def post(self, caller: Caller, text: str = "Hello!", **fields: Any) -> httpx.Response:
+        """POST /v1/messages with one user message; `fields` are merged into the body."""
+        return httpx.post(self.base_url + "/v1/messages", headers=caller.headers, json=body(text, **fields), timeout=30)
+
+    def get(self, caller: Caller, path: str) -> httpx.Response:
+        return httpx.get(self.base_url + path, headers=caller.headers, timeout=10)
+
+    # --- what is to be seen afterwards ----------------------------------------------------------------------------
+
+    def record(self, response: httpx.Response) -> UsageRecord:
+        """Return the usage record of a response, as soon as it is settled."""
+        request_id = parse_request_id(response.headers["request-id"])
+        return self.wait_until(
+            lambda: UsageRecord.objects.filter(request_id=request_id).first(), f"usage of {request_id} is settled"
+        )
+
+    def failure(self, response: httpx.Response) -> FailedRequest:
+        request_id = parse_request_id(response.headers["request-id"])
+        return self.wait_until(
+            lambda: FailedRequest.objects.filter(request_id=request_id).first(), f"{request_id} is released"
+        )
+
+    def records(self, caller: Caller) -> list[UsageRecord]:
+        return list(UsageRecord.objects.filter(organization_id=caller.organization.pk))
+
+    def wait_until_quiet(self) -> None:
+        """Return once nothing is held and nothing waits for settlement."""
+        self.wait_until(
+            lambda: not any(shard.waiting_events or shard.holds_in_flight for shard in pulse_shards()),
+            "nothing is held or waits",
+            seconds=QUIET_SECONDS,
+        )
+
+    def wait_until(self, condition: Callable[[], T], what: str, *, seconds: float = QUIET_SECONDS) -> T:
+        ends_at = time.monotonic() + seconds
+        while True:
+            result = condition()
+            if result:
+                return result
+            if time.monotonic() > ends_at:
+                raise AssertionError(
+                    f"Waited {seconds:g} s in vain until {what}.\n{self.log('uvicorn')}{self.log('celery')}"
+                )
+            time.sleep(POLL_SECONDS)
+
+
+def body(text: str = "Hello!", **fields: Any) -> dict[str, Any]:
+    return {"model": MODEL, "max_tokens": 1024, "messages": [{"role": "user", "content": text}], **fields}
+
+
+def end(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
+    process.send_signal(number)
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def create_database(server_url: str, name: str) -> str:
+    """Create an empty database on a Postgres server and return its URL."""
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+    return urlunsplit(urlsplit(server_url)._replace(path="/" + name))
+
+
+def admission_is_open() -> bool:
+    """True once every shard is built, and the wait for gateways to put holds back is over."""
+    pulse_shards()
+    opens = [redis_client().get(names.opens) for names in SHARDS]
+    return max(int(moment or 0) for moment in opens) < time.time() * 1000  # type: ignore[arg-type]
+
+
+@contextmanager
+def looking_at(world: World) -> Iterator[None]:
+    """Point this process' Django at the world's Postgres and Redis."""
+    connection = connections["default"]
+    previous = dict(connection.settings_dict)
+    redis_url = settings.REDIS_URL
+    connection.close()
+    connection.settings_dict.update(read_database_url(world.postgres_url))
+    settings.REDIS_URL = world.redis_url
+    try:
+        yield
+    finally:
+        connection.close()
+        connection.settings_dict.update(previous)
+        settings.REDIS_URL = redis_url
