@@ -37,8 +37,8 @@ def _array(kind: str, values: Sequence[Any]) -> str | list[Any]:
     return list(values)
 
 
-def fetch_all(sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
-    """Return all rows of one statement, or nothing for a statement that gives none."""
+def fetch_all(sql: str, parameters: Sequence[Any] | None = None) -> list[Any]:
+    """Return all rows of one statement, or nothing for one that gives none. Without parameters `%` is only a sign."""
     with connection.cursor() as cursor:
         cursor.execute(sql, parameters)
         return cursor.fetchall() if cursor.description else []

@@ -1,7 +1,7 @@
 """Giving back what was charged, and corrections by hand. Both are new transactions: nothing that was posted changes.
 
 A refund goes back the way the charge came, last drawn first: what was owed is owed no longer, and lots get back what
-was drawn from them. Where a debt was cleared by later lots, these get it back. So promotional credit never turns into cash.
+was drawn from them. Where later lots cleared a debt, they get it back. So promotional credit never becomes cash.
 """
 
 from dataclasses import dataclass

@@ -44,6 +44,8 @@ def read_entries(
     for entry in entries:
         try:
             event = decode_event(entry.raw_event)
+            # The day is stamped at admission, by Redis' clock; the event of an orphan was written before that.
+            event.admitted_day = entry.admitted_day
             _check_place(shard, entry, event, organization_ids)
             _check_fields(event)
         except Exception as error:

@@ -1,0 +1,143 @@
+"""Usage records: one terminal state for each request, one debit for each record, rated as recorded, rolled up."""
+
+from dataclasses import replace
+from itertools import chain
+
+from django.db import connection
+
+from billing.bulk_rows import fetch_all
+from billing.checks.invariant import MAX_BREAKS_LISTED, Check, Outcome, judge
+from billing.models import PriceVersion
+from billing.prices import price_table
+from billing.pricing import MissingPriceError, PriceTable, PricingError, Usage, cost_nanos
+
+RECORDS = "SELECT count(*) FROM billing_usagerecord"
+FETCH_ROWS = 5_000
+
+
+def requests_end_once() -> Outcome:
+    return judge(
+        "SELECT (SELECT count(*) FROM billing_usagerecord) + (SELECT count(*) FROM billing_failedrequest)",
+        """SELECT format('request %s of organization %s is recorded as billed and as failed',
+                failed.request_id, failed.organization_id)
+            FROM billing_failedrequest failed JOIN billing_usagerecord record USING (request_id)
+            ORDER BY failed.request_id""",
+    )
+
+
+def quarantine_is_empty() -> Outcome:
+    return judge(
+        "SELECT count(*) FROM billing_usagequarantine",
+        """SELECT format('quarantine %s: event %s/%s of organization %s waits since %s: %s',
+                id, shard, stream_id, coalesce(organization_id::text, 'unknown'), created_at, left(reason, 200))
+            FROM billing_usagequarantine WHERE resolved_at IS NULL ORDER BY id""",
+    )
+
+
+def records_have_one_debit() -> Outcome:
+    return judge(
+        RECORDS,
+        """SELECT format('usage %s of organization %s cost %s nanos and has no debit',
+                request_id, organization_id, cost_nanos)
+            FROM billing_usagerecord record
+            WHERE cost_nanos <> 0 AND NOT EXISTS (SELECT 1 FROM billing_ledgertransaction ledger
+                WHERE ledger.id = record.ledger_transaction_id AND ledger.kind = 'usage') ORDER BY request_id""",
+        """SELECT format('usage %s cost nothing and names transaction %s', request_id, ledger_transaction_id)
+            FROM billing_usagerecord WHERE cost_nanos = 0 AND ledger_transaction_id IS NOT NULL ORDER BY request_id""",
+        """SELECT format('transaction %s debits %s nanos; its usage cost %s', ledger.id, coalesce(debits.nanos, 0),
+                coalesce(records.nanos, 0))
+            FROM billing_ledgertransaction ledger
+            LEFT JOIN (SELECT entry.transaction_id, -sum(entry.amount_nanos) AS nanos
+                FROM billing_ledgerentry entry JOIN billing_ledgeraccount account ON account.id = entry.account_id
+                WHERE account.organization_id IS NOT NULL GROUP BY 1) debits ON debits.transaction_id = ledger.id
+            LEFT JOIN (SELECT ledger_transaction_id, sum(cost_nanos) AS nanos FROM billing_usagerecord
+                WHERE ledger_transaction_id IS NOT NULL GROUP BY 1) records ON records.ledger_transaction_id = ledger.id
+            WHERE ledger.kind = 'usage' AND coalesce(debits.nanos, 0) <> coalesce(records.nanos, 0)
+            ORDER BY ledger.id""",
+    )
+
+
+def records_rate_as_recorded() -> Outcome:
+    """Recompute each cost from the price version and the counts. Equal records are rated once for all of them."""
+    tables = {
+        version.pk: price_table(version)
+        for version in PriceVersion.objects.filter(upstream=None).prefetch_related("components")
+    }
+    breaks: list[str] = []
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """SELECT price_version_id, factor_ppm, cost_nanos, input_tokens, output_tokens, cache_write_5m_tokens,
+                    cache_write_1h_tokens, cache_read_tokens, images, web_searches, min(request_id::text), count(*)
+                FROM billing_usagerecord GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10"""
+        )
+        rows = iter(lambda: cursor.fetchmany(FETCH_ROWS), [])
+        for version_id, factor_ppm, recorded, *counts, request_id, alike in chain.from_iterable(rows):
+            rated = _rate(tables.get(version_id), Usage(*counts), factor_ppm)
+            if rated != recorded and len(breaks) < MAX_BREAKS_LISTED:
+                breaks.append(
+                    f"usage {request_id} ({alike} alike) cost {recorded} nanos;"
+                    f" rated by price version {version_id} it is {rated}"
+                )
+    return Outcome(int(fetch_all(RECORDS)[0][0]), breaks)
+
+
+def _rate(table: PriceTable | None, usage: Usage, factor_ppm: int) -> int | str:
+    if table is None:
+        return "unknown, for there is no such price version"
+    try:
+        return cost_nanos(usage, table, factor_ppm)
+    except MissingPriceError as error:
+        if not usage.images and not usage.web_searches:
+            return str(error)
+        # What an upstream did unasked, and no price exists for, is not charged.
+        return _rate(table, replace(usage, images=0, web_searches=0), factor_ppm)
+    except PricingError as error:
+        return str(error)
+
+
+def hours_sum_records() -> Outcome:
+    columns = {
+        "requests": "count(*)",
+        "input_tokens": "sum(input_tokens)",
+        "output_tokens": "sum(output_tokens)",
+        "cache_write_tokens": "sum(cache_write_5m_tokens + cache_write_1h_tokens)",
+        "cache_read_tokens": "sum(cache_read_tokens)",
+        "cost_nanos": "sum(cost_nanos)",
+        "upstream_cost_nanos": "sum(upstream_cost_nanos)",
+    }
+    summed = ", ".join(f"{expression} AS {name}" for name, expression in columns.items())
+    given = ", ".join(f"rollup.{name}" for name in columns)
+    counted = ", ".join(f"records.{name}" for name in columns)
+    return judge(
+        "SELECT count(*) FROM billing_usagehour",
+        f"""SELECT format('hour %s of organization %s, key %s, %s: rolled up (%s), records (%s)', hour, organization_id,
+                key_id, model_id, concat_ws(', ', {given}), concat_ws(', ', {counted}))
+            FROM billing_usagehour rollup
+            FULL JOIN (SELECT organization_id, date_trunc('hour', admitted_at, 'UTC') AS hour, key_id, model_id,
+                    {summed} FROM billing_usagerecord GROUP BY 1, 2, 3, 4) records
+                USING (organization_id, hour, key_id, model_id)
+            WHERE ROW({given}) IS DISTINCT FROM ROW({counted}) ORDER BY 1""",  # noqa: S608  Constants.
+    )
+
+
+def budget_days_sum_records() -> Outcome:
+    return judge(
+        "SELECT count(*) FROM billing_budgetday",
+        """SELECT format('day %s of organization %s, key %s: posted %s nanos, records %s', admitted_day,
+                organization_id, key_id, rollup.cost_nanos, records.cost_nanos)
+            FROM billing_budgetday rollup
+            FULL JOIN (SELECT organization_id, key.key_id, admitted_day, sum(cost_nanos) AS cost_nanos
+                FROM billing_usagerecord record CROSS JOIN LATERAL (VALUES (record.key_id), (0)) AS key (key_id)
+                GROUP BY 1, 2, 3) records USING (organization_id, key_id, admitted_day)
+            WHERE coalesce(rollup.cost_nanos, 0) <> coalesce(records.cost_nanos, 0) ORDER BY 1""",
+    )
+
+
+USAGE_CHECKS = (
+    Check("I3", "every request ends in one state", requests_end_once),
+    Check("I3", "nothing is in quarantine", quarantine_is_empty),
+    Check("I4", "every usage record has one debit, of its cost", records_have_one_debit),
+    Check("I4", "every usage record costs what its price version says", records_rate_as_recorded),
+    Check("I4", "hourly roll-ups are the sums of their records", hours_sum_records),
+    Check("I4", "budget days are the sums of their records", budget_days_sum_records),
+)

@@ -1,0 +1,35 @@
+"""manage.py check_ledger: whether the books agree with themselves. Exits with 1 when an invariant is broken."""
+
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from billing.checks import CHECKS, journal_check, run_checks
+
+
+class Command(BaseCommand):
+    help = "Checks every invariant that stored rows can prove, and lists what is broken, with ids."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--journal", metavar="FILE", help="Compare with this journal of the sandbox upstream too.")
+        parser.add_argument("--quiet", action="store_true", help="Print only what is broken, and the summary.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        checks = list(CHECKS)
+        if options["journal"]:
+            checks.append(journal_check(Path(options["journal"])))
+        try:
+            report = run_checks(checks)
+        except OSError as error:
+            raise CommandError(str(error)) from None
+        for check, outcome in report.outcomes:
+            if outcome.breaks or not options["quiet"]:
+                self.stdout.write(f"{'BROKEN' if outcome.breaks else 'ok':<7} {check.invariant:<4} {check.name}")
+            for line in outcome.breaks:
+                self.stdout.write(f"        {line}")
+        summary = f"{len(report.outcomes)} checks over {report.rows:,} rows: {len(report.breaks)} breaks"
+        if report.breaks:
+            raise CommandError(summary)
+        self.stdout.write(summary)
