@@ -1,11 +1,12 @@
 """From a parsed request to an admitted one: who calls, what it may cost at most, and the one question to Redis.
 
-Restrictions of the key (models, networks) are checked before ADMIT; everything that can change from one moment to the next
-is checked inside it.
+Restrictions of the key (models, networks) are checked before ADMIT, on a copy of the key that ADMIT knows to be
+current; everything else that can change from one moment to the next is checked inside it.
 """
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from django.conf import settings
@@ -23,6 +24,7 @@ from billing.estimation import (
 )
 from billing.money import format_usd
 from billing.pricing import WEB_SEARCH, PriceTable
+from billing.usage_event import MAX_COST_NANOS
 from gateway.authentication import KeyIdentity, check_network, invalid_key
 from gateway.database import DatabaseUnavailableError
 from gateway.errors import GatewayError, unavailable
@@ -32,26 +34,86 @@ from gateway.protocol.errors import InvalidRequestError
 from gateway.protocol.messages_request import MessagesRequest
 from gateway.runtime import GatewayRuntime
 from gateway.spool import SpoolFullError
+from gateway.upstreams.calls import PlannedCall, plan_calls
 
 MAX_ADMISSION_ROUNDS = 8  # Two loads and a stale key are usual at most; more means that something changes all the time.
 DEFAULT_WEB_SEARCHES = 10  # Held for when a web search tool names no `max_uses`.
 MAX_CLIENT_CHARS = 200
 
 
+@dataclass(slots=True)
+class Caller:
+    """Who asks: the identity may be read anew while the request is admitted. `meta` is Django's META."""
+
+    identity: KeyIdentity
+    digest: bytes
+    meta: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A request that could be served: what it is, the hold that it needs, the calls that could be made."""
+
+    facts: RequestFacts
+    hold: Hold
+    planned: list[PlannedCall]
+
+
+async def identify_caller(runtime: GatewayRuntime, meta: Mapping[str, str]) -> Caller:
+    """Return who calls. Raises GatewayError 401, or 503 when that cannot be known."""
+    identity, digest = await runtime.keys.identify(meta)
+    return Caller(identity, digest, meta)
+
+
+def propose_request(runtime: GatewayRuntime, caller: Caller, request: MessagesRequest, *, request_id: str) -> Proposal:
+    """Return what the request asks for, at which price, and how it could be served. Nothing is held yet.
+
+    Raises GatewayError: 404 for an unknown model, 400 for what the model or its upstreams cannot do.
+    """
+    received_at = datetime.now(UTC)
+    offered, price = find_model(runtime, request.model, received_at)
+    _check_abilities(request, offered)
+    identity = caller.identity
+    facts = RequestFacts(
+        request_id=request_id,
+        organization_id=identity.organization_id,
+        key_id=identity.key_id,
+        offered=offered,
+        price=price,
+        factor_ppm=runtime.catalog.factor_ppm(identity.organization_id, received_at),
+        received_at=received_at,
+        max_tokens=request.max_tokens,
+        body_bytes=request.body_bytes - request.image_data_bytes,
+        images=request.image_count,
+        is_streamed=request.is_streamed,
+        end_user=request.end_user,
+        client=caller.meta.get("HTTP_USER_AGENT", "").replace("\x00", "")[:MAX_CLIENT_CHARS],
+        web_searches=_web_searches(request, price),
+        prompt_components=_prompt_components(request),
+    )
+    planned = plan_calls(
+        request,
+        offered.routes,
+        client_version=caller.meta.get("HTTP_ANTHROPIC_VERSION", ""),
+        client_beta=caller.meta.get("HTTP_ANTHROPIC_BETA", ""),
+    )
+    return Proposal(facts, _make_hold(runtime, request, facts), planned)
+
+
 async def admit_request(
-    runtime: GatewayRuntime, request: MessagesRequest, *, meta: Mapping[str, str], request_id: str
+    runtime: GatewayRuntime, caller: Caller, proposal: Proposal
 ) -> tuple[MeteredRequest, dict[str, str]]:
     """Return the admitted request and the rate limit headers of its answer.
 
     Raises GatewayError; then nothing is held, or its release is under way.
     """
-    identity, digest = await runtime.keys.identify(meta)
     _check_room(runtime)
-    received_at = datetime.now(UTC)
+    facts, hold = proposal.facts, proposal.hold
     for _ in range(MAX_ADMISSION_ROUNDS):
-        facts, hold = _judge_worth(runtime, request, identity, meta, request_id, received_at)
+        check_network(caller.identity, caller.meta)
+        check_model(caller.identity, facts.offered)
         try:
-            answer = await runtime.admission.admit(hold, key_config_version=identity.config_version)
+            answer = await runtime.admission.admit(hold, key_config_version=caller.identity.config_version)
         except AdmissionUnavailableError as error:
             if error.may_have_run:
                 _release_in_background(runtime, facts, hold)
@@ -60,13 +122,13 @@ async def admit_request(
             hold.day = answer.day
             metered = MeteredRequest(facts, hold, runtime.settler, runtime.density)
             runtime.settler.watch(metered)
-            return metered, rate_headers(answer.rates, received_at)
+            return metered, rate_headers(answer.rates, facts.received_at)
         if isinstance(answer, Refused):
-            raise _refusal(answer, facts, hold, received_at)
+            raise _refusal(answer, facts, hold)
         if answer.reason == "STALE":
-            identity = await runtime.keys.reload(digest)
+            caller.identity = await runtime.keys.reload(caller.digest)
         else:
-            await _load(runtime, answer, identity)
+            await _load(runtime, answer, caller.identity)
     raise unavailable("Admission is temporarily unavailable.", code="admission_unavailable")
 
 
@@ -79,17 +141,22 @@ def _check_room(runtime: GatewayRuntime) -> None:
         raise unavailable("Usage cannot be recorded right now.", code="spool_full") from error
 
 
-def _judge_worth(
-    runtime: GatewayRuntime,
-    request: MessagesRequest,
-    identity: KeyIdentity,
-    meta: Mapping[str, str],
-    request_id: str,
-    received_at: datetime,
-) -> tuple[RequestFacts, Hold]:
-    """Return what is known of the request and the hold that covers its worst case. Raises GatewayError."""
-    check_network(identity, meta)
-    offered, price = find_model(runtime, request.model, identity, received_at)
+def find_model(runtime: GatewayRuntime, name: str, moment: datetime) -> tuple[OfferedModel, PriceTable]:
+    """Return a model that can be called, and its price at `moment`. Raises GatewayError 404."""
+    offered = runtime.catalog.find(name)
+    price = offered.price_at(moment) if offered is not None else None
+    if offered is None or price is None or not offered.routes:
+        raise GatewayError(404, "model_not_found", f"model: {name}")
+    return offered, price
+
+
+def check_model(identity: KeyIdentity, offered: OfferedModel) -> None:
+    """Raise GatewayError 402 `model_not_allowed` when the key may not use the model."""
+    if identity.allowed_models and offered.id not in identity.allowed_models:
+        raise GatewayError(402, "model_not_allowed", f"This API key may not use {offered.id}.")
+
+
+def _check_abilities(request: MessagesRequest, offered: OfferedModel) -> None:
     try:
         check_capabilities(request, offered.capabilities)
     except InvalidRequestError as error:
@@ -101,47 +168,23 @@ def _judge_worth(
             f"max_tokens: {request.max_tokens} > {offered.max_output_tokens}, which is the maximum allowed number of"
             f" output tokens for {request.model}",
         )
-    facts = RequestFacts(
-        request_id=request_id,
-        identity=identity,
-        offered=offered,
-        price=price,
-        factor_ppm=runtime.catalog.factor_ppm(identity.organization_id, received_at),
-        received_at=received_at,
-        max_tokens=request.max_tokens,
-        body_bytes=request.body_bytes - request.image_data_bytes,
-        images=request.image_count,
-        is_streamed=request.is_streamed,
-        end_user=request.end_user,
-        client=meta.get("HTTP_USER_AGENT", "").replace("\x00", "")[:MAX_CLIENT_CHARS],
-        web_searches=_web_searches(request, price),
-        prompt_components=_prompt_components(request),
-    )
-    input_tokens = estimate_input_tokens(request, offered)
-    amount = worst_case_nanos(price, input_tokens=input_tokens, output_tokens=request.max_tokens, **facts.extras)
-    hold = Hold(
-        request_id=request_id,
-        organization_id=identity.organization_id,
-        key_id=identity.key_id,
+
+
+def _make_hold(runtime: GatewayRuntime, request: MessagesRequest, facts: RequestFacts) -> Hold:
+    """Return the hold that covers the worst case. Raises GatewayError 400 when that is absurd."""
+    input_tokens = estimate_input_tokens(request, facts.offered)
+    amount = worst_case_nanos(facts.price, input_tokens=input_tokens, output_tokens=request.max_tokens, **facts.extras)
+    if amount > MAX_COST_NANOS:
+        raise GatewayError(400, "request_too_expensive", "This request may cost more than any request can.")
+    return Hold(
+        request_id=facts.request_id,
+        organization_id=facts.organization_id,
+        key_id=facts.key_id,
         amount_nanos=amount,
         input_tokens=input_tokens,
         output_tokens=request.max_tokens,
-        orphan_event=orphan_event(facts, offered.routes[0], runtime.density.input_tokens(facts.body_bytes)),
+        orphan_event=orphan_event(facts, amount, runtime.density.input_tokens(facts.body_bytes)),
     )
-    return facts, hold
-
-
-def find_model(
-    runtime: GatewayRuntime, name: str, identity: KeyIdentity, moment: datetime
-) -> tuple[OfferedModel, PriceTable]:
-    """Return a model that this key may call, and its price now. Raises GatewayError 404 or 402."""
-    offered = runtime.catalog.find(name)
-    price = offered.price_at(moment) if offered is not None else None
-    if offered is None or price is None or not offered.routes:
-        raise GatewayError(404, "model_not_found", f"model: {name}")
-    if identity.allowed_models and offered.id not in identity.allowed_models:
-        raise GatewayError(402, "model_not_allowed", f"This API key may not use {name}.")
-    return offered, price
 
 
 def estimate_input_tokens(request: MessagesRequest, offered: OfferedModel) -> int:
@@ -170,7 +213,7 @@ def _web_searches(request: MessagesRequest, price: PriceTable) -> int:
         if not price.has_price(WEB_SEARCH):
             raise GatewayError(400, "tool_without_price", f"tools.{index}: web search is not on sale for this model")
         max_uses = request.body["tools"][index].get("max_uses")
-        searches += max_uses if isinstance(max_uses, int) and max_uses > 0 else DEFAULT_WEB_SEARCHES
+        searches += max_uses if type(max_uses) is int and max_uses > 0 else DEFAULT_WEB_SEARCHES
     return searches
 
 
@@ -199,7 +242,8 @@ def _release_in_background(runtime: GatewayRuntime, facts: RequestFacts, hold: H
     runtime.run_in_background(release())
 
 
-def _refusal(refused: Refused, facts: RequestFacts, hold: Hold, now: datetime) -> GatewayError:
+def _refusal(refused: Refused, facts: RequestFacts, hold: Hold) -> GatewayError:
+    now = facts.received_at
     headers = rate_headers(refused.rates, now)
     code = refused.code
     if code == "insufficient_balance":

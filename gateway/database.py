@@ -1,6 +1,6 @@
 """Postgres from the event loop: a few threads of its own, off the warm path.
 
-Only what the path has not seen before comes here: a new key, a changed catalog, an organization that Redis does not know.
+Only what the path has not seen before comes here: a new key, a changed catalog, an organization unknown to Redis.
 """
 
 import asyncio

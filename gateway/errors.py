@@ -1,6 +1,7 @@
 """Errors as callers of the API see them: the documented envelope, its types and status codes.
 
-Source: the error table of the Messages API reference. `code` is a stable machine word of ours; texts may change, codes not.
+Source: the error table of the Messages API reference. `code` is a stable machine word of ours; texts may change, codes
+do not.
 """
 
 from collections.abc import Mapping

@@ -8,14 +8,13 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TypedDict
 
 from billing.admission.client import Hold
-from billing.catalog.snapshot import OfferedModel, UsableRoute
+from billing.catalog.snapshot import OfferedModel
 from billing.pricing import IMAGE, MissingPriceError, PriceTable, Usage, cost_nanos
 from billing.usage_event import BILLED, ESTIMATED, FAILED, ORPHAN, PARTIAL, PROVIDER, UsageEvent
-from gateway.authentication import KeyIdentity
 from gateway.protocol.reading import UsageReading, UsageState
 from gateway.settler import Settler
 from gateway.token_density import TokenDensity
@@ -65,7 +64,8 @@ class RequestFacts:
     """What is known of a request before it is admitted, and does not change."""
 
     request_id: str
-    identity: KeyIdentity
+    organization_id: int
+    key_id: int
     offered: OfferedModel
     price: PriceTable
     factor_ppm: int
@@ -109,6 +109,7 @@ class MeteredRequest:
         self.read_now: Callable[[], UsageReading] | None = None
         self.interrupt: Callable[[], None] | None = None
         self.billed_usage = Usage()
+        self.billed_nanos = 0
         self.has_ended = False
         self.is_orphaned = False
         self._settler = settler
@@ -187,6 +188,7 @@ class MeteredRequest:
         if self.has_ended:
             raise RuntimeError(f"Request {self.hold.request_id} ended twice.")
         self.has_ended = True
+        self.billed_nanos = event.cost_nanos
         return await self._settler.settle(
             self.hold,
             cost_nanos=event.cost_nanos,
@@ -281,31 +283,28 @@ def upstream_cost_nanos(offered: OfferedModel, upstream: str, usage: Usage, mome
         return cost_nanos(replace(usage, web_searches=0, images=0), price)
 
 
-def orphan_event(facts: RequestFacts, route: UsableRoute, estimated_input_tokens: int) -> bytes:
+def orphan_event(facts: RequestFacts, hold_nanos: int, estimated_input_tokens: int) -> bytes:
     """Return the event that stands for a request whose gateway died before its first checkpoint: it costs nothing.
 
     What the provider may charge us for the input is its upstream cost, and goes to orphan loss.
     """
     usage = Usage(input_tokens=estimated_input_tokens)
+    upstream = facts.offered.routes[0].upstream_name
     event = UsageEvent(
         request_id=facts.request_id,
-        organization_id=facts.identity.organization_id,
-        key_id=facts.identity.key_id,
+        organization_id=facts.organization_id,
+        key_id=facts.key_id,
         language_model_id=facts.offered.language_model_id,
         model_id=facts.offered.id,
         price_version_id=facts.price.price_version_id,
         factor_ppm=facts.factor_ppm,
-        hold_nanos=0,
+        hold_nanos=hold_nanos,
         admitted_at_ms=int(facts.received_at.timestamp() * 1000),
         usage_source=ORPHAN,
-        upstream=route.upstream_name,
-        upstream_cost_nanos=upstream_cost_nanos(facts.offered, route.upstream_name, usage, facts.received_at),
+        upstream=upstream,
+        upstream_cost_nanos=upstream_cost_nanos(facts.offered, upstream, usage, facts.received_at),
         is_streamed=facts.is_streamed,
         end_user=facts.end_user,
         client=facts.client,
     )
     return event.encode()
-
-
-def now_utc() -> datetime:
-    return datetime.now(UTC)

@@ -1,7 +1,7 @@
 """Relays one stream to one client, and decides how it ended. The table of endings is in docs/architecture.md.
 
-The relay writes to the client itself, chunk by chunk: a client that reads slowly is waited for, so nothing piles up here.
-The last events are held back until the usage is safe.
+The relay writes to the client itself, chunk by chunk: a client that reads slowly is waited for, so nothing piles up
+here. The last events are held back until the usage is safe.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ class ClientStalledError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RelayTimes:
-    """`ping_seconds`: silence after which a ping is sent. `drain_seconds`: how long a stream is read without a client."""
+    """`ping_seconds`: silence before a ping. `drain_seconds`: how long a stream is read without a client."""
 
     ping_seconds: float
     idle_seconds: float
@@ -63,7 +63,8 @@ class StreamRelay:
         metered.interrupt = self._interrupt
 
     async def open(self) -> None:
-        """Wait for the stream to begin, for as long as silence is harmless. Raises GatewayError; then nothing is billed.
+        """Wait for the stream to begin, for as long as silence is harmless. Raises GatewayError; then nothing is
+        billed.
 
         Cancelled when the client leaves meanwhile.
         """

@@ -1,7 +1,7 @@
 """Sees every admitted request to its end in Redis: settles it, tries again, keeps its hold alive until then.
 
-An event goes to the spool first and then to Redis. From there on it is known as `unconfirmed` until settlement has it in
-Postgres: should Redis be replaced meanwhile, it is sent again. Doubled events are told apart by Postgres' unique key.
+An event goes to the spool first and then to Redis. From there on it is known as `unconfirmed` until settlement has it
+in Postgres: should Redis be replaced meanwhile, it is sent again. Postgres' unique key tells doubled events apart.
 """
 
 import asyncio

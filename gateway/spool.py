@@ -1,8 +1,9 @@
 """The gateway's own record of usage events: appended before Redis hears of them, kept until Postgres surely has them.
 
-A spool is a folder of segments, files of one JSON line per event. The living process that writes a segment holds a lock
-on it; a segment without a lock was left behind by a process that died, and is adopted by the next one that starts. A line
-is one write() to the page cache: it survives the death of the process, and Redis' own log survives that of the machine.
+A spool is a folder of segments, files of one JSON line per event. The living process that writes a segment holds a
+lock on it; a segment without a lock was left behind by a process that died, and is adopted by the next one that starts.
+A line is one write() to the page cache: it survives the death of the process; Redis' own log survives that of the
+machine.
 """
 
 import contextlib

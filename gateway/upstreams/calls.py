@@ -1,6 +1,7 @@
 """Calls the upstreams of a model, in order, until one begins to answer or none is left.
 
-While no byte has reached the client, another route may be tried. Each attempt is recorded with the request, served or not.
+While no byte has reached the client, another route may be tried. Each attempt is recorded with the request, served or
+not.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """In which order the routes of a model are tried. Pure.
 
-By position; routes of equal position share by weight, and a conversation keeps to its route, so that the provider's prompt
-cache is found again (weighted rendezvous hashing: routes that come or go move only their own share).
+By position; routes of equal position share by weight, and a conversation keeps to its route, so that the provider's
+prompt cache is found again (weighted rendezvous hashing: routes that come or go move only their own share).
 """
 
 import hashlib

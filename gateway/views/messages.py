@@ -9,7 +9,7 @@ from django.conf import settings
 from django.http import HttpResponse
 
 from billing.request_id import MESSAGE_PREFIX
-from gateway.admitting import admit_request
+from gateway.admitting import admit_request, identify_caller, propose_request
 from gateway.errors import GatewayError
 from gateway.handler import GatewayRequest
 from gateway.metering import MeteredRequest
@@ -21,32 +21,23 @@ from gateway.relay import RelayTimes, StreamRelay
 from gateway.responses import EVENT_STREAM_HEADERS, GatewayResponse, RelayResponse
 from gateway.runtime import GatewayRuntime, current_runtime
 from gateway.settler import ORPHANED
-from gateway.upstreams.calls import Patience, PlannedCall, UpstreamCaller, plan_calls
+from gateway.upstreams.calls import Patience, PlannedCall, UpstreamCaller
 
 
 async def create_message(request: GatewayRequest) -> HttpResponse:
     if request.method != "POST":
         raise GatewayError(405, "method_not_allowed", "Use POST.", headers={"allow": "POST"})
     runtime = current_runtime()
-    await runtime.keys.identify(request.META)  # A caller without a key learns nothing about its body.
+    caller = await identify_caller(runtime, request.META)
     parsed = parse_body(request.body)
-    metered, headers = await admit_request(runtime, parsed, meta=request.META, request_id=request.request_id)
+    proposal = propose_request(runtime, caller, parsed, request_id=request.request_id)
+    metered, headers = await admit_request(runtime, caller, proposal)
     request.metered = metered
-    try:
-        planned = plan_calls(
-            parsed,
-            metered.facts.offered.routes,
-            client_version=request.META.get("HTTP_ANTHROPIC_VERSION", ""),
-            client_beta=request.META.get("HTTP_ANTHROPIC_BETA", ""),
-        )
-    except BaseException:
-        await metered.release("invalid_request")
-        raise
     identity = ReplyIdentity(MESSAGE_PREFIX + request.request_id, parsed.model)
-    caller = _make_caller(runtime, metered, parsed, planned, identity)
+    upstream_caller = _make_caller(runtime, metered, parsed, proposal.planned, identity)
     if parsed.is_streamed:
-        return await _stream(runtime, request, metered, caller, headers)
-    body = await _serve_whole(runtime, metered, caller)
+        return await _stream(runtime, request, metered, upstream_caller, headers)
+    body = await _serve_whole(runtime, metered, upstream_caller)
     return GatewayResponse(body, headers=headers)
 
 
