@@ -65,6 +65,7 @@ def start(supervisor: Supervisor, folder: DataFolder, settings: ModuleType) -> N
     folder.write_servers(variables)
     environment = {**os.environ, **variables, "CROSSMODEL_DATA": str(folder.path), "PYTHONUNBUFFERED": "1"}
     _prepare_database(environment)
+    admission_opens = time.monotonic() + settings.ADMISSION["reopen_seconds"]
 
     say("Starting the gateway, worker, beat and sandbox")
     python = [sys.executable, "-m"]
@@ -86,6 +87,7 @@ def start(supervisor: Supervisor, folder: DataFolder, settings: ModuleType) -> N
     supervisor.start_child(Child("sandbox", sandbox, environment, ready_line="sandbox upstream ready"))
     supervisor.wait_until_ready()
     supervisor.wait_until(lambda: _is_healthy(settings.HOST, settings.PORT), "The gateway")
+    supervisor.wait_until(lambda: time.monotonic() > admission_opens, "Admission")
 
     known = json.loads(folder.credentials_path.read_text())
     say(

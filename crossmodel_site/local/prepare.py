@@ -46,6 +46,7 @@ def prepare() -> None:
     call_command("load_catalog", settings.CATALOG_FILE, approve=True, stdout=io.StringIO())
 
     # Only now: models can be imported once Django is set up.
+    from billing.admission.worker import pulse_shards
     from billing.models import Upstream
     from crossmodel_site.local.demo import ensure_demo
 
@@ -55,6 +56,8 @@ def prepare() -> None:
     write_env_file(folder.demo_path, demo, comment="Written by `make run`: its addresses, logins and key, for scripts.")
     names = Upstream.objects.exclude(credential_env="").order_by("id").values_list("credential_env", flat=True)
     folder.credentials_path.write_text(json.dumps(list(dict.fromkeys(names))))
+    # Builds every shard that this Redis has not built yet. Each opens a few seconds later, when the gateway is up.
+    pulse_shards()
 
 
 def check_postgres() -> None:

@@ -1,0 +1,46 @@
+"""A `make run` that cannot start says why in one line, ends with 1 and leaves nothing behind."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from crossmodel_site.embedded import find_free_port
+from tests.support.local_run import start_and_fail
+
+
+def test_a_busy_port_is_named(tmp_path: Path) -> None:
+    with socket.socket() as holder:
+        port = find_free_port()
+        holder.bind(("127.0.0.1", port))
+        holder.listen()
+        complaint = start_and_fail(tmp_path / "var", {"PORT": str(port)})
+    assert complaint == f"Port {port} is taken; choose another: PORT={port + 1} make run"
+
+
+def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
+    """A file stands where the folder should be, which stops root too."""
+    (tmp_path / "file").touch()
+    complaint = start_and_fail(tmp_path / "file" / "var", {})
+    assert complaint == (
+        f"The data folder {tmp_path}/file/var cannot be written (Not a directory); set CROSSMODEL_DATA to another."
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "complaint"),
+    [
+        ("PORT", "eighty", "PORT must be a whole number; it is 'eighty'."),
+        ("DATABASE_URL", "mysql://localhost/x", "DATABASE_URL must start with postgresql://; it starts with 'mysql'."),
+        ("DATABASE_URL", "postgresql://me:hidden-word@127.0.0.1:1/x", "DATABASE_URL does not work: connection failed"),
+        ("REDIS_URL", "redis://:hidden-word@127.0.0.1:1/0", "REDIS_URL does not work: "),
+        ("CELERY_BROKER_URL", "redis://127.0.0.1:1/0", "CELERY_BROKER_URL does not work: "),
+        ("CROSSMODEL_CATALOG", "/no/such/file.toml", "/no/such/file.toml cannot be read"),
+    ],
+)
+def test_a_wrong_setting_is_named_without_its_password(
+    tmp_path: Path, variable: str, value: str, complaint: str
+) -> None:
+    line = start_and_fail(tmp_path / "var", {variable: value})
+    assert line.startswith(complaint)
+    assert "hidden-word" not in line

@@ -1,0 +1,163 @@
+"""`make run` as a person meets it: the screen, the pasted curl, a second terminal, crashes, Ctrl-C, a second start."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import orjson
+import pytest
+
+from tests.support.local_run import LocalRun, clean_environment, descendants, start_and_fail, wait_until_gone
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+
+SECOND_START_SECONDS = 10.0
+IDLE_SECONDS = 20.0
+MOST_IDLE_CPU_PERCENT = 3.0
+MOST_MEMORY_MIB = 700.0
+DEBIT_SECONDS = 10.0
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRun]:
+    with LocalRun(tmp_path_factory.mktemp("run") / "var") as run:
+        yield run
+
+
+def read_status(run: LocalRun) -> int:
+    """Return the status of `/healthz`, 0 when nobody answers."""
+    try:
+        return httpx.get(f"http://localhost:{run.port}/healthz", timeout=10).status_code
+    except httpx.TransportError:
+        return 0
+
+
+def read_credits(run: LocalRun) -> dict[str, object]:
+    headers = {"x-api-key": run.demo["CROSSMODEL_API_KEY"]}
+    answer = httpx.get(f"{run.demo['CROSSMODEL_BASE_URL']}/api/v1/credits", headers=headers, timeout=10)
+    assert answer.status_code == 200, answer.text
+    figures: dict[str, object] = answer.json()
+    return figures
+
+
+def test_the_screen_says_where_things_are_and_what_answers(run: LocalRun) -> None:
+    demo = run.demo
+    assert list(demo) == [
+        "CROSSMODEL_BASE_URL",
+        "CROSSMODEL_API_KEY",
+        "CROSSMODEL_CONSOLE_EMAIL",
+        "CROSSMODEL_CONSOLE_PASSWORD",
+        "CROSSMODEL_ADMIN_EMAIL",
+        "CROSSMODEL_ADMIN_PASSWORD",
+    ]
+    assert demo["CROSSMODEL_BASE_URL"] == f"http://localhost:{run.port}"
+    for value in (f"{demo['CROSSMODEL_BASE_URL']}/console/", f"{demo['CROSSMODEL_BASE_URL']}/admin/", *demo.values()):
+        assert value in run.text
+    assert "The sandbox answers, not a real model" in run.text
+    for name in ("demo.env", "servers.env", "secret-key"):
+        assert (run.folder / name).stat().st_mode & 0o777 == 0o600
+
+
+def test_the_curl_works_when_pasted_and_is_debited_once(run: LocalRun) -> None:
+    curl = re.search(r"^curl .*?^  }'$", run.text, re.MULTILINE | re.DOTALL)
+    assert curl is not None
+    before = read_credits(run)["balance"]
+    pasted = subprocess.run(
+        ["bash", "-c", curl.group(0) + " --silent --show-error --write-out '\n%{http_code}'"],
+        env=clean_environment({}),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    body, status = pasted.stdout.rsplit("\n", 1)
+    message = orjson.loads(body)
+    assert status == "200", body
+    assert (message["type"], message["model"]) == ("message", "anthropic/claude-sonnet-4.6")
+    deadline = time.monotonic() + DEBIT_SECONDS
+    while (after := read_credits(run)["balance"]) == before and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert after != before
+    assert any("claude-sonnet-4.6" in line for line in run.lines[-5:]), "a line per request"
+
+
+def test_commands_in_a_second_terminal_find_the_servers(run: LocalRun) -> None:
+    answer = run.manage("check_ledger")
+    assert (answer.returncode, answer.stderr) == (0, ""), answer.stdout
+
+
+def test_a_second_run_on_the_same_folder_is_refused_in_one_line(run: LocalRun) -> None:
+    complaint = start_and_fail(run.folder, {"PORT": str(run.port + 1)})
+    assert complaint == (
+        f"Another `make run` (process {run.pid}) uses the data folder {run.folder}; set CROSSMODEL_DATA to another."
+    )
+    assert read_status(run) == 200
+
+
+@pytest.mark.parametrize("name", ["gateway", "worker", "beat", "sandbox", "Postgres", "Redis"])
+def test_what_is_killed_comes_back(run: LocalRun, name: str) -> None:
+    pid = run.processes()[name]
+    os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while run.processes().get(name, pid) == pid and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert run.processes()[name] != pid
+    assert f"{name} was killed (SIGKILL); starting it again" in run.text
+    while read_status(run) != 200 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert read_status(run) == 200
+
+
+def test_ctrl_c_ends_every_process_and_a_second_start_finds_its_data_again(tmp_path: Path) -> None:
+    run = LocalRun(tmp_path / "var").start()
+    demo, started = run.demo, descendants(run.pid)
+    assert len(started) >= 6
+    assert run.stop(signal.SIGINT) == 0
+    assert wait_until_gone(started) == set()
+
+    before = time.monotonic()
+    run.start()
+    seconds = time.monotonic() - before
+    started = descendants(run.pid)
+    assert run.demo == demo
+    assert run.stop(signal.SIGTERM) == 0
+    assert wait_until_gone(started) == set()
+    assert seconds < SECOND_START_SECONDS
+
+
+def test_nothing_outlives_a_launcher_that_was_killed(tmp_path: Path) -> None:
+    run = LocalRun(tmp_path / "var").start()
+    demo, started = run.demo, descendants(run.pid)
+    run.stop(signal.SIGKILL)
+    assert wait_until_gone(started) == set()
+    with run:
+        assert run.demo == demo
+
+
+def test_costs_little_when_idle(run: LocalRun) -> None:
+    """CPU time of all processes together, and their memory, each shared page counted once."""
+    time.sleep(5)
+    processes = {run.pid, *descendants(run.pid)}
+    before = {pid: read_cpu_seconds(pid) for pid in processes}
+    time.sleep(IDLE_SECONDS)
+    cpu_percent = sum(read_cpu_seconds(pid) - seconds for pid, seconds in before.items()) / IDLE_SECONDS * 100
+    memory_mib = sum(read_pss_mib(pid) for pid in processes)
+    assert (cpu_percent < MOST_IDLE_CPU_PERCENT, memory_mib < MOST_MEMORY_MIB) == (True, True), (
+        cpu_percent,
+        memory_mib,
+    )
+
+
+def read_cpu_seconds(pid: int) -> float:
+    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
+
+
+def read_pss_mib(pid: int) -> float:
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return int(re.findall(r"^Pss:\s+(\d+)", text, re.MULTILINE)[0]) / 1024
