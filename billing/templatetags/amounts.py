@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from uuid import UUID
 
 from django import template
-from django.utils.html import format_html
-from django.utils.safestring import SafeString
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString, mark_safe
 
 from billing.models import UsageRecord
 from billing.money import NANOS_PER_USD, PICOS_PER_NANO, format_usd
@@ -39,9 +39,16 @@ def balance(nanos: int, decimals: int = 2) -> SafeString:
 
 
 @register.simple_tag
-def cost(nanos: int, decimals: int = 6) -> SafeString:
-    """An amount that was spent: rounded up, as costs are, so that no line looks cheaper than it was."""
-    return _amount_element(nanos, shorten_usd(-nanos, decimals).removeprefix(MINUS) if nanos >= 0 else _usd(nanos))
+def cost(nanos: int, decimals: int | None = None) -> SafeString:
+    """An amount that was spent: rounded up, as costs are, so that no line looks cheaper than it was.
+
+    Without `decimals` it is cents, or four decimals where cents would hide it.
+    """
+    if decimals is None:
+        decimals = 2 if nanos >= NANOS_PER_USD else 4
+    if nanos == 0:
+        return _amount_element(0, _usd(0))
+    return _amount_element(nanos, shorten_usd(-nanos, decimals).removeprefix(MINUS) if nanos > 0 else _usd(nanos))
 
 
 @register.simple_tag
@@ -117,3 +124,9 @@ def factor(factor_ppm: int) -> str:
     whole, fraction = divmod(factor_ppm, FACTOR_ONE_PPM)
     digits = f"{fraction:06d}".rstrip("0")
     return f"{whole}.{digits}" if digits else str(whole)
+
+
+@register.filter
+def breakable(model_id: str) -> SafeString:
+    """A model id that narrow screens may break after its slashes."""
+    return format_html_join(mark_safe("/<wbr>"), "{}", ((part,) for part in model_id.split("/")))

@@ -7,10 +7,24 @@ from billing.money import NANOS_PER_USD
 from billing.usage_report import DayCost
 
 WIDTH, HEIGHT = 720, 180
-TOP, BOTTOM = 10, 24  # Room above the highest bar, and for the days below the axis.
+TOP, BOTTOM = 14, 26  # Room above the highest bar, and for the days below the axis.
+LEFT = 44  # Room for the amounts beside the bars.
 BAR_GAP = 4
+TEXT_DROP = 4  # From the middle of a line of text to its baseline.
 MIN_BAR_HEIGHT = 2  # A day that cost anything at all is seen.
 LABEL_EVERY_DAYS = 7
+AXIS_STEPS = (
+    10,
+    12,
+    15,
+    20,
+    30,
+    40,
+    50,
+    60,
+    80,
+    100,
+)  # In tenths of the leading power of ten; halves are readable too.
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +40,19 @@ class Bar:
     def center(self) -> float:
         return round(self.x + self.width / 2, 1)
 
+    @property
+    def right(self) -> float:
+        return round(self.x + self.width, 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Gridline:
     y: float
     nanos: int
+
+    @property
+    def text_y(self) -> float:
+        return self.y + TEXT_DROP
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +61,7 @@ class Chart:
     gridlines: tuple[Gridline, ...]
     width: int = WIDTH
     height: int = HEIGHT
+    left: int = LEFT
     baseline: int = HEIGHT - BOTTOM
 
 
@@ -47,7 +70,7 @@ def draw_days(days: Sequence[DayCost]) -> Chart:
     highest = max((day.cost_nanos for day in days), default=0)
     top_nanos = _round_up(highest)
     room = HEIGHT - TOP - BOTTOM
-    step = WIDTH / max(1, len(days))
+    step = (WIDTH - LEFT) / max(1, len(days))
     bars = []
     for index, day in enumerate(days):
         height = day.cost_nanos * room / top_nanos if day.cost_nanos else 0.0
@@ -56,7 +79,7 @@ def draw_days(days: Sequence[DayCost]) -> Chart:
         label = f"{day.day:%b} {day.day.day}" if days_left % LABEL_EVERY_DAYS == 0 else ""
         bars.append(
             Bar(
-                x=round(index * step + BAR_GAP / 2, 1),
+                x=round(LEFT + index * step + BAR_GAP / 2, 1),
                 y=round(HEIGHT - BOTTOM - height, 1),
                 width=round(step - BAR_GAP, 1),
                 height=round(height, 1),
@@ -69,8 +92,8 @@ def draw_days(days: Sequence[DayCost]) -> Chart:
 
 
 def _round_up(nanos: int) -> int:
-    """Return the next 1, 2 or 5 times a power of ten at or above `nanos`: a readable top of the axis."""
+    """Return the next readable top of the axis at or above `nanos`, as low as can be."""
     if nanos <= 0:
         return NANOS_PER_USD
-    power = int("1" + "0" * (len(str(nanos)) - 1))
-    return next(step * power for step in (1, 2, 5, 10) if step * power >= nanos)
+    tenth = int("1" + "0" * max(0, len(str(nanos)) - 2))
+    return next(step * tenth for step in AXIS_STEPS if step * tenth >= nanos)
