@@ -1,4 +1,4 @@
-"""Celery's triggers. A lost, doubled or late task changes nothing but the lag: what is due is read from Redis and Postgres."""
+"""Celery's triggers. A lost, doubled or late task changes only the lag: what is due is read from Redis and Postgres."""
 
 import logging
 import time

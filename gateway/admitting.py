@@ -19,7 +19,6 @@ from billing.estimation import (
     PROMPT_WITH_ALL_CACHE_WRITES,
     PROMPT_WITHOUT_CACHE_WRITES,
     affordable_max_tokens,
-    worst_case_input_tokens,
     worst_case_nanos,
 )
 from billing.money import format_usd
@@ -30,6 +29,7 @@ from gateway.database import DatabaseUnavailableError
 from gateway.errors import GatewayError, unavailable
 from gateway.metering import MeteredRequest, RequestFacts, orphan_event
 from gateway.protocol.capabilities import check_capabilities
+from gateway.protocol.count_tokens import estimate_input_tokens
 from gateway.protocol.errors import InvalidRequestError
 from gateway.protocol.messages_request import MessagesRequest
 from gateway.runtime import GatewayRuntime
@@ -125,10 +125,7 @@ async def admit_request(
             return metered, rate_headers(answer.rates, facts.received_at)
         if isinstance(answer, Refused):
             raise _refusal(answer, facts, hold)
-        if answer.reason == "STALE":
-            caller.identity = await runtime.keys.reload(caller.digest)
-        else:
-            await _load(runtime, answer, caller.identity)
+        await _make_ready(runtime, caller, answer)
     raise unavailable("Admission is temporarily unavailable.", code="admission_unavailable")
 
 
@@ -172,7 +169,11 @@ def _check_abilities(request: MessagesRequest, offered: OfferedModel) -> None:
 
 def _make_hold(runtime: GatewayRuntime, request: MessagesRequest, facts: RequestFacts) -> Hold:
     """Return the hold that covers the worst case. Raises GatewayError 400 when that is absurd."""
-    input_tokens = estimate_input_tokens(request, facts.offered)
+    input_tokens = estimate_input_tokens(
+        request,
+        max_image_tokens=facts.offered.max_image_tokens,
+        bytes_per_token=settings.BYTES_PER_INPUT_TOKEN,
+    )
     amount = worst_case_nanos(facts.price, input_tokens=input_tokens, output_tokens=request.max_tokens, **facts.extras)
     if amount > MAX_COST_NANOS:
         raise GatewayError(400, "request_too_expensive", "This request may cost more than any request can.")
@@ -184,17 +185,6 @@ def _make_hold(runtime: GatewayRuntime, request: MessagesRequest, facts: Request
         input_tokens=input_tokens,
         output_tokens=request.max_tokens,
         orphan_event=orphan_event(facts, amount, runtime.density.input_tokens(facts.body_bytes)),
-    )
-
-
-def estimate_input_tokens(request: MessagesRequest, offered: OfferedModel) -> int:
-    """Return the most input tokens that the request may count as."""
-    return worst_case_input_tokens(
-        body_bytes=request.body_bytes,
-        image_count=request.image_count,
-        image_data_bytes=request.image_data_bytes,
-        max_image_tokens=offered.max_image_tokens,
-        bytes_per_token=settings.BYTES_PER_INPUT_TOKEN,
     )
 
 
@@ -215,6 +205,40 @@ def _web_searches(request: MessagesRequest, price: PriceTable) -> int:
         max_uses = request.body["tools"][index].get("max_uses")
         searches += max_uses if type(max_uses) is int and max_uses > 0 else DEFAULT_WEB_SEARCHES
     return searches
+
+
+async def admit_free(runtime: GatewayRuntime, caller: Caller, *, kind: str, per_minute: int) -> None:
+    """Let a request through that costs nothing, if the key lives and may be used from here. Raises GatewayError."""
+    for _ in range(MAX_ADMISSION_ROUNDS):
+        check_network(caller.identity, caller.meta)
+        identity = caller.identity
+        try:
+            answer = await runtime.admission.admit_free(
+                organization_id=identity.organization_id,
+                key_id=identity.key_id,
+                key_config_version=identity.config_version,
+                kind=kind,
+                per_minute=per_minute,
+            )
+        except AdmissionUnavailableError as error:
+            raise unavailable("Admission is temporarily unavailable.", code="admission_unavailable") from error
+        if isinstance(answer, NotReady):
+            await _make_ready(runtime, caller, answer)
+            continue
+        if answer.refused_code:
+            raise _standing_refusal(answer.refused_code) or _rate_refusal(
+                answer.refused_code, per_minute, answer.reset_us, headers={}
+            )
+        return
+    raise unavailable("Admission is temporarily unavailable.", code="admission_unavailable")
+
+
+async def _make_ready(runtime: GatewayRuntime, caller: Caller, answer: NotReady) -> None:
+    """Bring up to date what ADMIT found missing or old. Raises GatewayError."""
+    if answer.reason == "STALE":
+        caller.identity = await runtime.keys.reload(caller.digest)
+    else:
+        await _load(runtime, answer, caller.identity)
 
 
 async def _load(runtime: GatewayRuntime, answer: NotReady, identity: KeyIdentity) -> None:
@@ -258,20 +282,29 @@ def _refusal(refused: Refused, facts: RequestFacts, hold: Hold) -> GatewayError:
         )
         return GatewayError(402, code, message, headers=headers)
     if code.startswith("rate_limited_"):
-        seconds = max(1, math.ceil(refused.reset_us / 1_000_000))
-        if code == "rate_limited_concurrency":
-            message = f"Too many requests at once: {refused.limit} may run at the same time."
-        else:
-            unit = code.removeprefix("rate_limited_").replace("_", " ")
-            message = f"The limit of {refused.limit} {unit} per minute is reached. Try again in {seconds} s."
-        return GatewayError(429, code, message, retry_after_seconds=seconds, headers=headers)
+        return _rate_refusal(code, refused.limit, refused.reset_us, headers=headers)
+    if code == "settlement_behind":
+        return unavailable("Usage is being settled; try again shortly.", code=code)
+    return _standing_refusal(code) or GatewayError(500, "internal_error", "An internal error occurred.")
+
+
+def _standing_refusal(code: str) -> GatewayError | None:
+    """Return the refusal of a key or organization that is closed; None when `code` is about something else."""
     if code in ("key_revoked", "key_expired"):
         return GatewayError(401, code, f"This API key is {code.removeprefix('key_')}.", should_retry=False)
     if code.startswith("organization_"):
         return GatewayError(402, code, f"This organization is {code.removeprefix('organization_')}.")
-    if code == "settlement_behind":
-        return unavailable("Usage is being settled; try again shortly.", code=code)
-    return GatewayError(500, "internal_error", "An internal error occurred.")
+    return None
+
+
+def _rate_refusal(code: str, limit: int, reset_us: int, *, headers: Mapping[str, str]) -> GatewayError:
+    seconds = max(1, math.ceil(reset_us / 1_000_000))
+    if code == "rate_limited_concurrency":
+        message = f"Too many requests at once: {limit} may run at the same time."
+    else:
+        unit = code.removeprefix("rate_limited_").replace("_", " ")
+        message = f"The limit of {limit} {unit} per minute is reached. Try again in {seconds} s."
+    return GatewayError(429, code, message, retry_after_seconds=seconds, headers=headers)
 
 
 def _balance_message(available_nanos: int, facts: RequestFacts, hold: Hold) -> str:

@@ -52,6 +52,14 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class FreeAdmission:
+    """The answer to a request that costs nothing: admitted unless there is a `refused_code`."""
+
+    refused_code: str = ""
+    reset_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class NotReady:
     """Nothing was judged: `REBUILD` (try again soon), `STALE` (read the key again), `LOAD org` or `LOAD key`."""
 
@@ -148,6 +156,25 @@ class AdmissionClient:
                 rates=_read_rates(reply, 5),
             )
         if verdict == b"REBUILD":
+            await self.rebuild(names.prefix)
+        return NotReady(" ".join(part.decode() for part in reply))
+
+    async def admit_free(
+        self, *, organization_id: int, key_id: int, key_config_version: int, kind: str, per_minute: int
+    ) -> FreeAdmission | NotReady:
+        """Judge a request that costs nothing: the key must live, and has a rate for each `kind` of them."""
+        names = names_of(organization_id)
+        reply = await self._router.call(
+            names.prefix,
+            scripts.ADMIT_FREE,
+            (names.epoch, names.org(organization_id), names.key(key_id), names.rate("key", key_id, kind)),
+            (organization_id, key_config_version, per_minute),
+        )
+        if reply[0] == b"ADMITTED":
+            return FreeAdmission()
+        if reply[0] == b"REFUSED":
+            return FreeAdmission(refused_code=reply[1].decode(), reset_us=int(reply[2]))
+        if reply[0] == b"REBUILD":
             await self.rebuild(names.prefix)
         return NotReady(" ".join(part.decode() for part in reply))
 

@@ -20,6 +20,7 @@ def read_script(name: str) -> Script:
 
 
 ADMIT = read_script("admit")
+ADMIT_FREE = read_script("admit_free")
 SETTLE = read_script("settle")
 BEAT = read_script("beat")
 READD = read_script("readd")

@@ -22,8 +22,8 @@ from gateway.protocol.codec import (
     UpstreamCall,
     UpstreamCodec,
 )
+from gateway.protocol.codecs import CODECS
 from gateway.protocol.errors import InvalidRequestError, UpstreamProtocolError
-from gateway.protocol.messages_codec import MessagesCodec
 from gateway.protocol.messages_request import MessagesRequest
 from gateway.protocol.profile import read_profile
 from gateway.protocol.upstream_errors import UpstreamFailure, map_upstream_error
@@ -32,7 +32,6 @@ from gateway.upstreams.http_client import MAX_ERROR_BODY_BYTES, UpstreamClient, 
 from gateway.upstreams.routing import order_routes
 
 ERROR_BODY_SECONDS = 5.0
-CODECS: dict[str, UpstreamCodec] = {"messages": MessagesCodec()}
 
 T = TypeVar("T")
 

@@ -3,11 +3,12 @@
 from datetime import UTC, datetime
 from typing import Any
 
+from django.conf import settings
 from django.http import HttpResponse
 
 from billing.catalog.snapshot import OfferedModel
 from billing.pricing import offered_price_strings
-from gateway.authentication import check_network
+from gateway.admitting import admit_free, identify_caller
 from gateway.errors import GatewayError
 from gateway.handler import GatewayRequest
 from gateway.responses import json_response
@@ -20,8 +21,8 @@ async def list_language_models(request: GatewayRequest) -> HttpResponse:
     """A page of models, newest first: `limit` (1 to 1000), `after_id`, `before_id`."""
     _require_get(request)
     runtime = current_runtime()
-    identity, _ = await runtime.keys.identify(request.META)
-    check_network(identity, request.META)
+    caller = await identify_caller(runtime, request.META)
+    await admit_free(runtime, caller, kind="models", per_minute=settings.LIST_MODELS_PER_MINUTE)
     now = datetime.now(UTC)
     models = [model for model in runtime.catalog.models if model.is_available(now)]
     models.sort(key=lambda model: (model.released_at, model.id), reverse=True)
@@ -48,8 +49,8 @@ async def list_language_models(request: GatewayRequest) -> HttpResponse:
 async def show_language_model(request: GatewayRequest, model_id: str) -> HttpResponse:
     _require_get(request)
     runtime = current_runtime()
-    identity, _ = await runtime.keys.identify(request.META)
-    check_network(identity, request.META)
+    caller = await identify_caller(runtime, request.META)
+    await admit_free(runtime, caller, kind="models", per_minute=settings.LIST_MODELS_PER_MINUTE)
     now = datetime.now(UTC)
     model = runtime.catalog.find(model_id)
     if model is None or not model.is_available(now):

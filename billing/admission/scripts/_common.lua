@@ -54,6 +54,31 @@ local function append_event(stream, organization, key_id, cost, day, event)
     'event', event)
 end
 
+-- GCRA: judge `wanted` units of a rate per minute at `now` (us); nil without a limit. Its theoretical arrival time is
+-- clamped, so that a clock that jumped back cannot lock a caller out. More units than the limit take the whole of it.
+local function judge_rate(rate_key, limit, wanted, now)
+  if not limit then return nil end
+  limit = tonumber(limit)
+  wanted = math.min(wanted, limit)
+  local interval = MINUTE_MICROS / limit
+  local tat = tonumber(redis.call('GET', rate_key) or '0')
+  if tat < now then tat = now end
+  if tat > now + MINUTE_MICROS then tat = now + MINUTE_MICROS end
+  local after = math.ceil(tat + wanted * interval)
+  local refused = after > now + MINUTE_MICROS + 1
+  local level = refused and tat or after
+  return {
+    key = rate_key, after = after, refused = refused, limit = limit,
+    remaining = math.max(0, math.floor((now + MINUTE_MICROS - level) / interval)),
+    reset = level - now,
+    retry = after - now - MINUTE_MICROS,
+  }
+end
+
+local function take_rate(rate, now)
+  redis.call('SET', rate.key, string.format('%.0f', rate.after), 'PX', math.ceil((rate.after - now) / 1000) + 1000)
+end
+
 -- Give back (amount < 0) or take more (amount > 0) of a token rate whose reservation turned out wrong.
 local function correct_rate(rate_key, limit, amount, now)
   if not limit or amount == 0 then return end

@@ -29,31 +29,11 @@ if not key[1] then return {'LOAD', 'key'} end
 
 local day = math.floor(now / 1000000 / DAY_SECONDS)
 
--- GCRA. The theoretical arrival time is clamped, so that a clock that jumped back cannot lock a caller out.
-local function judge_rate(rate_key, limit, wanted)
-  if not limit then return nil end
-  limit = tonumber(limit)
-  wanted = math.min(wanted, limit)
-  local interval = MINUTE_MICROS / limit
-  local tat = tonumber(redis.call('GET', rate_key) or '0')
-  if tat < now then tat = now end
-  if tat > now + MINUTE_MICROS then tat = now + MINUTE_MICROS end
-  local after = math.ceil(tat + wanted * interval)
-  local refused = after > now + MINUTE_MICROS + 1
-  local level = refused and tat or after
-  return {
-    key = rate_key, after = after, refused = refused, limit = limit,
-    remaining = math.max(0, math.floor((now + MINUTE_MICROS - level) / interval)),
-    reset = level - now,
-    retry = after - now - MINUTE_MICROS,
-  }
-end
-
 local wanted = {1, tonumber(ARGV[6]), tonumber(ARGV[7])}
 local rates = {}
 for kind = 1, 3 do
-  rates[kind] = {judge_rate(KEYS[8 + kind], org[6 + kind], wanted[kind]),
-    judge_rate(KEYS[11 + kind], key[6 + kind], wanted[kind])}
+  rates[kind] = {judge_rate(KEYS[8 + kind], org[6 + kind], wanted[kind], now),
+    judge_rate(KEYS[11 + kind], key[6 + kind], wanted[kind], now)}
 end
 
 local function report_rates(reply)
@@ -181,9 +161,7 @@ count_hold(KEYS[3], KEYS[4], ARGV[4], string.format('%d', day), true)
 for kind = 1, 3 do
   for scope = 1, 2 do
     local rate = rates[kind][scope]
-    if rate then
-      redis.call('SET', rate.key, string.format('%.0f', rate.after), 'PX', math.ceil((rate.after - now) / 1000) + 1000)
-    end
+    if rate then take_rate(rate, now) end
   end
 end
 return report_rates({'ADMITTED', string.format('%d', day), string.format('%.0f', available - tonumber(ARGV[4]))})
