@@ -167,6 +167,8 @@ MAX_BODY_BYTES = 32 * 1024 * 1024
 BYTES_PER_INPUT_TOKEN = read_int("CROSSMODEL_BYTES_PER_INPUT_TOKEN", 2, minimum=1, maximum=8)
 SPOOL_MAX_BYTES = read_int("CROSSMODEL_SPOOL_MAX_BYTES", 1024**3, minimum=4096)
 MAX_DRAINING_REQUESTS = read_int("CROSSMODEL_MAX_DRAINING_REQUESTS", 1000, minimum=0)
+# An upstream that fails this often within half a minute, and half of its calls, is left alone for a while.
+BREAKER_FAILURES = read_int("CROSSMODEL_BREAKER_FAILURES", 5, minimum=1)
 # Requests that cost nothing have limits of their own, per key and minute.
 COUNT_TOKENS_PER_MINUTE = read_int("CROSSMODEL_COUNT_TOKENS_PER_MINUTE", 2_000, minimum=1)
 LIST_MODELS_PER_MINUTE = read_int("CROSSMODEL_LIST_MODELS_PER_MINUTE", 600, minimum=1)

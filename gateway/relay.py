@@ -124,7 +124,7 @@ class StreamRelay:
                 await send(PING)
             reading, self._reading = self._reading, None
             if self._metered.is_orphaned:
-                await stream.response.aclose()
+                await stream.aclose()
                 await send(self._orphaned_event())
                 return
             step = _next_step(stream, reading)
@@ -133,7 +133,7 @@ class StreamRelay:
 
     async def _finish(self, stream: OpenStream, end: StreamEnd, send: SendChunk) -> None:
         """The reply is whole. Its last events go out once the usage is safe, or a bound has passed."""
-        await stream.response.aclose()
+        await stream.aclose()
         reading = stream.decoder.reading()
         outcome = await self._metered.complete(reading)
         if outcome == ORPHANED:
@@ -144,8 +144,9 @@ class StreamRelay:
 
     async def _break_off(self, stream: OpenStream, failure: UpstreamProtocolError, send: SendChunk) -> None:
         logger.warning("Request %s broke off: %s", self._metered.hold.request_id, failure.reason)
-        await stream.response.aclose()
+        await stream.aclose()
         self._metered.note_broken()
+        self._caller.note_broken(stream)
         await self._metered.break_off(stream.decoder.reading())
         await send(self._error_event(failure.error_type, failure.code, failure.client_message))
 
@@ -171,7 +172,7 @@ class StreamRelay:
         if self._reading is not None:
             self._reading.cancel()
         if self._stream is not None:
-            await self._stream.response.aclose()
+            await self._stream.aclose()
         await self._metered.estimate_for_left_client(self._stream.decoder.reading() if self._stream else None)
 
     async def _stop_opening(self) -> bool:

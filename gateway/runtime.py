@@ -10,6 +10,7 @@ from uuid import UUID
 from django.conf import settings
 
 from billing.admission.client import AdmissionClient
+from billing.admission.errors import AdmissionUnavailableError
 from billing.admission.feed import read_key, read_organization
 from billing.admission.pipeline import ScriptRouter
 from billing.admission.topology import AsyncServers, read_topology
@@ -22,6 +23,7 @@ from gateway.settler import Settler
 from gateway.spool import Spool
 from gateway.token_density import TokenDensity
 from gateway.upstreams.http_client import UpstreamClient
+from gateway.upstreams.pool import UpstreamPool
 
 SHUTDOWN_SECONDS = 30.0
 FIND_SETTLED_BATCH = 5_000
@@ -55,10 +57,11 @@ class GatewayRuntime:
             settle_bound_seconds=settings.GATEWAY["settle_bound_seconds"],
         )
         self.upstreams = UpstreamClient(connect_seconds=settings.GATEWAY["upstream_connect_seconds"])
+        self.pool = UpstreamPool(failures_to_open=settings.BREAKER_FAILURES)
         self.density = TokenDensity()
         self._catalog: CatalogSnapshot | None = None
         self._background: set[asyncio.Task[None]] = set()
-        self._refresher: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self.is_draining = False
 
     @property
@@ -71,13 +74,13 @@ class GatewayRuntime:
     async def start(self) -> None:
         await self._refresh_catalog()
         await self.settler.start(self._find_settled)
-        self._refresher = asyncio.create_task(self._refresh_for_ever())
+        self._tasks = [asyncio.create_task(work()) for work in (self._refresh_for_ever, self._share_for_ever)]
 
     async def stop(self) -> None:
         """Let background work end, within a bound, and close what was opened."""
         self.is_draining = True
-        if self._refresher is not None:
-            self._refresher.cancel()
+        for task in self._tasks:
+            task.cancel()
         if self._background:
             await asyncio.wait(self._background, timeout=SHUTDOWN_SECONDS)
         await self.settler.stop()
@@ -121,6 +124,12 @@ class GatewayRuntime:
         while True:
             await asyncio.sleep(settings.GATEWAY["catalog_refresh_seconds"])
             await self._refresh_catalog()
+
+    async def _share_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(settings.ADMISSION["heartbeat_seconds"])
+            with contextlib.suppress(AdmissionUnavailableError):  # Then each process knows only what it saw itself.
+                await self.pool.share(self.admission)
 
     async def _refresh_catalog(self) -> None:
         with contextlib.suppress(DatabaseUnavailableError):  # The catalog of a moment ago goes on being used.

@@ -10,7 +10,7 @@ from typing import Any
 
 from billing.admission import scripts
 from billing.admission.errors import ShardRebuildingError
-from billing.admission.names import SHARDS, names_of, prefix_of
+from billing.admission.names import SHARDS, UPSTREAM_NEWS, names_of, prefix_of
 from billing.admission.pipeline import ScriptRouter
 from billing.admission.publishing import Publication, publish_arguments
 
@@ -97,6 +97,15 @@ class Beaten:
     bound_is_inclusive: bool
     settled_bound: str
     states: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamNews:
+    """`subject` is "breaker" or "key <fingerprint>"; `lasts_ms` of 0 says that it is over."""
+
+    upstream: str
+    subject: str
+    lasts_ms: int
 
 
 class AdmissionClient:
@@ -265,6 +274,13 @@ class AdmissionClient:
             ),
         )
         return bool(reply[0] == b"HELD")
+
+    async def share_upstream_news(self, news: Sequence[UpstreamNews]) -> list[UpstreamNews]:
+        """Tell the other gateways what happened to upstreams; return what lasts of all that anyone told."""
+        args = [word for item in news for word in (item.upstream, item.subject, item.lasts_ms)]
+        reply = await self._router.call(UPSTREAM_NEWS, scripts.UPSTREAM_NEWS, [UPSTREAM_NEWS], args)
+        words = [word.decode() for word in reply]
+        return [UpstreamNews(words[at], words[at + 1], int(words[at + 2])) for at in range(0, len(words), 3)]
 
     async def publish(self, publication: Publication) -> None:
         """Bring one organization or key, as read from Postgres, into Redis."""

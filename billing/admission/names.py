@@ -2,6 +2,7 @@
 
 from billing.shards import SHARD_COUNT, shard_of
 
+UPSTREAM_NEWS = "upstream-news"
 PREFIXES = tuple(f"{{s{shard}}}:" for shard in range(SHARD_COUNT))
 
 

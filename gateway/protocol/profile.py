@@ -35,6 +35,8 @@ class UpstreamProfile:
     drop_fields: tuple[str, ...] = ()  # Top-level fields left out of the body that is sent.
     refuse_fields: tuple[str, ...] = ()  # Top-level fields of the client's body that are refused.
 
+    max_concurrent: int = 0  # Calls at once from one gateway process; 0 is no bound.
+
     # Messages.
     api_version: str = AUTO  # `anthropic-version`: "auto" is the client's own wherever the request works under it.
     count_tokens: bool = True  # It serves /v1/messages/count_tokens.

@@ -6,6 +6,7 @@ not.
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -26,9 +27,10 @@ from gateway.protocol.codecs import CODECS
 from gateway.protocol.errors import InvalidRequestError, UpstreamProtocolError
 from gateway.protocol.messages_request import MessagesRequest
 from gateway.protocol.profile import read_profile
-from gateway.protocol.upstream_errors import UpstreamFailure, map_upstream_error
+from gateway.protocol.upstream_errors import Fault, UpstreamFailure, map_upstream_error
 from gateway.upstreams.errors import UpstreamError, UpstreamTimeoutError, UpstreamUnreachableError
 from gateway.upstreams.http_client import MAX_ERROR_BODY_BYTES, UpstreamClient, UpstreamResponse
+from gateway.upstreams.pool import UpstreamPool
 from gateway.upstreams.routing import order_routes
 
 ERROR_BODY_SECONDS = 5.0
@@ -56,6 +58,15 @@ class OpenStream:
     decoder: StreamDecoder
     first: RelayStep
     route: UsableRoute
+    pool: UpstreamPool
+    is_closed: bool = False
+
+    async def aclose(self) -> None:
+        """Close the upstream's connection; again does nothing."""
+        if not self.is_closed:
+            self.is_closed = True
+            self.pool.end(self.route)
+            await self.response.aclose()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +110,7 @@ class UpstreamCaller:
     def __init__(
         self,
         client: UpstreamClient,
+        pool: UpstreamPool,
         metered: MeteredRequest,
         request: MessagesRequest,
         planned: Sequence[PlannedCall],
@@ -106,6 +118,7 @@ class UpstreamCaller:
         patience: Patience,
     ) -> None:
         self._client = client
+        self._pool = pool
         self._metered = metered
         self._request = request
         self._planned = planned
@@ -127,55 +140,85 @@ class UpstreamCaller:
         """Return the stream of the first upstream that begins one. Raises GatewayError when none does."""
         return await self._first_success(self._open_stream)
 
-    async def _first_success(self, call: Callable[[PlannedCall, Attempt, float], Awaitable[T]]) -> T:
+    async def _first_success(self, call: Callable[[PlannedCall, str, Attempt, float], Awaitable[T]]) -> T:
         deadline = asyncio.get_running_loop().time() + self._patience.first_byte_seconds
         failure = unavailable("The model is temporarily unavailable.", code="no_route")
-        for planned in self._planned:
-            attempt = Attempt(planned.route.upstream_name)
+        waiting = deque(self._planned)
+        while waiting:
+            planned = waiting.popleft()
+            route = planned.route
+            if not self._pool.may_call(route, most_at_once=planned.target.profile.max_concurrent):
+                continue
+            attempt = Attempt(route.upstream_name)
             self._metered.attempts.append(attempt)
             self.is_accepted = False
+            key = self._pool.choose_key(route)
             try:
-                result = await call(planned, attempt, deadline)
-            except (UpstreamError, UpstreamProtocolError) as error:
-                failure, goes_on = self._judge(attempt, error)
-                if not goes_on:
+                result = await call(planned, key, attempt, deadline)
+            except RefusedByUpstreamError as refused:
+                failure = self._take_refusal(route, key, attempt, refused.failure)
+                if refused.failure.fault is Fault.CLIENT:
                     break
+                if refused.failure.fault is Fault.CREDENTIAL and key:
+                    waiting.appendleft(planned)  # With another of its keys, if it has one.
+            except (UpstreamError, UpstreamProtocolError) as error:
+                failure = self._take_fault(route, attempt, error)
             else:
                 attempt.end(SERVED)
+                self._pool.note_success(route)
                 return result
         self.is_accepted = False
         raise failure
 
-    def _judge(self, attempt: Attempt, error: UpstreamError | UpstreamProtocolError) -> tuple[GatewayError, bool]:
-        """Note a failed attempt. Return what the client gets if nothing else helps, and whether to try elsewhere."""
+    def _take_refusal(self, route: UsableRoute, key: str, attempt: Attempt, failure: UpstreamFailure) -> GatewayError:
+        """Note what the upstream's error status says about it; return what the client gets if nothing else helps."""
+        logger.warning("Request %s at %s: %s", self._metered.hold.request_id, attempt.upstream, failure.reason)
+        attempt.end(failure.code)
+        if failure.fault is Fault.UPSTREAM:
+            self._pool.note_failure(route)
+        else:
+            self._pool.note_success(route)  # It is alive; the fault is the client's, our rate's or our key's.
+        if failure.fault is Fault.CREDENTIAL and key:
+            self._pool.park_key(route, key)
+        return GatewayError(
+            failure.status, failure.code, failure.message, retry_after_seconds=failure.retry_after_seconds
+        )
+
+    def _take_fault(
+        self, route: UsableRoute, attempt: Attempt, error: UpstreamError | UpstreamProtocolError
+    ) -> GatewayError:
         logger.warning("Request %s at %s: %s", self._metered.hold.request_id, attempt.upstream, error)
-        if isinstance(error, RefusedByUpstreamError):
-            failure = error.failure
-            attempt.end(failure.code)
-            answer = GatewayError(
-                failure.status, failure.code, failure.message, retry_after_seconds=failure.retry_after_seconds
-            )
-            return answer, failure.can_fail_over
+        self._pool.note_failure(route)
         if isinstance(error, UpstreamUnreachableError):
             attempt.end("upstream_unreachable")
-            return unavailable("The model is temporarily unavailable.", code="upstream_unreachable"), True
+            return unavailable("The model is temporarily unavailable.", code="upstream_unreachable")
         if isinstance(error, UpstreamTimeoutError):
             attempt.end("upstream_timeout")
-            return GatewayError(502, "upstream_timeout", "The model service did not answer in time."), True
+            return GatewayError(502, "upstream_timeout", "The model service did not answer in time.")
         attempt.end("upstream_broken")
-        return GatewayError(502, "upstream_broken", "The model service returned an abnormal response."), True
+        return GatewayError(502, "upstream_broken", "The model service returned an abnormal response.")
 
-    async def _fetch_whole(self, planned: PlannedCall, attempt: Attempt, deadline: float) -> DecodedMessage:
-        response = await self._send(planned, attempt, deadline)
+    def note_broken(self, stream: "OpenStream") -> None:
+        """Note that a stream which had begun broke off."""
+        self._pool.note_failure(stream.route)
+
+    async def _fetch_whole(self, planned: PlannedCall, key: str, attempt: Attempt, deadline: float) -> DecodedMessage:
+        self._pool.begin(planned.route)
         try:
-            body = await response.read(timeout_seconds=self._patience.idle_seconds)
+            response = await self._send(planned, key, attempt, deadline)
+            try:
+                body = await response.read(timeout_seconds=self._patience.idle_seconds)
+            finally:
+                await response.aclose()
         finally:
-            await response.aclose()
+            self._pool.end(planned.route)
         return planned.codec.decode_response(self._request, planned.target, body, self._identity)
 
-    async def _open_stream(self, planned: PlannedCall, attempt: Attempt, deadline: float) -> OpenStream:
-        response = await self._send(planned, attempt, deadline)
+    async def _open_stream(self, planned: PlannedCall, key: str, attempt: Attempt, deadline: float) -> OpenStream:
+        self._pool.begin(planned.route)
+        response: UpstreamResponse | None = None
         try:
+            response = await self._send(planned, key, attempt, deadline)
             decoder = planned.codec.stream_decoder(self._request, planned.target, self._identity)
             loop = asyncio.get_running_loop()
             while not decoder.has_started:
@@ -183,16 +226,17 @@ class UpstreamCaller:
                 step = decoder.flush() if chunk is None else decoder.feed(chunk)
                 if step.failure is not None and not decoder.has_started:
                     raise step.failure
-            return OpenStream(response, decoder, step, planned.route)
+            return OpenStream(response, decoder, step, planned.route, self._pool)
         except BaseException:
-            await response.aclose()
+            self._pool.end(planned.route)
+            if response is not None:
+                await response.aclose()
             raise
 
-    async def _send(self, planned: PlannedCall, attempt: Attempt, deadline: float) -> UpstreamResponse:
+    async def _send(self, planned: PlannedCall, key: str, attempt: Attempt, deadline: float) -> UpstreamResponse:
         """Return the upstream's 200. Raises UpstreamError for everything else."""
-        headers = planned.call.headers
         profile = planned.target.profile
-        headers.update(planned.codec.credential_headers(planned.route.credential, profile))
+        headers = {**planned.call.headers, **planned.codec.credential_headers(key, profile)}
         if profile.request_id_header:
             headers[profile.request_id_header] = self._metered.hold.request_id
         seconds = max(0.0, deadline - asyncio.get_running_loop().time())

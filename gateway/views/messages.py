@@ -60,7 +60,7 @@ def _make_caller(
         first_byte_seconds=settings.GATEWAY["upstream_first_byte_seconds"],
         idle_seconds=settings.GATEWAY["upstream_idle_seconds"],
     )
-    return UpstreamCaller(runtime.upstreams, metered, parsed, planned, identity, patience)
+    return UpstreamCaller(runtime.upstreams, runtime.pool, metered, parsed, planned, identity, patience)
 
 
 async def _stream(

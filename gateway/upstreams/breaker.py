@@ -1,0 +1,77 @@
+"""A circuit breaker for one upstream. Pure: time is given, nothing is called.
+
+closed    calls go through; enough failures in a while open it
+open      no call goes through until `open_until`
+half open one probe at a time goes through; its success closes the breaker, its failure opens it for twice as long
+
+A customer's fault, or a provider that says we call too often, is no failure here.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+WINDOW_SECONDS = 30.0
+MIN_FAILURE_SHARE = 0.5
+FIRST_OPEN_SECONDS = 5.0
+MAX_OPEN_SECONDS = 60.0
+PROBE_SECONDS = 30.0  # A probe that is not back by then is forgotten, and another may go.
+MAX_REMEMBERED_CALLS = 1_000
+
+
+@dataclass(slots=True)
+class Breaker:
+    """Times are seconds of any clock that only runs forward."""
+
+    failures_to_open: int
+    open_until: float = 0.0
+    open_seconds: float = FIRST_OPEN_SECONDS
+    is_tripped: bool = False
+    _probe_until: float = 0.0
+    _calls: deque[tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=MAX_REMEMBERED_CALLS))
+
+    def lets_through(self, now: float) -> bool:
+        """True when a call may be made; while half open, the caller is the probe."""
+        if not self.is_tripped:
+            return True
+        if now < self.open_until or now < self._probe_until:
+            return False
+        self._probe_until = now + PROBE_SECONDS
+        return True
+
+    def note_success(self, now: float) -> bool:
+        """Note a call that was served. Returns True when that closed the breaker."""
+        self._calls.append((now, True))
+        if not self.is_tripped:
+            return False
+        self.is_tripped = False
+        self.open_seconds = FIRST_OPEN_SECONDS
+        self._probe_until = 0.0
+        self._calls.clear()
+        return True
+
+    def note_failure(self, now: float) -> bool:
+        """Note a call that the upstream failed. Returns True when that opened the breaker."""
+        if self.is_tripped:
+            if now < self.open_until:
+                return False  # It began before the breaker opened; that is known already.
+            self.open_seconds = min(MAX_OPEN_SECONDS, self.open_seconds * 2)
+            self._open(now)
+            return True
+        self._calls.append((now, False))
+        while self._calls and self._calls[0][0] < now - WINDOW_SECONDS:
+            self._calls.popleft()
+        failures = sum(not served for _, served in self._calls)
+        if failures < self.failures_to_open or failures < MIN_FAILURE_SHARE * len(self._calls):
+            return False
+        self._open(now)
+        return True
+
+    def open_for(self, seconds: float, now: float) -> None:
+        """Open because another process has: it knows more than we do."""
+        self.is_tripped = True
+        self.open_until = max(self.open_until, now + seconds)
+
+    def _open(self, now: float) -> None:
+        self.is_tripped = True
+        self.open_until = now + self.open_seconds
+        self._probe_until = 0.0
