@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import orjson
@@ -59,7 +60,7 @@ def run(decoder: StreamDecoder, chunks: Iterable[bytes], *, close: bool = True) 
 def cut(stream: bytes, places: list[int]) -> list[bytes]:
     """Cut `stream` at the places, which may repeat and lie outside."""
     bounds = [0, *sorted(place % (len(stream) + 1) for place in places), len(stream)]
-    return [stream[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [stream[a:b] for a, b in pairwise(bounds)]
 
 
 CUTS = st.lists(st.integers(min_value=0, max_value=10_000), max_size=30)
@@ -91,7 +92,7 @@ def call_chunk(index: int, arguments: str, *, call_id: str | None = None, name: 
 
 
 def message_start(**usage: Any) -> dict[str, Any]:
-    message = {
+    message: dict[str, Any] = {
         "id": "msg_upstream",
         "type": "message",
         "role": "assistant",

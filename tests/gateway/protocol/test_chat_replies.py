@@ -72,7 +72,8 @@ def test_reasoning_becomes_a_thinking_block_before_the_text(name: str) -> None:
 def test_content_in_parts_and_no_content() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "other"}, "b", {"type": "text", "text": "c"}]
     assert decode(reply({"content": parts})).message["content"] == [{"type": "text", "text": "ac"}]
-    for empty in (None, "", []):
+    empties: tuple[Any, ...] = (None, "", [])
+    for empty in empties:
         assert decode(reply({"content": empty})).message["content"] == []
 
 

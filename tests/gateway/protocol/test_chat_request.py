@@ -158,7 +158,7 @@ def test_documents_where_the_language_model_takes_them() -> None:
         {"type": "file", "file": {"filename": "plan.pdf", "file_data": "data:application/pdf;base64,JVBERi0="}},
         {"type": "text", "text": "words"},
     ]
-    with pytest.raises(InvalidRequestError, match="This model does not support PDF input."):
+    with pytest.raises(InvalidRequestError, match=r"This model does not support PDF input\."):
         render(messages=[turn("user", {"type": "document", "source": {"type": "url", "url": "https://a/b.pdf"}})])
 
 
@@ -198,7 +198,7 @@ def test_server_tools_are_dropped_or_refused_as_the_profile_says() -> None:
     body = render(tools=[server], tool_choice={"type": "tool", "name": "web_search"})
     assert not {"tools", "tool_choice"} & set(body)
     assert "tool_choice" not in render(tools=[server, TOOL], tool_choice={"type": "tool", "name": "web_search"})
-    with pytest.raises(InvalidRequestError, match="tools.0.type"):
+    with pytest.raises(InvalidRequestError, match=r"tools\.0\.type"):
         render(UpstreamProfile(server_tools="refuse"), tools=[server])
 
 

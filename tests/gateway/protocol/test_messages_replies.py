@@ -328,8 +328,21 @@ def test_an_error_event_that_is_no_json() -> None:
 
 
 EVENTS = st.sampled_from(
-    [START, block_start(0), block_start(1), text_delta(0, "a"), text_delta(1, "b"), block_stop(0), block_stop(1)]
-    + [message_delta(), MESSAGE_STOP, PING_EVENT, {"type": "novel"}, {"type": "error", "error": {}}, {}]
+    [
+        START,
+        block_start(0),
+        block_start(1),
+        text_delta(0, "a"),
+        text_delta(1, "b"),
+        block_stop(0),
+        block_stop(1),
+        message_delta(),
+        MESSAGE_STOP,
+        PING_EVENT,
+        {"type": "novel"},
+        {"type": "error", "error": {}},
+        {},
+    ]
 )
 
 

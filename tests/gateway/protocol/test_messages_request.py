@@ -114,8 +114,8 @@ REFUSED = [
     ),
     (
         user({"type": "image", "source": {"type": "base64", "media_type": "image/bmp", "data": PNG}}),
-        "messages.0.content.0.image.source.base64.media_type: Input should be 'image/jpeg', 'image/png', 'image/gif' or "
-        "'image/webp'",
+        "messages.0.content.0.image.source.base64.media_type: Input should be 'image/jpeg', 'image/png', 'image/gif' "
+        "or 'image/webp'",
     ),
     (
         user({"type": "image", "source": {"type": "base64", "media_type": "image/png"}}),
@@ -217,8 +217,8 @@ REFUSED = [
     (body_of(thinking={}), "thinking.type: Field required"),
     (
         body_of(thinking={"type": "deep"}),
-        "thinking: Input tag 'deep' found using 'type' does not match any of the expected tags: 'adaptive', 'disabled', "
-        "'enabled'",
+        "thinking: Input tag 'deep' found using 'type' does not match any of the expected tags: 'adaptive', "
+        "'disabled', 'enabled'",
     ),
     (body_of(thinking={"type": "enabled"}), "thinking.enabled.budget_tokens: Field required"),
     (
@@ -455,9 +455,7 @@ def test_any_json_is_accepted_or_refused(fields: dict[str, Any]) -> None:
     st.lists(
         st.fixed_dictionaries(
             {"type": st.sampled_from(BLOCK_TYPES)},
-            optional={
-                name: JSON for name in ("text", "source", "id", "name", "input", "tool_use_id", "content", "data")
-            },
+            optional=dict.fromkeys(("text", "source", "id", "name", "input", "tool_use_id", "content", "data"), JSON),
         ),
         max_size=3,
     )

@@ -1,4 +1,4 @@
-"""Usage of the Messages protocol: the last cumulative value counts, an explicit zero is said, components are disjoint."""
+"""Usage of the Messages protocol: the last cumulative value counts, a zero is said, components are disjoint."""
 
 from typing import Any
 

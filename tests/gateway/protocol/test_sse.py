@@ -77,9 +77,9 @@ def test_flush_returns_the_event_without_its_blank_line() -> None:
 )
 def test_an_event_over_the_bound_is_refused(stream: bytes, chunk_bytes: int) -> None:
     parser = SseParser(max_event_bytes=100)
+    chunks = [stream[start : start + chunk_bytes] for start in range(0, len(stream), chunk_bytes)]
     with pytest.raises(SseTooLargeError):
-        for start in range(0, len(stream), chunk_bytes):
-            parser.feed(stream[start : start + chunk_bytes])
+        list(map(parser.feed, chunks))
 
 
 def test_the_bound_is_for_one_event_not_for_the_stream() -> None:

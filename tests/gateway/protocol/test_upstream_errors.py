@@ -113,8 +113,19 @@ def test_reasons_for_logs_keep_the_text() -> None:
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [("2", 2), ("0.2", 1), ("0", 0), ("600", 600), ("1e9", 86_400), ("-1", None), ("nan", None), ("inf", None)]
-    + [("Wed, 21 Oct 2026 07:28:00 GMT", None), ("", None), (None, None)],
+    [
+        ("2", 2),
+        ("0.2", 1),
+        ("0", 0),
+        ("600", 600),
+        ("1e9", 86400),
+        ("-1", None),
+        ("nan", None),
+        ("inf", None),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", None),
+        ("", None),
+        (None, None),
+    ],
 )
 def test_retry_after(value: str | None, seconds: int | None) -> None:
     assert read_retry_after(value) == seconds
