@@ -1,0 +1,81 @@
+"""What no linter holds: small files, names that say something, no trace of a workplace, documents that keep their word."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+MAX_LINES = 400
+# Written by a tool or generated, and read by nobody in one go.
+LONG_ON_PURPOSE = re.compile(
+    r"(/migrations/\d{4}_\w+\.py|requirements(-run)?\.lock|/vendor/|\.json|catalog/default\.toml)"
+)
+EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "manager2"}
+TEXT_SUFFIXES = {".py", ".lua", ".html", ".css", ".js", ".md", ".toml", ".txt", ".lock", ".yml", ".yaml", ".sh", ""}
+MACHINE_PATHS = re.compile(r"(?<![\w.])/(?:home/\w|root/|Users/\w|work/(?:main|shared))")
+COMMAND_BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def tracked_files() -> list[Path]:
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [ROOT / name for name in listing.split("\0") if name and (ROOT / name).is_file()]
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def test_a_file_is_split_before_it_passes_the_limit() -> None:
+    lengths = {
+        name_of(path): path.read_text(encoding="utf-8").count("\n")
+        for path in tracked_files()
+        if path.suffix in TEXT_SUFFIXES and not LONG_ON_PURPOSE.search("/" + name_of(path))
+    }
+    assert len(lengths) > 100
+    assert {name: lines for name, lines in lengths.items() if lines > MAX_LINES} == {}
+
+
+def test_every_module_is_named_for_what_is_in_it() -> None:
+    assert [name_of(path) for path in tracked_files() if path.stem in EMPTY_NAMES] == []
+
+
+def test_no_file_names_a_machine() -> None:
+    found = []
+    for path in tracked_files():
+        if path.suffix in TEXT_SUFFIXES and path != Path(__file__):
+            lines = path.read_text(encoding="utf-8").splitlines()
+            found += [f"{name_of(path)}:{number}" for number, line in enumerate(lines, 1) if MACHINE_PATHS.search(line)]
+    assert found == []
+
+
+def test_every_link_in_a_document_leads_somewhere() -> None:
+    documents = [path for path in tracked_files() if path.suffix == ".md"]
+    broken = []
+    for document in documents:
+        for target in re.findall(r"\]\((?!https?://|#|mailto:)([^)#\s]+)", document.read_text(encoding="utf-8")):
+            if not (document.parent / target).exists():
+                broken.append(f"{name_of(document)}: {target}")
+    assert broken == []
+
+
+def test_the_locks_agree() -> None:
+    """What `make run` installs is a part, at the same versions, of what the tests ran with."""
+    everything, run = (
+        set(re.findall(r"^[a-z0-9][^ ;\\]*==[^ ;\\]+", (ROOT / name).read_text(), re.MULTILINE))
+        for name in ("requirements.lock", "requirements-run.lock")
+    )
+    assert run - everything == set()
+    assert {line.split("==")[0] for line in everything - run} >= {"pytest", "mypy", "ruff"}
+
+
+def readme_commands() -> list[str]:
+    blocks = COMMAND_BLOCK.findall((ROOT / "README.md").read_text())
+    return [line for block in blocks for line in block.splitlines()]
+
+
+@pytest.mark.parametrize("command", [line for line in readme_commands() if line.startswith("make ")])
+def test_every_make_command_of_the_readme_exists(command: str) -> None:
+    answer = subprocess.run([*command.split(), "--dry-run"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (answer.returncode, answer.stderr) == (0, "")
