@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import django_stubs_ext
 from django.core.exceptions import ImproperlyConfigured
+from django.templatetags.static import static
 
 from crossmodel_site.environment import read_env_file, read_flag, read_float, read_int, read_list, read_text
 
@@ -237,7 +238,30 @@ REST_FRAMEWORK = {
 }
 SPECTACULAR_SETTINGS = {"TITLE": "CrossModel API", "VERSION": "1", "SERVE_INCLUDE_SCHEMA": False}
 
-UNFOLD = {"SITE_TITLE": "CrossModel", "SITE_HEADER": "CrossModel", "SITE_SUBHEADER": "Operations"}
+UNFOLD = {
+    "SITE_TITLE": "CrossModel",
+    "SITE_HEADER": "CrossModel",
+    "SITE_SUBHEADER": "Operations",
+    "SITE_ICON": lambda request: static("icon.svg"),
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("icon.svg")}],
+    "DASHBOARD_CALLBACK": "billing.operations.add_dashboard",
+    "COLORS": {
+        # The green of static/crossmodel.css.
+        "primary": {
+            "50": "#eef8f3",
+            "100": "#d8efe4",
+            "200": "#b2dfc9",
+            "300": "#83c8a8",
+            "400": "#52ab86",
+            "500": "#2f8f6b",
+            "600": "#17694c",
+            "700": "#0f543b",
+            "800": "#0d4432",
+            "900": "#0b382a",
+            "950": "#052018",
+        }
+    },
+}
 
 LOGGING = {
     "version": 1,

@@ -1,0 +1,110 @@
+"""What the admin pages of every app share. Money and limits are never saved past the domain modules."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from django import forms
+from django.contrib import admin
+from django.db.models import Model
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from unfold.admin import ModelAdmin, TabularInline
+from unfold.decorators import action
+from unfold.paginator import InfinitePaginator
+from unfold.widgets import UnfoldAdminTextInputWidget
+
+from accounts.forms import UsdField
+from billing.money import format_usd
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class OperatorAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
+    list_per_page = 50
+    list_filter_submit = False
+    warn_unsaved_form = True
+
+
+class ReadOnlyAdmin(OperatorAdmin):
+    """Rows to look at. Counting millions of them would take longer than anybody waits, so pages are not numbered."""
+
+    show_full_result_count = False
+    paginator = InfinitePaginator
+    actions = None
+    warn_unsaved_form = False
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+class OperatorInline(TabularInline):  # type: ignore[misc]  # unfold ships no types
+    extra = 0
+
+
+class ReadOnlyInline(OperatorInline):
+    can_delete = False
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+class QuestionForm(forms.Form):
+    """No fields: only a yes."""
+
+
+def admin_usd_field(label: str, *, required: bool = False) -> UsdField:
+    """An amount of US dollars with the admin's looks; cleans to nano-dollars."""
+    return UsdField(required=required, label=label, widget=UnfoldAdminTextInputWidget(attrs={"inputmode": "decimal"}))
+
+
+def usd_column(field: str, description: str) -> Callable[[Any, Any], str]:
+    """A column of exact US dollars from a field of nano-dollars."""
+
+    @admin.display(description=description, ordering=field)
+    def column(self: Any, row: Any) -> str:
+        nanos = getattr(row, field)
+        return "" if nanos is None else f"${format_usd(nanos)}"
+
+    return column
+
+
+def detail_action(description: str, *, permission: str, url_path: str) -> Callable[[F], F]:
+    """A button on the page of one row, for operators with `permission`."""
+    decorate: Callable[[F], F] = action(description=description, permissions=[permission], url_path=url_path)
+    return decorate
+
+
+def operator_form(
+    model_admin: ModelAdmin,
+    request: HttpRequest,
+    *,
+    row: Model,
+    title: str,
+    text: str,
+    form: forms.Form,
+    submit: str,
+    is_dangerous: bool = False,
+) -> HttpResponse:
+    """Render a form (or, without fields, a question) about one row, inside the admin."""
+    context = {
+        **model_admin.admin_site.each_context(request),
+        "opts": model_admin.opts,
+        "original": row,
+        "title": title,
+        "text": text,
+        "form": form,
+        "submit": submit,
+        "is_dangerous": is_dangerous,
+    }
+    return render(
+        request, "admin/operator_form.html", context, status=422 if form.is_bound and not form.is_valid() else 200
+    )

@@ -1,0 +1,140 @@
+"""What is on sale. Prices are never edited: a new version is loaded and approved by somebody else."""
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+
+from accounts.admin_base import (
+    OperatorAdmin,
+    OperatorInline,
+    QuestionForm,
+    ReadOnlyAdmin,
+    ReadOnlyInline,
+    detail_action,
+    operator_form,
+)
+from billing.models import (
+    LanguageModel,
+    LanguageModelAlias,
+    OrganizationPriceFactor,
+    PriceComponent,
+    PriceVersion,
+    Route,
+    Upstream,
+)
+from billing.prices import ApprovalError, approve_price_version
+from billing.pricing import FACTOR_ONE_PPM, InvalidPriceError
+from billing.templatetags.amounts import picos_per_million, picos_usd
+
+
+@admin.register(Upstream)
+class UpstreamAdmin(OperatorAdmin):
+    """`credential_env` names a variable of the gateway's environment; the credential itself is nowhere in here."""
+
+    list_display = ["name", "protocol", "base_url", "credential_env", "is_sandbox", "is_enabled"]
+    list_filter = ["protocol", "is_enabled"]
+    search_fields = ["name"]
+
+    def has_delete_permission(self, request: HttpRequest, obj: Upstream | None = None) -> bool:
+        """Never: price versions name it. Disable it instead."""
+        return False
+
+
+class AliasInline(OperatorInline):
+    model = LanguageModelAlias
+
+
+class RouteInline(OperatorInline):
+    model = Route
+    autocomplete_fields = ["upstream"]
+
+
+@admin.register(LanguageModel)
+class LanguageModelAdmin(OperatorAdmin):
+    list_display = ["model_id", "display_name", "context_tokens", "max_output_tokens", "is_enabled"]
+    list_filter = ["is_enabled"]
+    search_fields = ["model_id", "display_name", "aliases__alias"]
+    inlines = [AliasInline, RouteInline]
+
+    def has_delete_permission(self, request: HttpRequest, obj: LanguageModel | None = None) -> bool:
+        """Never: price versions and usage name it. Disable it instead."""
+        return False
+
+
+class PriceComponentInline(ReadOnlyInline):
+    model = PriceComponent
+    fields = ["component", "prompt_tokens_from", "price"]
+    readonly_fields = ["price"]
+
+    @admin.display(description="USD for a million (tokens) or for one")
+    def price(self, component: PriceComponent) -> str:
+        if component.component in (PriceComponent.Component.IMAGE, PriceComponent.Component.WEB_SEARCH):
+            return picos_usd(component.picos_per_unit)
+        return picos_per_million(component.picos_per_unit)
+
+
+@admin.register(PriceVersion)
+class PriceVersionAdmin(ReadOnlyAdmin):
+    list_display = ["language_model", "seller", "effective_from", "state", "created_by", "approved_by"]
+    list_filter = [("approved_at", admin.EmptyFieldListFilter), "upstream"]
+    list_select_related = ["language_model", "upstream"]
+    search_fields = ["language_model__model_id"]
+    inlines = [PriceComponentInline]
+    actions_detail = ["approve"]
+
+    @admin.display(description="Seller", ordering="upstream__name")
+    def seller(self, version: PriceVersion) -> str:
+        return version.upstream.name if version.upstream else "Sale"
+
+    @admin.display(description="State")
+    def state(self, version: PriceVersion) -> str:
+        return "Approved" if version.approved_at else "Draft"
+
+    @detail_action("Approve", permission="billing.change_priceversion", url_path="approve")
+    def approve(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        version = PriceVersion.objects.select_related("language_model", "upstream").get(pk=object_id)
+        if request.method == "POST":
+            try:
+                approve_price_version(version, approved_by=str(request.user))
+            except (ApprovalError, InvalidPriceError) as error:
+                messages.error(request, str(error))
+            else:
+                self.log_change(request, version, "Approved")
+                messages.success(request, f"{version} is approved.")
+            return redirect(reverse("admin:billing_priceversion_change", args=[object_id]))
+        return operator_form(
+            self,
+            request,
+            row=version,
+            title=f"Approve {version}?",
+            text="It prices requests from its date on, or from now, whichever is later, and cannot be changed.",
+            form=QuestionForm(),
+            submit="Approve price",
+        )
+
+
+@admin.register(OrganizationPriceFactor)
+class OrganizationPriceFactorAdmin(OperatorAdmin):
+    """A dated markup or discount. Added, never edited: what was billed with it must stay explained."""
+
+    list_display = ["organization", "factor", "effective_from", "effective_to", "reason", "created_by"]
+    list_select_related = ["organization"]
+    autocomplete_fields = ["organization"]
+    fields = ["organization", "factor_ppm", "effective_from", "effective_to", "reason"]
+
+    @admin.display(description="Factor", ordering="factor_ppm")
+    def factor(self, row: OrganizationPriceFactor) -> str:
+        return f"{row.factor_ppm / FACTOR_ONE_PPM:g}"
+
+    def has_change_permission(self, request: HttpRequest, obj: OrganizationPriceFactor | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: OrganizationPriceFactor | None = None) -> bool:
+        return False
+
+    def save_model(self, request: HttpRequest, obj: OrganizationPriceFactor, form: Any, change: bool) -> None:
+        obj.created_by = str(request.user)
+        super().save_model(request, obj, form, change)
