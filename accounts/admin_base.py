@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from django import forms
 from django.contrib import admin
+from django.contrib.admin.checks import ModelAdminChecks
 from django.db.models import Model
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -23,6 +24,8 @@ class OperatorAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
     list_per_page = 50
     list_filter_submit = False
     warn_unsaved_form = True
+    # Unfold's own checks look permissions up in the database, which has no tables yet when the first `migrate` checks.
+    checks_class = ModelAdminChecks
 
 
 class ReadOnlyAdmin(OperatorAdmin):
