@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-# From linux/prctl.h and linux/capability.h.
+# From linux/prctl.h, linux/securebits.h and linux/capability.h.
 PR_SET_PDEATHSIG = 1
-PR_SET_KEEPCAPS = 8
+PR_SET_SECUREBITS = 28
+SECBIT_NO_SETUID_FIXUP = 1 << 2
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_RAISE = 2
 CAP_DAC_OVERRIDE = 1
@@ -98,7 +99,8 @@ def prepare_child(*, user: SystemUser | None, death_signal: int) -> Callable[[],
 
 def _become(user: SystemUser) -> None:
     if user.may_pass_closed_folders:
-        _libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
+        # Keeps capabilities over the change of user, and lets access(2) honour them, which initdb asks.
+        _libc.prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0)
     os.setgroups([])
     os.setgid(user.gid)
     os.setuid(user.uid)

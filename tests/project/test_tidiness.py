@@ -1,4 +1,4 @@
-"""What no linter holds: small files, names that say something, no trace of a workplace, documents that keep their word."""
+"""What no linter holds: small files, telling names, no trace of a workplace, documents that keep their word."""
 
 import re
 import subprocess
