@@ -4,6 +4,7 @@ Restrictions of the key (models, networks) are checked before ADMIT, on a copy o
 current; everything else that can change from one moment to the next is checked inside it.
 """
 
+import asyncio
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -118,9 +119,13 @@ async def admit_request(
             if error.may_have_run:
                 _release_in_background(runtime, facts, hold)
             raise unavailable("Admission is temporarily unavailable.", code="admission_unavailable") from error
+        except asyncio.CancelledError:
+            _release_in_background(runtime, facts, hold)  # The client left, and the answer is lost.
+            raise
         if isinstance(answer, Admitted):
             hold.day = answer.day
             metered = MeteredRequest(facts, hold, runtime.settler, runtime.density)
+            metered.shows_cost = answer.shows_cost
             runtime.settler.watch(metered)
             return metered, rate_headers(answer.rates, facts.received_at)
         if isinstance(answer, Refused):

@@ -142,14 +142,25 @@ async def _send_response(send: Send, response: HttpResponse, request_id: str) ->
     headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in response.items()]
     headers.append((b"request-id", (REQUEST_PREFIX + request_id).encode()))
     if isinstance(response, RelayResponse):
-        await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
-
-        async def send_chunk(chunk: bytes) -> None:
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-
-        await response.relay(send_chunk)
-        await send({"type": "http.response.body", "body": b""})
+        await _relay(send, response, headers)
         return
     headers.append((b"content-length", str(len(response.content)).encode()))
     await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
     await send({"type": "http.response.body", "body": response.content})
+
+
+async def _relay(send: Send, response: RelayResponse, headers: list[tuple[bytes, bytes]]) -> None:
+    """Let the response write itself. The headers go out with its first chunk: a client that leaves in between must
+    find the relay running, which decides what is billed.
+    """
+    has_started = False
+
+    async def send_chunk(chunk: bytes) -> None:
+        nonlocal has_started
+        if not has_started:
+            has_started = True
+            await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+    await response.relay(send_chunk)
+    await send({"type": "http.response.body", "body": b""})

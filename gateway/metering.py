@@ -13,6 +13,7 @@ from typing import Any, TypedDict
 
 from billing.admission.client import Hold
 from billing.catalog.snapshot import OfferedModel
+from billing.money import format_usd
 from billing.pricing import IMAGE, MissingPriceError, PriceTable, Usage, cost_nanos
 from billing.usage_event import BILLED, ESTIMATED, FAILED, ORPHAN, PARTIAL, PROVIDER, UsageEvent
 from gateway.protocol.reading import UsageReading, UsageState
@@ -110,6 +111,7 @@ class MeteredRequest:
         self.interrupt: Callable[[], None] | None = None
         self.billed_usage = Usage()
         self.billed_nanos = 0
+        self.shows_cost = False
         self.has_ended = False
         self.is_orphaned = False
         self._settler = settler
@@ -143,6 +145,10 @@ class MeteredRequest:
     def note_broken(self) -> None:
         if self.attempts:
             self.attempts[-1].end(BROKEN)
+
+    def extra_usage(self) -> dict[str, str] | None:
+        """Return what is added to `usage` for callers who asked: the cost in USD, as a decimal string."""
+        return {"cost": format_usd(self.billed_nanos)} if self.shows_cost else None
 
     # --- endings ------------------------------------------------------------------------------------------------
 

@@ -140,7 +140,7 @@ class StreamRelay:
             await send(self._orphaned_event())
             return
         shown = None if reading.state is UsageState.FINAL else self._metered.billed_usage
-        await send(end.encode(usage=shown))
+        await send(end.encode(usage=shown, extra_usage=self._metered.extra_usage()))
 
     async def _break_off(self, stream: OpenStream, failure: UpstreamProtocolError, send: SendChunk) -> None:
         logger.warning("Request %s broke off: %s", self._metered.hold.request_id, failure.reason)

@@ -19,6 +19,7 @@ from billing.models import FailedRequest, UsageRecord
 from gateway.authentication import KeyDirectory
 from gateway.database import DatabaseThreads, DatabaseUnavailableError
 from gateway.errors import unavailable
+from gateway.idempotency import delete_expired_answers
 from gateway.settler import Settler
 from gateway.spool import Spool
 from gateway.token_density import TokenDensity
@@ -27,6 +28,7 @@ from gateway.upstreams.pool import UpstreamPool
 
 SHUTDOWN_SECONDS = 30.0
 FIND_SETTLED_BATCH = 5_000
+FORGET_ANSWERS_SECONDS = 600.0
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +76,8 @@ class GatewayRuntime:
     async def start(self) -> None:
         await self._refresh_catalog()
         await self.settler.start(self._find_settled)
-        self._tasks = [asyncio.create_task(work()) for work in (self._refresh_for_ever, self._share_for_ever)]
+        for work in (self._refresh_for_ever, self._share_for_ever, self._forget_answers_for_ever):
+            self._tasks.append(asyncio.create_task(work()))
 
     async def stop(self) -> None:
         """Let background work end, within a bound, and close what was opened."""
@@ -124,6 +127,12 @@ class GatewayRuntime:
         while True:
             await asyncio.sleep(settings.GATEWAY["catalog_refresh_seconds"])
             await self._refresh_catalog()
+
+    async def _forget_answers_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(FORGET_ANSWERS_SECONDS)
+            with contextlib.suppress(DatabaseUnavailableError):
+                await self.database.run(delete_expired_answers)
 
     async def _share_for_ever(self) -> None:
         while True:

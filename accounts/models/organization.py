@@ -29,6 +29,9 @@ class Organization(Limits):
     credit_limit_nanos = models.PositiveBigIntegerField(
         default=0, help_text="How far below zero the balance may go (postpaid), in nano-dollars."
     )
+    shows_cost_in_usage = models.BooleanField(
+        default=False, help_text="Answers carry `usage.cost`, in USD. Strict clients may not know the field."
+    )
     config_version = models.PositiveBigIntegerField(default=1, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 

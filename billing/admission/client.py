@@ -37,6 +37,7 @@ class Rates:
 class Admitted:
     day: int
     available_nanos: int
+    shows_cost: bool
     rates: Rates
 
 
@@ -155,7 +156,12 @@ class AdmissionClient:
         )
         verdict = reply[0]
         if verdict == b"ADMITTED":
-            return Admitted(day=int(reply[1]), available_nanos=int(reply[2]), rates=_read_rates(reply, 3))
+            return Admitted(
+                day=int(reply[1]),
+                available_nanos=int(reply[2]),
+                shows_cost=reply[3] == b"1",
+                rates=_read_rates(reply, 4),
+            )
         if verdict == b"REFUSED":
             return Refused(
                 code=reply[1].decode(),

@@ -59,6 +59,7 @@ def read_organization(organization_id: int) -> Publication | None:
         config={
             "status": organization.status,
             "limit": organization.credit_limit_nanos,
+            **({"shows_cost": 1} if organization.shows_cost_in_usage else {}),
             "requests_per_minute": settings.DEFAULT_REQUESTS_PER_MINUTE,
             "concurrent_requests": settings.DEFAULT_CONCURRENT_REQUESTS,
             **_limits(organization),

@@ -9,9 +9,11 @@ from django.conf import settings
 from django.http import HttpResponse
 
 from billing.request_id import MESSAGE_PREFIX
-from gateway.admitting import admit_request, identify_caller, propose_request
+from gateway.admitting import Caller, admit_request, identify_caller, propose_request
+from gateway.authentication import read_key
 from gateway.errors import GatewayError
 from gateway.handler import GatewayRequest
+from gateway.idempotency import Claim, claim_key
 from gateway.metering import MeteredRequest
 from gateway.protocol.codec import ReplyIdentity
 from gateway.protocol.errors import InvalidRequestError
@@ -23,6 +25,9 @@ from gateway.runtime import GatewayRuntime, current_runtime
 from gateway.settler import ORPHANED
 from gateway.upstreams.calls import Patience, PlannedCall, UpstreamCaller
 
+REPLAYED = {"idempotent-replayed": "true"}
+COST_HEADER = "HTTP_X_CROSSMODEL_USAGE_COST"
+
 
 async def create_message(request: GatewayRequest) -> HttpResponse:
     if request.method != "POST":
@@ -30,14 +35,38 @@ async def create_message(request: GatewayRequest) -> HttpResponse:
     runtime = current_runtime()
     caller = await identify_caller(runtime, request.META)
     parsed = parse_body(request.body)
+    idempotency_key = request.META.get("HTTP_IDEMPOTENCY_KEY")
+    if idempotency_key is None:
+        return await _serve(runtime, request, caller, parsed, claim=None)
+    claim = await claim_key(
+        runtime.database,
+        key_id=caller.identity.key_id,
+        api_key=read_key(request.META),
+        idempotency_key=idempotency_key,
+        body=request.body,
+        request_id=request.request_id,
+    )
+    if isinstance(claim, bytes):
+        return GatewayResponse(claim, headers=REPLAYED)
+    try:
+        return await _serve(runtime, request, caller, parsed, claim=claim)
+    except GatewayError:
+        await claim.give_up()
+        raise
+
+
+async def _serve(
+    runtime: GatewayRuntime, request: GatewayRequest, caller: Caller, parsed: MessagesRequest, *, claim: Claim | None
+) -> HttpResponse:
     proposal = propose_request(runtime, caller, parsed, request_id=request.request_id)
     metered, headers = await admit_request(runtime, caller, proposal)
     request.metered = metered
+    metered.shows_cost = metered.shows_cost or request.META.get(COST_HEADER, "").lower() in ("1", "true")
     identity = ReplyIdentity(MESSAGE_PREFIX + request.request_id, parsed.model)
     upstream_caller = _make_caller(runtime, metered, parsed, proposal.planned, identity)
     if parsed.is_streamed:
-        return await _stream(runtime, request, metered, upstream_caller, headers)
-    body = await _serve_whole(runtime, metered, upstream_caller)
+        return await _stream(runtime, request, metered, upstream_caller, headers, claim)
+    body = await _serve_whole(runtime, metered, upstream_caller, claim)
     return GatewayResponse(body, headers=headers)
 
 
@@ -69,6 +98,7 @@ async def _stream(
     metered: MeteredRequest,
     caller: UpstreamCaller,
     headers: dict[str, str],
+    claim: Claim | None,
 ) -> HttpResponse:
     times = RelayTimes(
         ping_seconds=settings.GATEWAY["ping_seconds"],
@@ -84,12 +114,16 @@ async def _stream(
         run_in_background=runtime.run_in_background,
     )
     await relay.open()
+    if claim is not None:
+        runtime.run_in_background(claim.keep_nothing())
     return RelayResponse(relay.run, {**EVENT_STREAM_HEADERS, **headers})
 
 
-async def _serve_whole(runtime: GatewayRuntime, metered: MeteredRequest, caller: UpstreamCaller) -> bytes:
+async def _serve_whole(
+    runtime: GatewayRuntime, metered: MeteredRequest, caller: UpstreamCaller, claim: Claim | None
+) -> bytes:
     """Return the body of the reply. A client that leaves does not stop it: its upstream bills for the whole anyway."""
-    work = asyncio.ensure_future(_fetch_and_bill(metered, caller))
+    work = asyncio.ensure_future(_fetch_and_bill(metered, caller, claim))
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
@@ -97,7 +131,7 @@ async def _serve_whole(runtime: GatewayRuntime, metered: MeteredRequest, caller:
         raise
 
 
-async def _fetch_and_bill(metered: MeteredRequest, caller: UpstreamCaller) -> bytes:
+async def _fetch_and_bill(metered: MeteredRequest, caller: UpstreamCaller, claim: Claim | None) -> bytes:
     try:
         decoded = await caller.fetch_whole()
     except GatewayError as error:
@@ -107,7 +141,13 @@ async def _fetch_and_bill(metered: MeteredRequest, caller: UpstreamCaller) -> by
     outcome = await metered.complete(decoded.reading)
     if outcome == ORPHANED:
         raise GatewayError(500, "request_orphaned", "The request took too long to report and was closed.")
-    return decoded.encode(usage=None if decoded.reading.state is UsageState.FINAL else metered.billed_usage)
+    body = decoded.encode(
+        usage=None if decoded.reading.state is UsageState.FINAL else metered.billed_usage,
+        extra_usage=metered.extra_usage(),
+    )
+    if claim is not None:
+        await claim.keep(body)
+    return body
 
 
 async def _end_without_client(

@@ -10,7 +10,7 @@
 --   {'LOAD', 'org' | 'key'}            not in Redis: load it from Postgres and ask again
 --   {'STALE'}                          the gateway's copy of the key is older than this one: read it again
 --   {'REFUSED', code, figure, limit, reset (us), rates...}
---   {'ADMITTED', day, available after (nanos), rates...}
+--   {'ADMITTED', day, available after (nanos), '1' where the organization wants costs in usage, rates...}
 -- rates: for requests, input tokens, output tokens: limit, remaining, reset (us from now); -1, -1, 0 without a limit.
 
 local now = micros_now()
@@ -20,7 +20,7 @@ if opens and tonumber(opens) > now / 1000 then return {'REBUILD'} end
 
 local org = redis.call('HMGET', KEYS[3], 'status', 'credit', 'limit', 'unsettled', 'held', 'open',
   'requests_per_minute', 'input_tokens_per_minute', 'output_tokens_per_minute', 'concurrent_requests',
-  'daily_budget', 'weekly_budget', 'monthly_budget')
+  'daily_budget', 'weekly_budget', 'monthly_budget', 'shows_cost')
 if not org[1] or not org[2] then return {'LOAD', 'org'} end
 local key = redis.call('HMGET', KEYS[4], 'status', 'config_version', 'expires_at', 'organization', 'x', 'open',
   'requests_per_minute', 'input_tokens_per_minute', 'output_tokens_per_minute', 'concurrent_requests',
@@ -65,7 +65,7 @@ local available = tonumber(org[2]) + tonumber(org[3] or '0') - tonumber(org[4] o
 
 -- The same request again: it has its hold already.
 if redis.call('EXISTS', KEYS[5]) == 1 then
-  return report_rates({'ADMITTED', redis.call('HGET', KEYS[5], 'day'), string.format('%.0f', available)})
+  return report_rates({'ADMITTED', redis.call('HGET', KEYS[5], 'day'), string.format('%.0f', available), org[14] or ''})
 end
 if redis.call('EXISTS', KEYS[8]) == 1 then return refuse('request_ended', 0, 0, 0) end
 
@@ -164,4 +164,5 @@ for kind = 1, 3 do
     if rate then take_rate(rate, now) end
   end
 end
-return report_rates({'ADMITTED', string.format('%d', day), string.format('%.0f', available - tonumber(ARGV[4]))})
+local left = string.format('%.0f', available - tonumber(ARGV[4]))
+return report_rates({'ADMITTED', string.format('%d', day), left, org[14] or ''})

@@ -7,7 +7,8 @@
 
 if not fence_holds(KEYS[1]) then return {'REBUILD'} end
 local LIMITS = {'requests_per_minute', 'input_tokens_per_minute', 'output_tokens_per_minute', 'concurrent_requests',
-  'daily_budget', 'weekly_budget', 'monthly_budget', 'expires_at'}
+  'daily_budget', 'weekly_budget', 'monthly_budget', 'expires_at',
+  'shows_cost'}
 local known = redis.call('HMGET', KEYS[2], 'config_version', 'version')
 local at = 6 + 2 * tonumber(ARGV[6])
 redis.call('SADD', KEYS[3], ARGV[1])

@@ -1,0 +1,104 @@
+"""Idempotency-Key: answered twice, billed once."""
+
+import secrets
+import threading
+
+import httpx
+
+from gateway.models import IdempotentAnswer
+from tests.support.world import Caller, World, body
+
+
+def post(world: World, caller: Caller, key: str, text: str = "Hello!", **fields: object) -> httpx.Response:
+    headers = {**caller.headers, "idempotency-key": key}
+    return httpx.post(world.base_url + "/v1/messages", headers=headers, json=body(text, **fields), timeout=30)
+
+
+def test_the_same_request_again_gets_the_first_answer_and_one_bill(world: World, alice: Caller) -> None:
+    key = secrets.token_hex(8)
+    first = post(world, alice, key)
+    again = post(world, alice, key)
+    assert again.status_code == first.status_code == 200
+    assert again.content == first.content
+    assert again.headers["idempotent-replayed"] == "true"
+    assert "idempotent-replayed" not in first.headers
+    assert again.headers["request-id"] != first.headers["request-id"]
+    world.record(first)
+    world.wait_until_quiet()
+    assert len(world.records(alice)) == 1
+
+
+def test_another_body_under_the_same_key_is_refused(world: World, alice: Caller) -> None:
+    key = secrets.token_hex(8)
+    post(world, alice, key)
+    other = post(world, alice, key, "Something else")
+    assert (other.status_code, other.json()["error"]["code"]) == (409, "idempotency_key_reused")
+
+
+def test_while_the_first_runs_the_second_waits_its_turn(world: World, alice: Caller) -> None:
+    key = secrets.token_hex(8)
+    answers: list[httpx.Response] = []
+    slow = "Hello! [[sandbox: delay=1500]]"
+    first = threading.Thread(target=lambda: answers.append(post(world, alice, key, slow)))
+    first.start()
+    world.wait_until(lambda: IdempotentAnswer.objects.filter(key_id=alice.key.pk).exists(), "the first runs")
+    second = post(world, alice, key, slow)
+    first.join()
+    assert (second.status_code, second.json()["error"]["code"]) == (409, "idempotency_in_progress")
+    assert second.headers["retry-after"] == "1"
+    assert post(world, alice, key, slow).content == answers[0].content
+
+
+def test_a_refused_or_failed_request_gives_the_key_back(world: World) -> None:
+    poor = world.caller(credit_usd="0")
+    key = secrets.token_hex(8)
+    assert post(world, poor, key).status_code == 402
+    assert post(world, poor, key).status_code == 402
+    rich = world.caller()
+    world.sandbox.control("status=500", times=1)
+    assert post(world, rich, key).status_code == 502
+    assert post(world, rich, key).status_code == 200
+
+
+def test_keys_of_two_callers_do_not_meet(world: World, alice: Caller) -> None:
+    key = secrets.token_hex(8)
+    bob = world.caller()
+    first, other = post(world, alice, key), post(world, bob, key)
+    assert first.json()["id"] != other.json()["id"]
+
+
+def test_a_stream_is_not_kept_and_not_served_twice(world: World, alice: Caller) -> None:
+    key = secrets.token_hex(8)
+    assert post(world, alice, key, stream=True).status_code == 200
+    again = world.wait_until(
+        lambda: (lambda answer: answer if answer.json()["error"]["code"] != "idempotency_in_progress" else None)(
+            post(world, alice, key, stream=True)
+        ),
+        "the stream is noted",
+    )
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "idempotency_answer_not_kept")
+
+
+def test_the_answer_at_rest_cannot_be_read(world: World, alice: Caller) -> None:
+    answer = post(world, alice, secrets.token_hex(8), "[[sandbox: say=a very private sentence]]")
+    assert b"a very private sentence" in answer.content
+    row = IdempotentAnswer.objects.get(key_id=alice.key.pk)
+    assert row.sealed_answer is not None
+    assert b"private" not in bytes(row.sealed_answer)
+
+
+def test_a_key_that_is_none_is_refused(world: World, alice: Caller) -> None:
+    answer = post(world, alice, "x" * 256)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_idempotency_key")
+
+
+def test_usage_cost_is_shown_to_those_who_ask(world: World, alice: Caller) -> None:
+    headers = {**alice.headers, "x-crossmodel-usage-cost": "true"}
+    reply = httpx.post(world.base_url + "/v1/messages", headers=headers, json=body(), timeout=30)
+    record = world.record(reply)
+    assert reply.json()["usage"]["cost"] == f"{record.cost_nanos / 1e9:.9f}".rstrip("0")
+    assert "cost" not in world.post(alice).json()["usage"]
+    carol = world.caller(shows_cost_in_usage=True)
+    assert "cost" in world.post(carol).json()["usage"]
+    stream = httpx.post(world.base_url + "/v1/messages", headers=carol.headers, json=body(stream=True), timeout=30)
+    assert '"cost":"0.' in stream.text
