@@ -99,7 +99,7 @@ class WorstCaseExtras(TypedDict):
 
 
 class MeteredRequest:
-    """Made when a request is admitted; ended by one call of complete(), estimate(), break_off() or release()."""
+    """Made when a request is admitted; ends with complete(), end_for_left_client(), break_off() or release(), once."""
 
     def __init__(self, facts: RequestFacts, hold: Hold, settler: Settler, density: TokenDensity) -> None:
         self.facts = facts
@@ -162,11 +162,14 @@ class MeteredRequest:
             return await self._bill(reading.usage, PROVIDER, reading)
         return await self._bill(self._estimated_usage(reading), ESTIMATED, reading)
 
-    async def estimate_for_left_client(self, reading: UsageReading | None) -> str:
+    async def end_for_left_client(self, reading: UsageReading | None) -> str:
         """The client left and the upstream was closed: bill the input, and an estimate of what was delivered.
 
-        Without a reading the upstream had accepted the call and said nothing yet: its input is estimated too.
+        Without a reading the upstream had accepted the call and said nothing yet: its input is estimated too. A reply
+        that was complete all the same is billed as such.
         """
+        if reading is not None and reading.is_complete:
+            return await self.complete(reading)
         reading = reading or NOTHING_READ
         return await self._bill(self._estimated_usage(reading), ESTIMATED, reading)
 

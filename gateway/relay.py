@@ -13,7 +13,7 @@ from typing import Any
 
 from gateway.errors import TYPE_BY_STATUS, GatewayError
 from gateway.metering import MeteredRequest
-from gateway.protocol.codec import RelayStep, StreamEnd
+from gateway.protocol.codec import NOTHING, RelayStep, StreamEnd
 from gateway.protocol.errors import UpstreamProtocolError
 from gateway.protocol.reading import UsageState
 from gateway.protocol.sse import PING, encode_error_event
@@ -58,6 +58,8 @@ class StreamRelay:
         self._run_in_background = run_in_background
         self._opening: asyncio.Task[OpenStream] = asyncio.ensure_future(caller.open_stream())
         self._stream: OpenStream | None = None
+        # What the upstream said last, until the client has it and it was acted upon.
+        self._step = NOTHING
         self._reading: asyncio.Future[bytes | None] | None = None
         self._ends_at = asyncio.get_running_loop().time() + times.total_seconds
         metered.interrupt = self._interrupt
@@ -85,6 +87,10 @@ class StreamRelay:
         except (asyncio.CancelledError, ClientStalledError, OSError):
             self._leave()
             raise
+        except Exception:
+            logger.exception("Request %s failed.", self._metered.hold.request_id)
+            await self._close_after_fault()
+            await send(self._error_event("api_error", "internal_error", "An internal error occurred."))
 
     async def _run(self, send: SendChunk) -> None:
         while self._stream is None:
@@ -102,11 +108,13 @@ class StreamRelay:
         except GatewayError as error:
             await self._metered.release(error.code)
             raise
+        self._step = self._stream.first
         self._metered.read_now = self._stream.decoder.reading
 
     async def _relay(self, stream: OpenStream, send: SendChunk) -> None:
-        step = stream.first
+        """Act on each step, and read the next. May be called again after it was cancelled, and goes on from there."""
         while True:
+            step = self._step
             if step.forward:
                 self._metered.note_first_byte()
                 await send(step.forward)
@@ -127,9 +135,10 @@ class StreamRelay:
                 await stream.aclose()
                 await send(self._orphaned_event())
                 return
-            step = _next_step(stream, reading)
-            if step.end is None and asyncio.get_running_loop().time() > self._ends_at:
-                step = step._replace(failure=UpstreamProtocolError("It never ends.", code="upstream_timeout"))
+            self._step = _next_step(stream, reading)
+            if self._step.end is None and asyncio.get_running_loop().time() > self._ends_at:
+                endless = UpstreamProtocolError("It never ends.", code="upstream_timeout")
+                self._step = self._step._replace(failure=endless)
 
     async def _finish(self, stream: OpenStream, end: StreamEnd, send: SendChunk) -> None:
         """The reply is whole. Its last events go out once the usage is safe, or a bound has passed."""
@@ -150,21 +159,33 @@ class StreamRelay:
         await self._metered.break_off(stream.decoder.reading())
         await send(self._error_event(failure.error_type, failure.code, failure.client_message))
 
+    async def _close_after_fault(self) -> None:
+        """A fault of our own: bill what was delivered, hold nothing on."""
+        if self._stream is not None:
+            await self._stream.aclose()
+        if self._metered.has_ended:
+            return
+        if self._stream is not None:
+            await self._metered.break_off(self._stream.decoder.reading())
+        else:
+            self._opening.cancel()
+            await self._metered.release("internal_error")
+
     # --- when the client has left ------------------------------------------------------------------------------------
 
     def _leave(self) -> None:
         """Hand what must still be done to the background: the client's task is being cancelled."""
-        if not self._metered.has_ended and not self._metered.is_orphaned:
+        if not self._metered.has_ended:
             self._run_in_background(self._end_without_client())
 
     async def _end_without_client(self) -> None:
         route = self._stream.route if self._stream is not None else None
         drains = route.bills_when_cancelled if route is not None else self._caller.drains_anywhere
-        if drains:
+        if drains and not self._metered.is_orphaned:
             with contextlib.suppress(TimeoutError, GatewayError):
                 async with asyncio.timeout(self._times.drain_seconds):
                     await self._run(_to_nobody)
-        if self._metered.has_ended or self._metered.is_orphaned:
+        if self._metered.has_ended:
             return
         if self._stream is None and not await self._stop_opening():
             await self._metered.release("client_left")
@@ -173,7 +194,8 @@ class StreamRelay:
             self._reading.cancel()
         if self._stream is not None:
             await self._stream.aclose()
-        await self._metered.estimate_for_left_client(self._stream.decoder.reading() if self._stream else None)
+        if not self._metered.is_orphaned:
+            await self._metered.end_for_left_client(self._stream.decoder.reading() if self._stream else None)
 
     async def _stop_opening(self) -> bool:
         """Stop calling upstreams. Returns whether one had accepted the call, and so may charge for it."""

@@ -5,29 +5,36 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='IdempotentAnswer',
+            name="IdempotentAnswer",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('key_id', models.BigIntegerField()),
-                ('idempotency_sha256', models.BinaryField(max_length=32)),
-                ('body_sha256', models.BinaryField(max_length=32)),
-                ('request_id', models.UUIDField()),
-                ('state', models.CharField(choices=[('running', 'Running'), ('answered', 'Answered'), ('not_kept', 'Answered, not kept')], default='running', max_length=10)),
-                ('sealed_answer', models.BinaryField(null=True)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('expires_at', models.DateTimeField()),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("key_id", models.BigIntegerField()),
+                ("idempotency_sha256", models.BinaryField(max_length=32)),
+                ("body_sha256", models.BinaryField(max_length=32)),
+                ("request_id", models.UUIDField()),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[("running", "Running"), ("answered", "Answered"), ("not_kept", "Answered, not kept")],
+                        default="running",
+                        max_length=10,
+                    ),
+                ),
+                ("sealed_answer", models.BinaryField(null=True)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                ("expires_at", models.DateTimeField()),
             ],
             options={
-                'indexes': [models.Index(fields=['expires_at'], name='idempotent_answer_expiry')],
-                'constraints': [models.UniqueConstraint(fields=('key_id', 'idempotency_sha256'), name='idempotent_answer_once')],
+                "indexes": [models.Index(fields=["expires_at"], name="idempotent_answer_expiry")],
+                "constraints": [
+                    models.UniqueConstraint(fields=("key_id", "idempotency_sha256"), name="idempotent_answer_once")
+                ],
             },
         ),
     ]

@@ -137,6 +137,9 @@ async def _fetch_and_bill(metered: MeteredRequest, caller: UpstreamCaller, claim
     except GatewayError as error:
         await metered.release(error.code)
         raise
+    except Exception:
+        await metered.release("internal_error")
+        raise
     metered.note_first_byte()
     outcome = await metered.complete(decoded.reading)
     if outcome == ORPHANED:
@@ -164,6 +167,6 @@ async def _end_without_client(
     if metered.has_ended:
         return
     if was_accepted:
-        await metered.estimate_for_left_client(None)
+        await metered.end_for_left_client(None)
     else:
         await metered.release("client_left")
