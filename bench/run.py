@@ -1,0 +1,88 @@
+"""`make bench`: measures everything in one run, prints a table, and keeps the figures in var/bench/<time>.json."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import django
+
+from bench import report
+from bench.plant import ROOT, Plant
+
+SECTIONS = ("requests", "streams")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Measure what a request costs. docs/speed.md explains the figures.")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS, metavar="SECTION")
+    parser.add_argument("--quick", action="store_true", help="fewer requests and rounds; for a first look")
+    options = parser.parse_args()
+    figures: dict[str, Any] = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "cores": os.cpu_count(),
+        "python": sys.version.split()[0],
+        "quick": options.quick,
+    }
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="crossmodel-bench-") as folder:
+        plant = Plant(Path(folder))
+        try:
+            plant.start_servers()
+            _set_up_django(plant)
+            _open_admission()
+            for name in options.only:
+                report.say(f"\n== {name}")
+                figures[name] = _section(name)(plant, options.quick)
+                report.show(name, figures[name])
+        finally:
+            plant.stop()
+    figures["took_seconds"] = round(time.monotonic() - started)
+    path = ROOT / "var" / "bench" / f"{figures['time'].replace(':', '')}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(figures, indent=2) + "\n")
+    report.say(f"\nKept in {path.relative_to(ROOT)}; took {figures['took_seconds']} s.")
+    return 0
+
+
+def _section(name: str) -> Callable[[Plant, bool], dict[str, Any]]:
+    # Only now: what they use can be imported once Django is set up.
+    from bench import requests
+
+    sections: dict[str, Callable[[Plant, bool], dict[str, Any]]] = {
+        "requests": requests.measure,
+        "streams": requests.measure_streams,
+    }
+    return sections[name]
+
+
+def _set_up_django(plant: Plant) -> None:
+    os.environ.clear()
+    os.environ.update(plant.environment)
+    os.environ["DJANGO_SETTINGS_MODULE"] = "crossmodel_site.settings"
+    django.setup()
+
+
+def _open_admission() -> None:
+    from bench.requests import wait_until_open
+
+    wait_until_open()
+
+
+def _commit() -> str:
+    answer = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return answer.stdout.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""`python -m bench.upstream`: an upstream that costs next to nothing, so that what is measured is the gateway.
+
+It answers every POST with the same reply: streamed when the body says so, in paced deltas; late when asked to be.
+"""
+
+import argparse
+import asyncio
+from collections.abc import Iterator
+from typing import Any, cast
+
+import orjson
+import uvloop
+
+READY_LINE = "upstream ready"
+WORDS = "Speed is the absence of work that nobody asked for, and so it is found by taking away. "
+INPUT_TOKENS, OUTPUT_TOKENS = 250, 200
+STREAM_DELTAS = 40
+MESSAGE: dict[str, Any] = {
+    "id": "msg_upstream",
+    "type": "message",
+    "role": "assistant",
+    "model": "upstream",
+    "stop_reason": "end_turn",
+    "stop_sequence": None,
+}
+USAGE = {
+    "input_tokens": INPUT_TOKENS,
+    "output_tokens": OUTPUT_TOKENS,
+    "cache_creation_input_tokens": 0,
+    "cache_read_input_tokens": 0,
+}
+
+
+def whole_reply() -> bytes:
+    content = [{"type": "text", "text": WORDS * 10}]
+    body = orjson.dumps({**MESSAGE, "content": content, "usage": USAGE})
+    head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+def stream_parts() -> Iterator[bytes]:
+    """Yield what is written at each tick: head and first events, the deltas, the end. HTTP chunks, ready to send."""
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    start = {**MESSAGE, "content": [], "stop_reason": None, "usage": {**USAGE, "output_tokens": 1}}
+    block = {"type": "text", "text": ""}
+    yield head + _chunk(
+        _event("message_start", {"message": start})
+        + _event("content_block_start", {"index": 0, "content_block": block})
+    )
+    delta = {"index": 0, "delta": {"type": "text_delta", "text": WORDS[:20]}}
+    for _ in range(STREAM_DELTAS):
+        yield _chunk(_event("content_block_delta", delta))
+    end = {"delta": {"stop_reason": "end_turn", "stop_sequence": None}, "usage": USAGE}
+    last = _event("content_block_stop", {"index": 0}) + _event("message_delta", end) + _event("message_stop", {})
+    yield _chunk(last) + b"0\r\n\r\n"
+
+
+def _event(name: str, fields: dict[str, object]) -> bytes:
+    return f"event: {name}\ndata: ".encode() + orjson.dumps({"type": name, **fields}) + b"\n\n"
+
+
+def _chunk(content: bytes) -> bytes:
+    return f"{len(content):x}\r\n".encode() + content + b"\r\n"
+
+
+class Connection(asyncio.Protocol):
+    """Requests come one at a time on a connection; each is whole once its content-length is here."""
+
+    whole = whole_reply()
+    parts = tuple(stream_parts())
+
+    def __init__(self, *, delay_seconds: float, pace_seconds: float) -> None:
+        self._delay_seconds = delay_seconds
+        self._pace_seconds = pace_seconds
+        self._received = b""
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        head, separator, body = self._received.partition(b"\r\n\r\n")
+        if not separator or len(body) < content_length(head):
+            return
+        self._received = b""
+        if b'"stream":true' in body:
+            self._stream(0)
+        elif self._delay_seconds:
+            asyncio.get_running_loop().call_later(self._delay_seconds, self._write, self.whole)
+        else:
+            self._write(self.whole)
+
+    def _stream(self, number: int) -> None:
+        self._write(self.parts[number])
+        if number + 1 < len(self.parts):
+            asyncio.get_running_loop().call_later(self._pace_seconds, self._stream, number + 1)
+
+    def _write(self, content: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(content)
+
+
+def content_length(head: bytes) -> int:
+    """Return the length that a request's or reply's head names, 0 without one."""
+    _, found, rest = head.lower().partition(b"content-length:")
+    return int(rest.partition(b"\r\n")[0]) if found else 0
+
+
+async def serve(port: int, *, delay_seconds: float, pace_seconds: float) -> None:
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(
+        lambda: Connection(delay_seconds=delay_seconds, pace_seconds=pace_seconds), "127.0.0.1", port, backlog=4096
+    )
+    print(READY_LINE, flush=True)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--delay", type=float, default=0.0, help="seconds before a whole reply")
+    parser.add_argument("--pace", type=float, default=0.01, help="seconds between the deltas of a stream")
+    options = parser.parse_args()
+    uvloop.run(serve(options.port, delay_seconds=options.delay, pace_seconds=options.pace))
