@@ -94,7 +94,9 @@ class UpstreamClient:
         self, url: str, *, headers: Mapping[str, str], body: bytes, timeout_seconds: float
     ) -> UpstreamResponse:
         """Send a request and return its answer as soon as the headers are there. Raises UpstreamError."""
-        request = httpx.Request("POST", url, headers=headers, content=body)
+        # Some are the client's own and may hold any byte; they came as latin-1 text and leave as the same bytes.
+        raw_headers = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers.items()]
+        request = httpx.Request("POST", url, headers=raw_headers, content=body)
         try:
             async with asyncio.timeout(timeout_seconds):
                 response = await self._transport.handle_async_request(request)

@@ -1,5 +1,6 @@
 """GET /v1/models and /v1/models/{id}: what is on sale, with prices as decimal strings."""
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +16,7 @@ from gateway.responses import json_response
 from gateway.runtime import current_runtime
 
 DEFAULT_PAGE, MAX_PAGE = 20, 1000
+PAGE_PATTERN = re.compile(r"[0-9]{1,9}")
 
 
 async def list_language_models(request: GatewayRequest) -> HttpResponse:
@@ -84,7 +86,7 @@ def _require_get(request: GatewayRequest) -> None:
 def _read_limit(text: str | None) -> int:
     if text is None:
         return DEFAULT_PAGE
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_PAGE:
+    if not PAGE_PATTERN.fullmatch(text) or not 1 <= int(text) <= MAX_PAGE:
         raise GatewayError(400, "invalid_limit", f"limit: Input should be between 1 and {MAX_PAGE}")
     return int(text)
 

@@ -1,0 +1,107 @@
+"""What the tests of the request path ask again and again: of an answer, of what is held, of the sandbox's journal."""
+
+import re
+from typing import Any
+
+import httpx
+
+from billing.admission.worker import AdmissionFigures, read_figures
+from billing.models import FailedRequest, UsageRecord
+from sandbox.journal import STARTED, JournalRecord
+from tests.support.world import Caller, World
+
+REQUEST_ID = re.compile(r"req_[0-9a-f]{32}")
+TYPE_BY_STATUS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "permission_error",
+    404: "invalid_request_error",
+    405: "invalid_request_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    500: "api_error",
+    502: "api_error",
+    503: "overloaded_error",
+}
+
+
+def assert_error(response: httpx.Response, status: int, code: str) -> str:
+    """Check the whole documented form of an error and return its message."""
+    assert (response.status_code, response.text and response.json()["error"]["code"]) == (status, code), response.text
+    assert response.headers["content-type"] == "application/json"
+    answer = response.json()
+    assert set(answer) == {"type", "error", "request_id"}
+    assert set(answer["error"]) == {"type", "message", "code"}
+    assert answer["type"] == "error"
+    assert answer["error"]["type"] == TYPE_BY_STATUS[status]
+    assert REQUEST_ID.fullmatch(answer["request_id"])
+    assert response.headers["request-id"] == answer["request_id"]
+    message: str = answer["error"]["message"]
+    assert message
+    assert "Traceback" not in message
+    return message
+
+
+def assert_refused(world: World, caller: Caller, response: httpx.Response, status: int, code: str) -> str:
+    """Check an error that comes before any upstream is called: no attempt, nothing held. Return its message."""
+    message = assert_error(response, status, code)
+    assert attempts_of(world, response) == []
+    assert_nothing_is_held(world, caller)
+    return message
+
+
+def attempts_of(world: World, answered: httpx.Response | UsageRecord | FailedRequest) -> list[JournalRecord]:
+    """Return what the sandbox was asked for one request."""
+    if isinstance(answered, httpx.Response):
+        request_id = answered.headers["request-id"].removeprefix("req_")
+    else:
+        request_id = answered.request_id.hex
+    return [attempt for attempt in world.sandbox.journal() if attempt.request_id == request_id]
+
+
+def assert_nothing_is_held(world: World, caller: Caller) -> None:
+    """Check, at once, that no request of the organization holds money or counts as running."""
+    figures = read_figures(caller.organization.pk)
+    assert figures is None or (figures.held_nanos, figures.open_requests) == (0, 0)
+
+
+def wait_until_released(world: World, caller: Caller) -> AdmissionFigures:
+    """Wait until nothing is held or unsettled for the organization, and return what admission then enforces."""
+
+    def settled() -> AdmissionFigures | None:
+        figures = read_figures(caller.organization.pk)
+        if figures and figures.held_nanos == figures.open_requests == figures.unsettled_nanos == 0:
+            return figures
+        return None
+
+    figures = world.wait_until(settled, f"nothing is held for organization {caller.organization.pk}")
+    assert figures is not None
+    return figures
+
+
+def wait_for_record(world: World, caller: Caller) -> UsageRecord:
+    """Return the organization's only usage record, as soon as it is there."""
+    records = world.wait_until(lambda: world.records(caller), "the request is billed")
+    assert len(records) == 1
+    return records[0]
+
+
+def wait_for_failure(world: World, caller: Caller) -> FailedRequest:
+    """Return the organization's only failed request, as soon as it is there."""
+
+    def failures() -> list[FailedRequest]:
+        return list(FailedRequest.objects.filter(organization_id=caller.organization.pk))
+
+    [failure] = world.wait_until(failures, "the request is released")
+    return failure
+
+
+def wait_for_attempt(world: World, answered: Any) -> JournalRecord:
+    """Return the only attempt of a request once its outcome is in the journal."""
+
+    def ended() -> list[JournalRecord]:
+        attempts = attempts_of(world, answered)
+        return [] if any(attempt.delivered == STARTED for attempt in attempts) else attempts
+
+    [attempt] = world.wait_until(ended, "the sandbox has journaled the attempt's outcome")
+    return attempt

@@ -1,0 +1,68 @@
+"""A further gateway process of a world, at an address of its own, with settings of its own where a test needs them."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+
+from crossmodel_site.embedded.ports import find_free_port
+from crossmodel_site.embedded.process import start_child
+from tests.support.world import ROOT, START_SECONDS, World, end
+
+
+class ExtraGateway:
+    def __init__(self, world: World, name: str, **overrides: str) -> None:
+        self.world = world
+        self.name = name
+        self.port = find_free_port()
+        self.base_url = f"http://127.0.0.1:{self.port}"
+        self._environment = {**world.environment, **overrides}
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        with (self.world.folder / f"{self.name}.log").open("ab") as log:
+            self.process = start_child(
+                [
+                    sys.executable, "-m", "uvicorn", "crossmodel_site.asgi:application", "--port", str(self.port),
+                    "--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning",
+                ],
+                environment=self._environment,
+                folder=ROOT,
+                output=log.fileno(),
+                death_signal=signal.SIGKILL,
+            )  # fmt: skip
+        self.world.wait_until(self._answers, f"{self.name} answers", seconds=START_SECONDS)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            end(self.process, signal.SIGTERM)
+
+    def log(self) -> str:
+        return (self.world.folder / f"{self.name}.log").read_text()
+
+    def _answers(self) -> bool:
+        if self.process is not None and self.process.poll() is not None:
+            raise RuntimeError(f"{self.name} ended:\n{self.log()}")
+        try:
+            return httpx.get(self.base_url + "/v1/models").status_code == 401
+        except httpx.TransportError:
+            return False
+
+
+@contextmanager
+def extra_gateway(world: World, name: str, **overrides: str) -> Iterator[ExtraGateway]:
+    gateway = ExtraGateway(world, name, **overrides)
+    try:
+        gateway.start()
+        yield gateway
+    finally:
+        gateway.stop()
