@@ -6,14 +6,10 @@ An environment variable overrides its setting; a value that makes no sense stops
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-import django_stubs_ext
 from django.core.exceptions import ImproperlyConfigured
 from django.templatetags.static import static
 
 from crossmodel_site.environment import read_env_file, read_flag, read_float, read_int, read_list, read_text
-
-# Lets annotations such as ModelForm[Organization] exist while the program runs, not only for the type checker.
-django_stubs_ext.monkeypatch()
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = Path(read_text("CROSSMODEL_DATA", str(BASE_DIR / "var"))).resolve()
