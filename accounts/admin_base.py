@@ -21,8 +21,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class OperatorAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
-    # Unfold's own checks ask the database for permissions, which `migrate` on an empty one has yet to make.
-    checks_class = ModelAdminChecks
     list_per_page = 50
     list_filter_submit = False
     warn_unsaved_form = True

@@ -25,8 +25,12 @@ def pulse() -> None:
     """Publish changes to Redis, settle what orphans left, and call for settlement where events wait."""
     try:
         publish_pending_changes()
-        waiting = [shard.shard for shard in pulse_shards() if shard.waiting_events]
     except (AdmissionUnavailableError, DatabaseError, InterfaceError) as error:
+        # A Redis that is full refuses news, but not settlement, which is what frees it.
+        logger.warning("Changes are published later: %s", error)
+    try:
+        waiting = [shard.shard for shard in pulse_shards() if shard.waiting_events]
+    except AdmissionUnavailableError as error:
         logger.warning("This pulse is skipped: %s", error)
         return
     for start in range(0, len(waiting), SHARDS_PER_TASK):

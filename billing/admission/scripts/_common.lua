@@ -10,9 +10,17 @@ local function run_id()
   return string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
 end
 
--- True while the shard was built on the very Redis process that now runs this script.
+-- True while the shard was built on the very Redis process that now runs this script. The epoch is that process' run_id
+-- and the time of the build: a Redis that was emptied is the same process, but its shards are built anew.
 local function fence_holds(epoch_key)
-  return redis.call('GET', epoch_key) == run_id()
+  local epoch = redis.call('GET', epoch_key)
+  return epoch and string.match(epoch, '^%w+') == run_id()
+end
+
+-- Under memory pressure Redis refuses the first write of a script, unless that write only deletes; after it, all pass.
+-- What closes or keeps alive an admitted request must pass, so it calls this first. `nothing` is a key that is never set.
+local function pass_under_memory_pressure(nothing)
+  redis.call('DEL', nothing)
 end
 
 local function micros_now()
@@ -77,6 +85,16 @@ end
 
 local function take_rate(rate, now)
   redis.call('SET', rate.key, string.format('%.0f', rate.after), 'PX', math.ceil((rate.after - now) / 1000) + 1000)
+end
+
+-- Return the fields of a stream entry, or nil for one that no script of ours has written: it was never counted.
+local function read_entry(entry)
+  local value = {}
+  for each = 1, #entry[2], 2 do value[entry[2][each]] = entry[2][each + 1] end
+  for _, name in ipairs({'organization', 'key', 'cost', 'day'}) do
+    if not value[name] or not string.match(value[name], '^%d+$') then return nil end
+  end
+  return value
 end
 
 -- Give back (amount < 0) or take more (amount > 0) of a token rate whose reservation turned out wrong.

@@ -8,6 +8,7 @@
 -- confirmed: only a confirmation deletes entries.
 
 if not fence_holds(KEYS[1]) then return {'REBUILD'} end
+pass_under_memory_pressure(KEYS[1] .. ':nothing')
 local deadline = string.format('%.0f', math.floor(micros_now() / 1000) + tonumber(ARGV[1]))
 local first = redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', 1)
 local bound, settled = 'before', '0-0'

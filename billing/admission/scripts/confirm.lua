@@ -7,14 +7,16 @@
 -- Returns {'REBUILD'} or {'CONFIRMED', entries deleted}.
 
 if not fence_holds(KEYS[1]) then return {'REBUILD'} end
+pass_under_memory_pressure(KEYS[1] .. ':nothing')
 local at, deleted = 4, 0
 for _ = 1, tonumber(ARGV[2]) do
   at = at + 1
   local entry = redis.call('XRANGE', KEYS[2], ARGV[at], ARGV[at])[1]
   if entry and redis.call('XDEL', KEYS[2], ARGV[at]) == 1 then
-    local value = {}
-    for each = 1, #entry[2], 2 do value[entry[2][each]] = entry[2][each + 1] end
-    count_event(ARGV[1] .. 'org:' .. value.organization, ARGV[1] .. 'key:' .. value.key, value.cost, value.day, false)
+    local value = read_entry(entry)
+    if value then
+      count_event(ARGV[1] .. 'org:' .. value.organization, ARGV[1] .. 'key:' .. value.key, value.cost, value.day, false)
+    end
     deleted = deleted + 1
   end
 end

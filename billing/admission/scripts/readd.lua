@@ -8,6 +8,7 @@
 if not fence_holds(KEYS[1]) then return {'REBUILD'} end
 if redis.call('EXISTS', KEYS[6]) == 1 then return {'ORPHANED'} end
 if redis.call('EXISTS', KEYS[4]) == 1 then return {'HELD'} end
+pass_under_memory_pressure(KEYS[1] .. ':nothing')
 local deadline = string.format('%.0f', math.floor(micros_now() / 1000) + tonumber(ARGV[5]))
 redis.call('HSET', KEYS[4], 'organization', ARGV[2], 'key', ARGV[3], 'amount', ARGV[4], 'day', ARGV[8],
   'input_tokens', ARGV[6], 'output_tokens', ARGV[7], 'cost', ARGV[9], 'event', ARGV[10])

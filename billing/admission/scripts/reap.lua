@@ -9,6 +9,7 @@
 -- lease before it judges, so that living gateways can renew theirs.
 
 if not fence_holds(KEYS[1]) then return {'REBUILD'} end
+pass_under_memory_pressure(KEYS[1] .. ':nothing')
 local now = math.floor(micros_now() / 1000)
 local in_flight = redis.call('ZCARD', KEYS[2])
 local waiting = redis.call('XLEN', KEYS[3])
@@ -16,6 +17,15 @@ local reaper = redis.call('HMGET', KEYS[4], 'beat', 'judges_from')
 local last = tonumber(reaper[1] or '0')
 local judges_from = tonumber(reaper[2] or '0')
 if now - last > tonumber(ARGV[3]) or now < last then judges_from = now + tonumber(ARGV[4]) end
+if now < last then
+  -- The clock was put back: what was to end soon by the old clock ends soon by the new one.
+  local latest = string.format('%.0f', now + tonumber(ARGV[4]))
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. latest, '+inf')) do
+    redis.call('ZADD', KEYS[2], latest, id)
+  end
+  local opens = redis.call('GET', ARGV[1] .. 'opens')
+  if opens and tonumber(opens) > tonumber(latest) then redis.call('SET', ARGV[1] .. 'opens', latest) end
+end
 redis.call('HSET', KEYS[4], 'beat', string.format('%.0f', now), 'judges_from', string.format('%.0f', judges_from))
 if now < judges_from or in_flight == 0 then return {'REAPED', waiting, 0, in_flight} end
 

@@ -7,9 +7,12 @@
 --
 -- Admission opens only after a while, in which gateways put back the holds and events that this Redis has lost.
 
-local id = run_id()
-if redis.call('GET', KEYS[1]) == id and ARGV[3] ~= 'force' then return {'STANDING', id} end
+local stands = fence_holds(KEYS[1])
+local epoch = stands and redis.call('GET', KEYS[1]) or run_id() .. ':' .. string.format('%.0f', micros_now())
+if stands and ARGV[3] ~= 'force' then return {'STANDING', epoch} end
 redis.call('DEL', KEYS[1])
+-- Deadlines here may lack what this Redis has lost: the reaper judges nobody before gateways could renew them.
+if not stands then redis.call('DEL', ARGV[1] .. 'reaper') end
 for _, member in ipairs(redis.call('SMEMBERS', KEYS[3])) do redis.call('DEL', ARGV[1] .. member) end
 redis.call('DEL', KEYS[3])
 
@@ -29,14 +32,15 @@ local last = '-'
 while true do
   local entries = redis.call('XRANGE', KEYS[5], last, '+', 'COUNT', 1000)
   for _, entry in ipairs(entries) do
-    local value = {}
-    for each = 1, #entry[2], 2 do value[entry[2][each]] = entry[2][each + 1] end
-    remember(value.organization, value.key)
-    count_event(ARGV[1] .. 'org:' .. value.organization, ARGV[1] .. 'key:' .. value.key, value.cost, value.day, true)
+    local value = read_entry(entry)
+    if value then
+      remember(value.organization, value.key)
+      count_event(ARGV[1] .. 'org:' .. value.organization, ARGV[1] .. 'key:' .. value.key, value.cost, value.day, true)
+    end
     last = '(' .. entry[1]
   end
   if #entries < 1000 then break end
 end
 redis.call('SET', KEYS[2], string.format('%.0f', math.floor(micros_now() / 1000) + tonumber(ARGV[2])))
-redis.call('SET', KEYS[1], id)
-return {'BUILT', id}
+redis.call('SET', KEYS[1], epoch)
+return {'BUILT', epoch}

@@ -8,7 +8,9 @@
 -- Without a hold it still appends: the hold may have been lost with Redis' memory, the usage must not be.
 
 if not fence_holds(KEYS[1]) then return {'REBUILD'} end
-if redis.call('EXISTS', KEYS[7]) == 1 then return {'ORPHANED'} end
+local tombstone = redis.call('GET', KEYS[7])
+if tombstone and not (tombstone == 'released' and ARGV[9] == 'release') then return {'ORPHANED'} end
+pass_under_memory_pressure(KEYS[1] .. ':nothing')
 local hold = redis.call('HMGET', KEYS[4], 'amount', 'day', 'input_tokens', 'output_tokens')
 local day = hold[2] or ARGV[8]
 if hold[1] then
@@ -16,7 +18,6 @@ if hold[1] then
     redis.call('HGET', KEYS[2], 'output_tokens_per_minute'), redis.call('HGET', KEYS[3], 'input_tokens_per_minute'),
     redis.call('HGET', KEYS[3], 'output_tokens_per_minute')}
   local now = micros_now()
-  -- Deletions come first: they pass under memory pressure, and after them so does the rest of the script.
   redis.call('DEL', KEYS[4])
   redis.call('ZREM', KEYS[5], ARGV[1])
   count_hold(KEYS[2], KEYS[3], hold[1], day, false)

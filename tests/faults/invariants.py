@@ -1,0 +1,270 @@
+"""What must hold after a fault, once all is healed and quiet: every invariant that this world can refute.
+
+Each function returns lines that name what is broken, and nothing when all is well.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+from uuid import UUID
+
+import redis
+from django.db.models import Sum
+
+from accounts.models import ApiKey
+from billing.admission.names import SHARDS
+from billing.admission.worker import redis_client
+from billing.budgets import WHOLE_ORGANIZATION
+from billing.credit_lots import spendable_credit
+from billing.models import BudgetDay, FailedRequest, UsageQuarantine, UsageRecord
+from billing.request_id import parse_request_id
+from billing.shards import SHARD_COUNT, shard_of
+from sandbox.journal import JournalRecord
+from tests.support.load import Answer
+from tests.support.world import Caller, World
+
+MINUTE_SECONDS = 60
+MAX_LINES = 20
+COUNTS = {
+    "input": "input_tokens",
+    "output": "output_tokens",
+    "cache_write_5m": "cache_write_5m_tokens",
+    "cache_write_1h": "cache_write_1h_tokens",
+    "cache_read": "cache_read_tokens",
+    "web_searches": "web_searches",
+}
+
+
+@dataclass
+class Evidence:
+    """All that is known of a run: who acted, what clients saw, what the upstream served, and what the fault excuses.
+
+    `rate_states_lost`: how often Redis came back without its rates, each of which allows another burst.
+    `holds_lost`: True when a gateway and Redis' memory of its holds are gone together, so that nobody knows of some
+    requests any more; none of their responses arrived whole.
+    """
+
+    callers: Sequence[Caller]
+    answers: Sequence[Answer]
+    journal: Sequence[JournalRecord]
+    poison_events: int = 0
+    rate_states_lost: int = 0
+    holds_lost: bool = False
+    records: Mapping[UUID, UsageRecord] = field(default_factory=dict)
+    failed: set[UUID] = field(default_factory=set)
+
+    @classmethod
+    def collect(
+        cls, callers: Sequence[Caller], answers: Sequence[Answer], journal: Iterable[JournalRecord]
+    ) -> "Evidence":
+        """Read what Postgres has of these callers."""
+        ids = [caller.organization.pk for caller in callers]
+        records = {record.request_id: record for record in UsageRecord.objects.filter(organization_id__in=ids)}
+        failed = set(
+            FailedRequest.objects.filter(organization_id__in=ids).values_list("request_id", flat=True),
+        )
+        return cls(callers, answers, list(journal), records=records, failed=failed)
+
+
+def find_violations(world: World, evidence: Evidence) -> list[str]:
+    """Return a line for each break of an invariant, with its number in front."""
+    found = [
+        *replies_have_records(evidence),
+        *calls_have_one_end(evidence),
+        *refusals_reach_no_upstream(evidence),
+        *overdraft_is_bounded(evidence),
+        *rates_are_kept(evidence),
+        *redis_equals_postgres(evidence.callers),
+        *quarantine_holds_poison_only(evidence),
+        *spool_is_settled(world),
+    ]
+    result = world.manage("check_ledger", "--journal", str(world.journal_path), "--quiet", check=False)
+    if result.returncode:
+        found += ["I1-I15 " + line.strip() for line in (result.stdout + result.stderr).splitlines()]
+    return found
+
+
+def replies_have_records(evidence: Evidence) -> list[str]:
+    """I3, I5: a reply that a client has whole is recorded once, by the counts that it was told."""
+    found = []
+    for answer in evidence.answers:
+        if not answer.is_complete:
+            continue
+        record = evidence.records.get(cast(UUID, answer.request_id))
+        if record is None:
+            found.append(f"I3 reply {answer.request_id} arrived whole and has no usage record")
+            continue
+        told = answer.usage
+        recorded = {name: getattr(record, name) for name in ("input_tokens", "output_tokens")}
+        if record.usage_source == UsageRecord.Source.PROVIDER and recorded != {name: told[name] for name in recorded}:
+            found.append(f"I5 reply {answer.request_id} said {told}, its record says {recorded}")
+    return _cut(found)
+
+
+def calls_have_one_end(evidence: Evidence) -> list[str]:
+    """I3, I5: what an upstream was asked has one terminal state, and its record has the upstream's counts."""
+    found = []
+    both = evidence.failed & evidence.records.keys()
+    found += [f"I3 request {request_id} is both billed and failed" for request_id in both]
+    for call in evidence.journal:
+        request_id = parse_request_id(call.request_id or "")
+        if request_id is None:
+            continue
+        record = evidence.records.get(request_id)
+        if record is None:
+            if request_id not in evidence.failed and not evidence.holds_lost:
+                found.append(f"I3 request {request_id} was {call.delivered} by the upstream and has no terminal state")
+        elif record.usage_source == UsageRecord.Source.PROVIDER and call.is_complete and call.usage is not None:
+            served = {name: call.usage.get(name, 0) for name in COUNTS}
+            recorded = {name: getattr(record, column) for name, column in COUNTS.items()}
+            if served != recorded:
+                found.append(f"I5 request {request_id} was served {served} and recorded {recorded}")
+    return _cut(found)
+
+
+def refusals_reach_no_upstream(evidence: Evidence) -> list[str]:
+    """I7: after our own 402 or 429 no upstream was called, and nothing was recorded."""
+    called = {parse_request_id(call.request_id or "") for call in evidence.journal}
+    refused = [answer for answer in evidence.answers if answer.status == 402 or is_own_429(answer)]
+    return _cut(
+        [f"I7 request {answer.request_id} was refused and called" for answer in refused if answer.request_id in called]
+        + [
+            f"I7 request {answer.request_id} was refused and billed"
+            for answer in refused
+            if answer.request_id in evidence.records
+        ]
+    )
+
+
+def is_own_429(answer: Answer) -> bool:
+    return answer.status == 429 and answer.error_code.startswith("rate_limited_")
+
+
+def overdraft_is_bounded(evidence: Evidence) -> list[str]:
+    """I6, with every request counted as in flight: balance >= -(limit + sum of max(0, cost - hold))."""
+    found = []
+    excess: Counter[int] = Counter()
+    for record in evidence.records.values():
+        excess[record.organization_id] += max(0, record.cost_nanos - record.hold_nanos)
+    credit = spendable_credit([caller.organization.pk for caller in evidence.callers])
+    for caller in evidence.callers:
+        organization = caller.organization
+        balance = credit.get(organization.pk, (0, 0))[0]
+        bound = -(organization.credit_limit_nanos + excess[organization.pk])
+        if balance < bound:
+            found.append(f"I6 organization {organization.pk} has {balance} nanos, below {bound}")
+    return found
+
+
+def rates_are_kept(evidence: Evidence) -> list[str]:
+    """I14: admitted requests of a key <= burst + rate x time."""
+    found = []
+    for caller in evidence.callers:
+        limit = caller.key.requests_per_minute
+        if limit is None:
+            continue
+        moments = sorted(
+            record.admitted_at.timestamp() for record in evidence.records.values() if _is_of(record, caller)
+        )
+        if not moments:
+            continue
+        allowed = limit * (1 + evidence.rate_states_lost) + limit * (moments[-1] - moments[0] + 1) / MINUTE_SECONDS
+        if len(moments) > allowed + 1:
+            found.append(f"I14 key {caller.key.pk} had {len(moments)} requests admitted, {allowed:.0f} were allowed")
+    return found
+
+
+def _is_of(record: UsageRecord, caller: Caller) -> bool:
+    return record.key_id == caller.key.pk
+
+
+def redis_equals_postgres(callers: Sequence[Caller]) -> list[str]:
+    """I8: nothing is held, unsettled or open, and what Redis enforces is what Postgres has."""
+    found = []
+    for names in SHARDS:
+        for name, size in ((names.usage, redis_client().xlen), (names.deadlines, redis_client().zcard)):
+            if size(name):
+                found.append(f"I8 {name} is not empty")
+    for caller in callers:
+        organization_id = caller.organization.pk
+        names = SHARDS[shard_of(organization_id)]
+        org, key = _read_hash(names.org(organization_id)), _read_hash(names.key(caller.key.pk))
+        for label, counters in ((f"org:{organization_id}", org), (f"key:{caller.key.pk}", key)):
+            found += [
+                f"I8 {label} {name} is {value}"
+                for name, value in counters.items()
+                if name.partition(":")[0] in ("held", "unsettled", "open") and int(value)
+            ]
+        if "status" in org:  # Else it is not in Redis, and will be loaded when it is asked for.
+            credit, version = spendable_credit([organization_id]).get(organization_id, (0, 0))
+            if (int(org["credit"]), int(org["version"])) != (credit, version):
+                found.append(
+                    f"I8 org:{organization_id} has {org['credit']} nanos, Postgres {credit} (version {version})"
+                )
+            found += _days_equal(f"org:{organization_id}", org, organization_id, WHOLE_ORGANIZATION)
+        if "status" in key:
+            found += _days_equal(f"key:{caller.key.pk}", key, organization_id, caller.key.pk)
+            is_revoked = ApiKey.objects.get(pk=caller.key.pk).is_revoked
+            if (key["status"] == "revoked") != is_revoked:
+                found.append(f"I8 key:{caller.key.pk} is {key['status']} in Redis")
+    return _cut(found)
+
+
+def _days_equal(label: str, counters: Mapping[str, str], organization_id: int, key_id: int) -> list[str]:
+    days = BudgetDay.objects.filter(organization_id=organization_id, key_id=key_id)
+    posted = dict(days.values_list("admitted_day").annotate(Sum("cost_nanos")))
+    told = {int(name.partition(":")[2]): int(value) for name, value in counters.items() if name.startswith("posted:")}
+    return [f"I8 {label} has {told} posted by day, Postgres {posted}"] if told != posted else []
+
+
+def _read_hash(name: str) -> dict[str, str]:
+    fields = cast(dict[bytes, bytes], redis_client().hgetall(name))
+    return {field.decode(): value.decode() for field, value in fields.items()}
+
+
+def quarantine_holds_poison_only(evidence: Evidence) -> list[str]:
+    """I3: nothing is in quarantine but what the test itself put into the stream."""
+    waiting = UsageQuarantine.objects.filter(resolved_at=None)
+    if waiting.count() == evidence.poison_events:
+        return []
+    reasons = [f"{row}: {row.reason}" for row in waiting[:5]]
+    return [f"I3 {waiting.count()} events are in quarantine, {evidence.poison_events} were poisoned: {reasons}"]
+
+
+def spool_is_settled(world: World) -> list[str]:
+    """P1, seen from the gateway: Postgres has a terminal state of every event that was ever spooled."""
+    answer = world.manage("replay_spool", "--dry-run").stdout
+    return [] if ", 0 would be sent" in answer else [f"I3 {answer.strip()}"]
+
+
+def is_quiet() -> bool:
+    """Say whether nothing is held and nothing waits. Only looks: what brings quiet about must be the system itself."""
+    client = redis_client()
+    try:
+        for shard in range(SHARD_COUNT):
+            names = SHARDS[shard]
+            if client.xlen(names.usage) or client.zcard(names.deadlines):
+                return False
+    except (redis.RedisError, OSError):
+        return False
+    return True
+
+
+def _cut(lines: list[str]) -> list[str]:
+    return lines if len(lines) <= MAX_LINES else [*lines[:MAX_LINES], f"... and {len(lines) - MAX_LINES} more"]
+
+
+def summarize(evidence: Evidence) -> dict[str, int]:
+    """Return how many requests ended in which way, and how many tokens an estimate was off."""
+    figures: Counter[str] = Counter(record.usage_source for record in evidence.records.values())
+    figures["failed"] = len(evidence.failed)
+    figures["answers"] = len(evidence.answers)
+    figures["complete"] = sum(answer.is_complete for answer in evidence.answers)
+    return dict(figures)
+
+
+def describe_answers(answers: Sequence[Answer]) -> str:
+    """Return how often each kind of answer was seen, for a run that surprises."""
+    return json.dumps(Counter(f"{answer.status} {answer.error_code}".strip() for answer in answers))

@@ -1,0 +1,16 @@
+"""kill -9 of the gateway, of the worker, of Redis, of Postgres, and FLUSHALL, under load: no money is lost."""
+
+import pytest
+
+from tests.faults.deaths import DEATHS
+from tests.faults.stage import run_fault
+from tests.support.durable_world import DurableWorld
+
+pytestmark = [pytest.mark.faults, pytest.mark.keeps_redis]
+
+
+@pytest.mark.parametrize("name", DEATHS)
+def test_no_money_is_lost(durable_world: DurableWorld, name: str) -> None:
+    run = run_fault(durable_world, name, DEATHS[name], seed=1)
+    assert not run.violations, "\n".join(run.violations)
+    assert run.figures["complete"] > 50, run.answers
