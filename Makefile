@@ -45,7 +45,6 @@ test-clients: environment-dev
 
 # requirements-run.lock is what `make run` installs: the part of requirements.lock without tests and linters.
 lock: environment-dev
-	$(VENV)/python -m pip install --quiet uv
 	$(VENV)/uv pip compile --quiet pyproject.toml --group local --group dev \
 		--generate-hashes --universal --no-emit-index-url --no-annotate --output-file requirements.lock
 	$(VENV)/uv pip compile --quiet pyproject.toml --group local --constraints requirements.lock \

@@ -91,6 +91,25 @@ def test_commands_in_a_second_terminal_find_the_servers(run: LocalRun) -> None:
     assert (answer.returncode, answer.stderr) == (0, ""), answer.stdout
 
 
+def test_mail_is_shown_with_its_link(run: LocalRun) -> None:
+    with httpx.Client(base_url=run.demo["CROSSMODEL_BASE_URL"], follow_redirects=True) as client:
+        client.get("/accounts/password/reset/")
+        answer = client.post(
+            "/accounts/password/reset/",
+            data={
+                "email": run.demo["CROSSMODEL_CONSOLE_EMAIL"],
+                "csrfmiddlewaretoken": client.cookies["csrftoken"],
+            },
+        )
+        assert answer.status_code == 200
+        deadline = time.monotonic() + 10
+        while "mail to demo@example.com" not in run.text and time.monotonic() < deadline:
+            time.sleep(0.1)
+        shown = re.search(r"^mail to demo@example\.com: .*?(http://localhost:\S+)$", run.text, re.MULTILINE)
+        assert shown is not None, run.text
+        assert client.get(shown.group(1)).status_code == 200
+
+
 def test_a_second_run_on_the_same_folder_is_refused_in_one_line(run: LocalRun) -> None:
     complaint = start_and_fail(run.folder, {"PORT": str(run.port + 1)})
     assert complaint == (
