@@ -9,6 +9,7 @@ from django.db import DatabaseError, InterfaceError
 from billing.admission.errors import AdmissionUnavailableError
 from billing.admission.feed import publish_pending_changes
 from billing.admission.worker import confirm_batch, pulse_shards, read_waiting
+from billing.housekeeping import keep_house
 from billing.settlement import settle_batch
 
 SHARDS_PER_TASK = 16
@@ -35,6 +36,15 @@ def pulse() -> None:
         return
     for start in range(0, len(waiting), SHARDS_PER_TASK):
         settle_shards.apply_async((waiting[start : start + SHARDS_PER_TASK],), expires=TASK_EXPIRES_SECONDS)
+
+
+@shared_task(name="billing.housekeeping")  # type: ignore[untyped-decorator]
+def housekeeping() -> None:
+    """Expire credit lots and make the partitions of the months to come."""
+    try:
+        keep_house()
+    except (AdmissionUnavailableError, DatabaseError, InterfaceError) as error:
+        logger.warning("Housekeeping is put off: %s", error)
 
 
 @shared_task(name="billing.settle_shards")  # type: ignore[untyped-decorator]

@@ -140,11 +140,13 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TASK_DEFAULT_QUEUE = "crossmodel"
 PULSE_SECONDS = read_float("CROSSMODEL_PULSE_SECONDS", 1.0, minimum=0.05)
+HOUSEKEEPING_SECONDS = read_float("CROSSMODEL_HOUSEKEEPING_SECONDS", 60.0, minimum=0.1)
 CELERY_BEAT_SCHEDULER = "crossmodel_site.beat:Scheduler"
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat-schedule")
 CELERY_BEAT_SCHEDULE = {
     # A pulse that waited longer than its own period is worth nothing: the next one does its work.
     "pulse": {"task": "billing.pulse", "schedule": PULSE_SECONDS, "options": {"expires": max(1.0, PULSE_SECONDS)}},
+    "housekeeping": {"task": "billing.housekeeping", "schedule": HOUSEKEEPING_SECONDS, "options": {"expires": 60}},
 }
 
 # --- The request path --------------------------------------------------------------------------------------------
