@@ -111,8 +111,7 @@ async def admit_request(
     _check_room(runtime)
     facts, hold = proposal.facts, proposal.hold
     for _ in range(MAX_ADMISSION_ROUNDS):
-        check_network(caller.identity, caller.meta)
-        check_model(caller.identity, facts.offered)
+        await check_restrictions(runtime, caller, facts.offered)
         try:
             answer = await runtime.admission.admit(hold, key_config_version=caller.identity.config_version)
         except AdmissionUnavailableError as error:
@@ -152,9 +151,22 @@ def find_model(runtime: GatewayRuntime, name: str, moment: datetime) -> tuple[Of
     return offered, price
 
 
-def check_model(identity: KeyIdentity, offered: OfferedModel) -> None:
-    """Raise GatewayError 402 `model_not_allowed` when the key may not use the model."""
-    if identity.allowed_models and offered.id not in identity.allowed_models:
+async def check_restrictions(runtime: GatewayRuntime, caller: Caller, offered: OfferedModel | None = None) -> None:
+    """Raise GatewayError 402 `network_not_allowed` or `model_not_allowed` when the key may not be used like this.
+
+    A refusal ends before ADMIT could say that this process' copy of the key is old, so the key is read again first.
+    """
+    try:
+        _check_restrictions(caller, offered)
+    except GatewayError:
+        caller.identity = await runtime.keys.reload(caller.digest)
+        _check_restrictions(caller, offered)
+
+
+def _check_restrictions(caller: Caller, offered: OfferedModel | None) -> None:
+    check_network(caller.identity, caller.meta)
+    allowed = caller.identity.allowed_models
+    if offered is not None and allowed and offered.id not in allowed:
         raise GatewayError(402, "model_not_allowed", f"This API key may not use {offered.id}.")
 
 
@@ -215,7 +227,7 @@ def _web_searches(request: MessagesRequest, price: PriceTable) -> int:
 async def admit_free(runtime: GatewayRuntime, caller: Caller, *, kind: str, per_minute: int) -> None:
     """Let a request through that costs nothing, if the key lives and may be used from here. Raises GatewayError."""
     for _ in range(MAX_ADMISSION_ROUNDS):
-        check_network(caller.identity, caller.meta)
+        await check_restrictions(runtime, caller)
         identity = caller.identity
         try:
             answer = await runtime.admission.admit_free(

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.http import HttpResponse
 
 from billing.catalog.snapshot import OfferedModel
-from gateway.admitting import admit_free, check_model, find_model, identify_caller
+from gateway.admitting import admit_free, check_restrictions, find_model, identify_caller
 from gateway.errors import GatewayError
 from gateway.handler import GatewayRequest
 from gateway.protocol.codec import RouteTarget
@@ -39,7 +39,7 @@ async def count_tokens(request: GatewayRequest) -> HttpResponse:
     except InvalidRequestError as error:
         raise GatewayError(400, error.code, error.message) from error
     offered, _ = find_model(runtime, parsed.model, datetime.now(UTC))
-    check_model(caller.identity, offered)
+    await check_restrictions(runtime, caller, offered)
     counted = await _ask_upstream(runtime, request, parsed, offered)
     if counted is not None:
         return GatewayResponse(encode_token_count(counted))
