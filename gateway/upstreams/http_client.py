@@ -1,19 +1,19 @@
 """Calls upstreams over HTTP. The only module that imports the HTTP client.
 
-Types are httpx', the transport is pyreqwest's: the layers between them cost more than the call (docs/architecture.md
-has the figures), so a request goes to the transport directly. Redirects are not followed and nothing is decompressed.
+It speaks to pyreqwest directly: its httpx transport costs four times as much per call (docs/speed.md has the figures).
+Nothing is read ahead, so that each piece of a stream is here as soon as it comes; redirects are not followed, and
+nothing is decompressed.
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import cast
 
-import httpx
 from pyreqwest.client import ClientBuilder
-from pyreqwest.compatibility.httpx import HttpxTransport
-from pyreqwest.exceptions import PyreqwestError
+from pyreqwest.exceptions import ConnectError, ConnectTimeoutError, PyreqwestError, RequestTimeoutError
+from pyreqwest.request import StreamRequest
+from pyreqwest.response import Response
 
 from gateway.upstreams.errors import (
     UpstreamBrokenError,
@@ -27,33 +27,31 @@ POOL_IDLE_SECONDS = 30
 MAX_ERROR_BODY_BYTES = 1024 * 1024
 MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 DECODED_ENCODINGS = ("", "identity")
+# How much of a body pyreqwest waits for before it hands over the headers: by default 64 KiB, or a whole short stream.
+READ_AHEAD_BYTES = 0
 
 
 class UpstreamResponse:
     """An answer whose headers are here and whose body comes when it is asked for. Always aclose() it."""
 
-    __slots__ = ("_iterator", "_response", "headers", "status")
+    __slots__ = ("_reader", "_request", "headers", "status")
 
-    def __init__(self, response: httpx.Response) -> None:
-        self._response = response
-        self._iterator: AsyncIterator[bytes] | None = None
-        self.status = response.status_code
+    def __init__(self, request: StreamRequest, response: Response) -> None:
+        self._request = request
+        self._reader = response.body_reader
+        self.status = response.status
         self.headers: Mapping[str, str] = response.headers
 
     async def next_chunk(self, *, timeout_seconds: float) -> bytes | None:
         """Return the next bytes of the body, None at its end. Raises UpstreamError."""
-        if self._iterator is None:
-            stream = cast(httpx.AsyncByteStream, self._response.stream)
-            self._iterator = stream.__aiter__()
         try:
             async with asyncio.timeout(timeout_seconds):
-                return await anext(self._iterator)
-        except StopAsyncIteration:
-            return None
+                chunk = await self._reader.read_chunk()
         except TimeoutError:
             raise UpstreamTimeoutError(f"No data for {timeout_seconds:g} s.") from None
-        except (httpx.HTTPError, PyreqwestError, OSError) as error:
-            raise UpstreamBrokenError(f"The connection broke: {error}") from error
+        except (PyreqwestError, OSError) as error:
+            raise _broken(error) from error
+        return None if chunk is None else bytes(chunk)
 
     async def read(self, *, timeout_seconds: float, max_bytes: int = MAX_RESPONSE_BYTES) -> bytes:
         """Return the whole body. Raises UpstreamError, UpstreamTooLargeError past `max_bytes`."""
@@ -69,15 +67,15 @@ class UpstreamResponse:
     async def aclose(self) -> None:
         """Close the connection, or hand it back when the body was read to its end."""
         # An error changes nothing: the connection is closed either way.
-        with contextlib.suppress(httpx.HTTPError, PyreqwestError, OSError):
-            await cast(httpx.AsyncByteStream, self._response.stream).aclose()
+        with contextlib.suppress(PyreqwestError, OSError):
+            await self._request.__aexit__(None, None, None)
 
 
 class UpstreamClient:
     """One connection pool for all upstreams."""
 
     def __init__(self, *, connect_seconds: float) -> None:
-        client = (
+        self._client = (
             ClientBuilder()
             .connect_timeout(timedelta(seconds=connect_seconds))
             .pool_idle_timeout(timedelta(seconds=POOL_IDLE_SECONDS))
@@ -88,34 +86,43 @@ class UpstreamClient:
             .deflate(False)
             .build()
         )
-        self._transport = HttpxTransport(client)
 
     async def post(
         self, url: str, *, headers: Mapping[str, str], body: bytes, timeout_seconds: float
     ) -> UpstreamResponse:
         """Send a request and return its answer as soon as the headers are there. Raises UpstreamError."""
-        # Some are the client's own and may hold any byte; they came as latin-1 text and leave as the same bytes.
-        raw_headers = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers.items()]
-        request = httpx.Request("POST", url, headers=raw_headers, content=body)
         try:
+            builder = self._client.post(url).headers(_sendable(headers)).body_bytes(body)
+            request = builder.streamed_read_buffer_limit(READ_AHEAD_BYTES).build_streamed()
             async with asyncio.timeout(timeout_seconds):
-                response = await self._transport.handle_async_request(request)
+                response = await request.__aenter__()
+        except (ConnectError, ConnectTimeoutError) as error:
+            raise UpstreamUnreachableError(f"It cannot be reached: {error}") from error
+        except RequestTimeoutError as error:
+            raise UpstreamTimeoutError(f"It timed out: {error}") from error
         except TimeoutError:
             raise UpstreamTimeoutError(f"No answer within {timeout_seconds:g} s.") from None
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise UpstreamUnreachableError(f"It cannot be reached: {error}") from error
-        except httpx.TimeoutException as error:
-            raise UpstreamTimeoutError(f"It timed out: {error}") from error
-        except (httpx.HTTPError, httpx.InvalidURL, PyreqwestError, OSError) as error:
-            raise UpstreamBrokenError(f"The connection broke: {error}") from error
-        answer = UpstreamResponse(response)
+        except (PyreqwestError, ValueError, OSError) as error:
+            raise _broken(error) from error
+        answer = UpstreamResponse(request, response)
         if answer.headers.get("content-encoding", "") not in DECODED_ENCODINGS:
             await answer.aclose()
             raise UpstreamBrokenError("The answer is compressed although none was asked for.")
         return answer
 
     async def aclose(self) -> None:
-        await self._transport.aclose()
+        await self._client.close()
+
+
+def _sendable(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Return headers that can be sent. Some are the client's own: any bytes, which came to us as latin-1 text."""
+    if all(value.isascii() for value in headers.values()):
+        return headers
+    return {name: value.encode("latin-1", "replace").decode(errors="replace") for name, value in headers.items()}
+
+
+def _broken(error: Exception) -> UpstreamBrokenError:
+    return UpstreamBrokenError(f"The connection broke: {error}")
 
 
 __all__ = ["UpstreamClient", "UpstreamError", "UpstreamResponse"]
