@@ -59,23 +59,25 @@ class ScriptPipeline:
         if len(self._waiting) >= MAX_QUEUED_CALLS:
             raise AdmissionUnavailableError("Too many calls wait for Redis.")
         loop = asyncio.get_running_loop()
+        sent_on: AbstractConnection | None = None
         try:
             async with asyncio.timeout_at(deadline):
-                if self._connection is None:
+                while self._connection is None:
                     await self._connect()
-                assert self._connection is not None  # noqa: S101  _connect() has set it or raised.
+                sent_on = self._connection
                 future: asyncio.Future[Any] = loop.create_future()
-                self._unsent.extend(self._connection.pack_command(*command))
+                self._unsent.extend(sent_on.pack_command(*command))
                 self._waiting.append(future)
                 if not self._flush_planned:
                     self._flush_planned = True
                     loop.call_soon(self._flush)
                 return await future
         except TimeoutError:
-            # Replies come in order, so one that is late holds up all others: start anew.
-            was_sent = self._connection is not None
-            error = AdmissionUnavailableError("Redis did not answer in time.", may_have_run=was_sent)
-            self._fail(error)
+            error = AdmissionUnavailableError("Redis did not answer in time.", may_have_run=sent_on is not None)
+            if sent_on is not None and sent_on is self._connection:
+                # Replies come in order, so one that is late holds up all others: start anew. Another call that was
+                # late in the same moment may have done so already; its new connection is left alone.
+                self._fail(error)
             raise error from None
 
     async def _connect(self) -> None:

@@ -1,0 +1,48 @@
+"""Calls that Redis does not answer in time: each may have run, and none holds up the next."""
+
+import asyncio
+import os
+import time
+
+import redis
+
+from billing.admission.client import AdmissionClient
+from billing.admission.errors import AdmissionUnavailableError
+from billing.admission.pipeline import ScriptRouter
+from billing.admission.topology import AsyncServers, read_topology
+from tests.billing.admission.conftest import USD, Gate
+
+TIMEOUT_SECONDS = 0.1
+PAUSE_MS = 400
+CALLS = 50
+
+
+async def test_calls_that_time_out_together_may_all_have_run_and_can_all_be_released(gate: Gate) -> None:
+    servers = AsyncServers(read_topology(os.environ["REDIS_URL"]), timeout_seconds=TIMEOUT_SECONDS)
+    router = ScriptRouter(servers, timeout_seconds=TIMEOUT_SECONDS)
+    impatient = AdmissionClient(router, lease_seconds=60.0, reopen_seconds=3.0, max_waiting_events=1000)
+    await impatient.beat(0, [])  # It is connected.
+    gate.server.execute_command("CLIENT", "PAUSE", PAUSE_MS)
+    holds = [gate.hold(USD // CALLS) for _ in range(CALLS)]
+    admissions = [impatient.admit(hold, key_config_version=gate.version) for hold in holds]
+    outcomes = await asyncio.gather(*admissions, return_exceptions=True)
+    assert [getattr(outcome, "may_have_run", None) for outcome in outcomes] == [True] * CALLS
+    await asyncio.sleep(2 * PAUSE_MS / 1000)  # Some run late, others died with their connection.
+    for hold in holds:
+        hold.day = int(time.time()) // 86_400
+        await impatient.settle(hold, cost_nanos=0, event=b"{}", input_tokens=0, output_tokens=0, release=True)
+    assert gate.org("held", "open") == [0, 0]
+    await impatient.aclose()
+
+
+async def test_a_server_that_is_away_and_back_is_found_again(gate: Gate, redis_client: redis.Redis) -> None:
+    await gate.client.beat(0, [])
+    redis_client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    await asyncio.sleep(0.05)
+    for _ in range(2):
+        try:
+            await gate.client.beat(0, [])
+        except AdmissionUnavailableError:
+            continue
+        return
+    raise AssertionError("The pipeline did not connect again.")
