@@ -64,9 +64,13 @@ async def _serve(
     metered.shows_cost = metered.shows_cost or request.META.get(COST_HEADER, "").lower() in ("1", "true")
     identity = ReplyIdentity(MESSAGE_PREFIX + request.request_id, parsed.model)
     upstream_caller = _make_caller(runtime, metered, parsed, proposal.planned, identity)
-    if parsed.is_streamed:
-        return await _stream(runtime, request, metered, upstream_caller, headers, claim)
-    body = await _serve_whole(runtime, metered, upstream_caller, claim)
+    try:
+        if parsed.is_streamed:
+            return await _stream(runtime, request, metered, upstream_caller, headers, claim)
+        body = await _serve_whole(runtime, metered, upstream_caller, claim)
+    except GatewayError as error:
+        error.headers = {**headers, **error.headers}
+        raise
     return GatewayResponse(body, headers=headers)
 
 

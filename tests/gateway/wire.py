@@ -1,9 +1,10 @@
 """The HTTP of these tests where an ordinary client is too polite: raw connections, and streams event by event."""
 
+import asyncio
 import json
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -141,6 +142,15 @@ class Connection:
         self.socket.close()
 
 
-def chunked(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield parts as httpx sends them without a content-length."""
-    yield from parts
+def post_at_once(base_url: str, calls: Iterable[tuple[Caller, str]], **fields: Any) -> list[httpx.Response]:
+    """POST one request for each caller and text, all at the same time, and return the answers in their order."""
+
+    async def post_all() -> list[httpx.Response]:
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(base_url=base_url, timeout=READ_SECONDS, limits=limits) as client:
+            posts = [
+                client.post("/v1/messages", headers=caller.headers, json=body(text, **fields)) for caller, text in calls
+            ]
+            return await asyncio.gather(*posts)
+
+    return asyncio.run(post_all())
