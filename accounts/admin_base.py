@@ -52,6 +52,7 @@ class OperatorInline(TabularInline):  # type: ignore[misc]  # unfold ships no ty
 
 class ReadOnlyInline(OperatorInline):
     can_delete = False
+    hide_title = True
 
     def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
@@ -75,7 +76,9 @@ def usd_column(field: str, description: str) -> Callable[[Any, Any], str]:
     @admin.display(description=description, ordering=field)
     def column(self: Any, row: Any) -> str:
         nanos = getattr(row, field)
-        return "" if nanos is None else f"${format_usd(nanos)}"
+        if nanos is None:
+            return ""
+        return ("-" if nanos < 0 else "") + f"${format_usd(abs(nanos))}"
 
     return column
 
@@ -105,7 +108,7 @@ def operator_form(
         "title": title,
         "text": text,
         "form": form,
-        "submit": submit,
+        "submit_label": submit,
         "is_dangerous": is_dangerous,
     }
     return render(
