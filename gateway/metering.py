@@ -213,7 +213,10 @@ class MeteredRequest:
         output = self._density.tokens(self.facts.offered.id, reading.delivered_bytes)
         if reading.has_output:
             output = max(output, reading.usage.output_tokens)
-        usage = replace(usage, output_tokens=min(output, self.facts.max_tokens))
+        output = min(output, self.facts.max_tokens)
+        if self._cost(replace(usage, output_tokens=0)) > self.hold.amount_nanos:
+            usage = Usage(input_tokens=self._estimated_input())  # More than the body can hold was reported.
+        usage = replace(usage, output_tokens=output)
         if self._cost(usage) > self.hold.amount_nanos:
             usage = replace(usage, output_tokens=self._output_within_hold(usage))
         return usage

@@ -74,8 +74,13 @@ class StreamRelay:
             done, _ = await asyncio.wait((self._opening,), timeout=self._times.ping_seconds)
             if done:
                 await self._take_over()
+        except GatewayError:
+            raise
         except asyncio.CancelledError:
             self._leave()
+            raise
+        except Exception:
+            await self._close_after_fault()
             raise
 
     async def run(self, send: SendChunk) -> None:
@@ -182,9 +187,13 @@ class StreamRelay:
         route = self._stream.route if self._stream is not None else None
         drains = route.bills_when_cancelled if route is not None else self._caller.drains_anywhere
         if drains and not self._metered.is_orphaned:
-            with contextlib.suppress(TimeoutError, GatewayError):
+            try:
                 async with asyncio.timeout(self._times.drain_seconds):
                     await self._run(_to_nobody)
+            except (TimeoutError, GatewayError):
+                pass
+            except Exception:
+                logger.exception("Request %s failed after its client had left.", self._metered.hold.request_id)
         if self._metered.has_ended:
             return
         if self._stream is None and not await self._stop_opening():
