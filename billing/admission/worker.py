@@ -14,9 +14,9 @@ from django.conf import settings
 from redis.cluster import RedisCluster
 
 from billing.admission import scripts
-from billing.admission.client import TOMBSTONE_SECONDS
+from billing.admission.client import TOMBSTONE_SECONDS, UpstreamNews
 from billing.admission.errors import AdmissionUnavailableError, ShardRebuildingError
-from billing.admission.names import SHARDS
+from billing.admission.names import SHARDS, UPSTREAM_NEWS
 from billing.admission.publishing import Publication, publish_arguments
 from billing.admission.topology import open_client, read_topology
 from billing.shards import SHARD_COUNT, shard_of
@@ -202,3 +202,9 @@ def read_figures(organization_id: int) -> AdmissionFigures | None:
     if reply[0] != b"FIGURES":
         return None
     return AdmissionFigures(*(int(word) for word in reply[1:6]))
+
+
+def read_upstream_news() -> list[UpstreamNews]:
+    """Return what gateways told each other of upstreams that still lasts: open breakers and parked keys."""
+    words = [word.decode() for word in run_script(scripts.UPSTREAM_NEWS, [UPSTREAM_NEWS], [])]
+    return [UpstreamNews(words[at], words[at + 1], int(words[at + 2])) for at in range(0, len(words), 3)]

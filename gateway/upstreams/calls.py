@@ -24,7 +24,7 @@ from gateway.protocol.codec import (
     UpstreamCodec,
 )
 from gateway.protocol.codecs import CODECS
-from gateway.protocol.errors import InvalidRequestError, UpstreamProtocolError
+from gateway.protocol.errors import InvalidProfileError, InvalidRequestError, UpstreamProtocolError
 from gateway.protocol.messages_request import MessagesRequest
 from gateway.protocol.profile import read_profile
 from gateway.protocol.upstream_errors import Fault, UpstreamFailure, map_upstream_error
@@ -94,11 +94,13 @@ def plan_calls(
     refusal: InvalidRequestError | None = None
     for route in ordered:
         codec = CODECS[route.protocol]
-        target = RouteTarget(route.upstream_model, read_profile(route.profile), client_version, client_beta)
         try:
+            target = RouteTarget(route.upstream_model, read_profile(route.profile), client_version, client_beta)
             planned.append(PlannedCall(route, codec, target, codec.render_request(request, target)))
         except InvalidRequestError as error:
             refusal = refusal or error
+        except InvalidProfileError as error:
+            logger.error("Upstream %s cannot be called: %s", route.upstream_name, error)
     if not planned and refusal is not None:
         raise GatewayError(400, refusal.code, refusal.message)
     return planned

@@ -8,7 +8,7 @@ from django.db import DatabaseError
 
 from accounts.models import AdmissionChange
 from billing.admission.errors import AdmissionUnavailableError
-from billing.admission.worker import oldest_waiting_ms, pulse_shards
+from billing.admission.worker import oldest_waiting_ms, pulse_shards, read_upstream_news
 from billing.models import UsageQuarantine
 
 LAG_TO_WORRY_SECONDS = 60
@@ -21,6 +21,7 @@ class Command(BaseCommand):
         try:
             shards = pulse_shards()
             oldest_ms = oldest_waiting_ms([shard.shard for shard in shards if shard.waiting_events])
+            news = read_upstream_news()
             changes = AdmissionChange.objects.count()
             quarantined = UsageQuarantine.objects.filter(resolved_at=None).count()
         except AdmissionUnavailableError as error:
@@ -33,5 +34,8 @@ class Command(BaseCommand):
         self.stdout.write(f"holds in flight      {sum(shard.holds_in_flight for shard in shards)}")
         self.stdout.write(f"unpublished changes  {changes}")
         self.stdout.write(f"in quarantine        {quarantined}")
+        for item in news:
+            what = "left alone" if item.subject == "breaker" else f"{item.subject} parked"
+            self.stdout.write(f"upstream {item.upstream:<12}{what}, {item.lasts_ms / 1000:.0f} s more")
         if lag > LAG_TO_WORRY_SECONDS or quarantined:
             raise SystemExit(1)
