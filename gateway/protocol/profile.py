@@ -91,6 +91,6 @@ def _read_value(name: str, value: Any, default: Any) -> Any:
         raise InvalidProfileError(f"profile.{name}: should be of type {type(default).__name__}")
     if name in _CHOICES and value not in _CHOICES[name]:
         raise InvalidProfileError(f"profile.{name}: should be one of {', '.join(filter(None, _CHOICES[name]))}")
-    if type(value) is int and value < _MINIMA[name]:
-        raise InvalidProfileError(f"profile.{name}: should be at least {_MINIMA[name]}")
+    if type(value) is int and value < _MINIMA.get(name, 0):
+        raise InvalidProfileError(f"profile.{name}: should be at least {_MINIMA.get(name, 0)}")
     return value
