@@ -40,7 +40,13 @@ def answer_exception(error: Exception, context: dict[str, Any]) -> Response | No
 
 
 def error_response(status: int, code: str, message: str) -> Response:
-    """Return the envelope; `code` is a stable machine word."""
+    """Return the envelope as an answer of DRF; `code` is a stable machine word."""
+    body, headers = envelope(status, code, message)
+    return Response(body, status=status, headers=headers)
+
+
+def envelope(status: int, code: str, message: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the documented body of an error, and the headers that belong to it."""
     request_id = REQUEST_PREFIX + make_request_id().hex
     kind = TYPE_BY_STATUS.get(status, INVALID_REQUEST if status < 500 else API)
     headers = {"request-id": request_id}
@@ -50,7 +56,7 @@ def error_response(status: int, code: str, message: str) -> Response:
         # Claude Code and some SDKs go on trying otherwise.
         headers["x-should-retry"] = "false"
     body = {"type": "error", "error": {"type": kind, "message": message, "code": code}, "request_id": request_id}
-    return Response(body, status=status, headers=headers)
+    return body, headers
 
 
 def _text_of(error: exceptions.APIException) -> str:

@@ -1,20 +1,43 @@
-"""What people see when a page fails: a 503 that names the database when it cannot be reached, else a 500."""
+"""What callers see when a page or the JSON API fails: a 503 that names the database when it is away, a 404 or a 500."""
 
 import sys
 
 from django.db import InterfaceError, OperationalError
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
 from django.template.loader import render_to_string
 
+from billing.api_errors import envelope
+
 RETRY_AFTER_SECONDS = "10"
+API_PATH = "/api/"
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's handler404."""
+    if request.path.startswith(API_PATH):
+        return _api_error(404, "not_found", "There is nothing at this path.")
+    return render(request, "404.html", status=404)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """Django's handler500, called while the exception is being handled. Touches neither database nor session."""
+    is_api = request.path.startswith(API_PATH)
     if isinstance(sys.exc_info()[1], OperationalError | InterfaceError):
-        return HttpResponse(
-            render_to_string("503.html"),
-            status=503,
-            headers={"Retry-After": RETRY_AFTER_SECONDS, "Cache-Control": "no-store"},
+        response = (
+            _api_error(503, "database_unavailable", "The database cannot be reached. Try again shortly.")
+            if is_api
+            else HttpResponse(render_to_string("503.html"), status=503)
         )
-    return HttpResponse(render_to_string("500.html"), status=500, headers={"Cache-Control": "no-store"})
+        response.headers.setdefault("Retry-After", RETRY_AFTER_SECONDS)
+    elif is_api:
+        response = _api_error(500, "internal_error", "An internal error. It is logged under this request id.")
+    else:
+        response = HttpResponse(render_to_string("500.html"), status=500)
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _api_error(status: int, code: str, message: str) -> HttpResponse:
+    body, headers = envelope(status, code, message)
+    return JsonResponse(body, status=status, headers=headers)

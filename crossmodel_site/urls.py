@@ -19,4 +19,5 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("readyz", health.readyz, name="readyz"),
 ]
 
+handler404 = "crossmodel_site.error_pages.not_found"
 handler500 = "crossmodel_site.error_pages.server_error"

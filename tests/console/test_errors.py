@@ -1,0 +1,103 @@
+"""What people see when a page fails, and what browsers are told a page may load."""
+
+import logging
+import re
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test import Client
+from django.urls import reverse
+
+from tests.support.people import People, client_of
+
+INLINE = re.compile(r"<script(?![^>]*\bsrc=)[^>]*>|\bstyle=|\son[a-z]+=|<style", re.IGNORECASE)
+
+
+def test_an_unknown_page_says_so(people: People) -> None:
+    response = client_of(people.alice).get("/console/alice/nope/")
+    assert response.status_code == 404
+    assert "There is nothing here" in response.content.decode()
+
+
+def test_a_form_without_token_changes_nothing(people: People) -> None:
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(people.alice, backend="django.contrib.auth.backends.ModelBackend")
+    response = client.post(reverse("key_revoke", kwargs={"slug": "alice", "key_id": people.key.pk}))
+    assert response.status_code == 403
+    assert "This page has expired" in response.content.decode()
+    people.key.refresh_from_db()
+    assert not people.key.is_revoked
+
+
+def test_an_unexpected_error_shows_no_insides(
+    people: People, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise ZeroDivisionError("a secret of the inside")
+
+    monkeypatch.setattr("billing.views.overview.read_balance", fail)
+    with caplog.at_level(logging.CRITICAL, logger="django.request"):
+        response = client_of(people.alice, raise_request_exception=False).get("/console/alice/")
+    assert response.status_code == 500
+    assert "Something went wrong here" in response.content.decode()
+    assert "secret" not in response.content.decode()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("path", "word"), [("/console/alice/", "The database cannot be reached"), ("/api/v1/key", "database_unavailable")]
+)
+def test_without_postgres_pages_and_api_say_so(path: str, word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection is pointed at a port where nothing listens, as after a kill -9."""
+    from crossmodel_site.embedded.ports import find_free_port
+
+    client = Client(raise_request_exception=False)
+    client.cookies["sessionid"] = "a" * 32
+    connection.close()
+    monkeypatch.setitem(connection.settings_dict, "HOST", "127.0.0.1")
+    monkeypatch.setitem(connection.settings_dict, "PORT", find_free_port())
+    headers = {"x-api-key": "cm-AAAAAAAA-" + "A" * 43}
+    try:
+        response = client.get(path, headers=headers)
+    finally:
+        connection.close()
+    assert response.status_code == 503
+    assert word in response.content.decode()
+    assert response["Retry-After"]
+
+
+PAGES = [
+    "/",
+    "/reference/",
+    "/console/alice/",
+    "/console/alice/keys/",
+    "/console/alice/keys/new/",
+    "/console/alice/usage/",
+    "/console/alice/billing/",
+    "/console/alice/members/",
+    "/organizations/new/",
+    "/accounts/email/",
+    "/accounts/password/change/",
+    "/console/none/",
+]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_carry_a_strict_policy_and_nothing_inline(people: People, page: str) -> None:
+    response = client_of(people.alice).get(page)
+    policy = response["Content-Security-Policy"]
+    assert "script-src 'self';" in policy
+    assert "unsafe" not in policy
+    assert "frame-ancestors 'none'" in policy
+    if page != "/accounts/email/":  # allauth puts a JSON block there, which is data and no script.
+        assert INLINE.findall(response.content.decode()) == []
+
+
+@pytest.mark.parametrize("page", PAGES[2:8])
+def test_pages_of_an_organization_are_cached_nowhere(people: People, page: str) -> None:
+    assert client_of(people.alice).get(page)["Cache-Control"] == "private, no-store"
+
+
+def test_only_the_admin_may_run_inline_scripts(people: People) -> None:
+    assert "'unsafe-inline'" in Client().get("/admin/login/")["Content-Security-Policy"]

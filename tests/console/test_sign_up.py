@@ -1,0 +1,89 @@
+"""From the first page to an organization with welcome credit."""
+
+import pytest
+from django.test import Client
+from pytest_django import Settings
+
+from accounts.models import AdmissionChange, Organization
+from billing.balances import read_balance
+from tests.support.people import PASSWORD, client_of, make_person
+
+CREDENTIALS = {"email": "dora@example.org", "password1": PASSWORD, "password2": PASSWORD}
+
+
+@pytest.fixture(autouse=True)
+def _welcome_credit(settings: Settings) -> None:
+    settings.WELCOME_CREDIT_USD = "5"
+
+
+@pytest.mark.django_db
+def test_signing_up_leads_to_an_organization_with_welcome_credit() -> None:
+    client = Client()
+    response = client.post("/accounts/signup/", CREDENTIALS, follow=True)
+    assert response.redirect_chain[-1][0] == "/organizations/new/"
+    response = client.post("/organizations/new/", {"name": "Dora's Bakery"}, follow=True)
+    assert response.redirect_chain[-1][0] == "/console/doras-bakery/"
+    assert 'title="$5.00"' in response.content.decode()
+    organization = Organization.objects.get()
+    assert read_balance(organization).available_nanos == 5 * 10**9
+    assert AdmissionChange.objects.count() == 0
+
+
+@pytest.mark.django_db
+def test_welcome_credit_is_for_the_first_organization_of_a_person() -> None:
+    client = client_of(make_person("dora"))
+    for name in ("One", "Two"):
+        client.post("/organizations/new/", {"name": name})
+    assert [read_balance(organization).posted_nanos for organization in Organization.objects.order_by("pk")] == [
+        5 * 10**9,
+        0,
+    ]
+
+
+@pytest.mark.django_db
+def test_without_redis_an_organization_is_made_all_the_same(redis_away: None) -> None:
+    response = client_of(make_person("dora")).post("/organizations/new/", {"name": "One"}, follow=True)
+    page = response.content.decode()
+    assert "as soon as the admission store" in page
+    assert "cannot be read right now" in page
+    assert AdmissionChange.objects.exists()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("name", ["", "  ", "x" * 101])
+def test_an_organization_needs_a_name(name: str) -> None:
+    response = client_of(make_person("dora")).post("/organizations/new/", {"name": name})
+    assert response.context["form"].errors["name"]
+    assert not Organization.objects.exists()
+
+
+@pytest.mark.django_db
+def test_a_name_without_letters_gets_a_slug_too() -> None:
+    response = client_of(make_person("dora")).post("/organizations/new/", {"name": "株式会社"}, follow=True)
+    assert response.redirect_chain[-1][0] == "/console/organization/"
+
+
+@pytest.mark.django_db
+def test_the_console_opens_the_organization_of_last_time() -> None:
+    client = client_of(make_person("dora"))
+    client.post("/organizations/new/", {"name": "Aardvark"})
+    client.post("/organizations/new/", {"name": "Zebra"})
+    client.get("/console/zebra/usage/")
+    assert client.get("/console/")["Location"] == "/console/zebra/"
+    assert client_of(make_person("emil")).get("/console/")["Location"] == "/organizations/new/"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "page", ["/", "/reference/", "/accounts/login/", "/accounts/signup/", "/accounts/password/reset/"]
+)
+def test_pages_for_everybody(page: str) -> None:
+    response = Client().get(page)
+    assert response.status_code == 200
+    assert "CrossModel" in response.content.decode()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("page", ["/accounts/email/", "/accounts/password/change/", "/accounts/logout/"])
+def test_pages_of_ones_own_account(page: str) -> None:
+    assert client_of(make_person("dora")).get(page).status_code == 200
