@@ -136,9 +136,14 @@ def test_saving_without_a_change_changes_nothing(operator: Client, people: Peopl
 
 def test_an_organization_is_made_with_a_member(operator: Client, people: People) -> None:
     values = {
-        "name": "New", "slug": "new", "status": "active", "credit_limit_nanos": "3",
-        "members-TOTAL_FORMS": "1", "members-INITIAL_FORMS": "0",
-        "members-0-user": str(people.charlie.pk), "members-0-role": "owner",
+        "name": "New",
+        "slug": "new",
+        "status": "active",
+        "credit_limit_nanos": "3",
+        "members-TOTAL_FORMS": "1",
+        "members-INITIAL_FORMS": "0",
+        "members-0-user": str(people.charlie.pk),
+        "members-0-role": "owner",
     }
     response = operator.post(url("organization", "add"), values)
     assert response.status_code == 302
@@ -245,9 +250,13 @@ def test_prices_are_approved_by_somebody_else(operator: Client, people: People) 
 
 def test_a_discount_names_who_gave_it_and_stays(operator: Client, people: People) -> None:
     values = {
-        "organization": people.organization.pk, "factor_ppm": "900000", "reason": "Partner",
-        "effective_from_0": "2026-12-01", "effective_from_1": "00:00:00",
-        "effective_to_0": "", "effective_to_1": "",
+        "organization": people.organization.pk,
+        "factor_ppm": "900000",
+        "reason": "Partner",
+        "effective_from_0": "2026-12-01",
+        "effective_from_1": "00:00:00",
+        "effective_to_0": "",
+        "effective_to_1": "",
     }
     assert operator.post(url("organizationpricefactor", "add"), values).status_code == 302
     row = OrganizationPriceFactor.objects.get()

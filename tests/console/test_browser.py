@@ -1,0 +1,211 @@
+"""The console in a real Chromium: what only a browser can tell (scripts, the policy, layout, the clipboard)."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+from pytest_django.live_server_helper import LiveServer
+
+from accounts.models import ApiKey
+from tests.support.people import PASSWORD, make_people
+from tests.support.settled_usage import billed_event, failed_event, sell_model, settle
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome") or ""
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+PHONE = {"width": 390, "height": 844}
+DESKTOP = {"width": 1280, "height": 860}
+# The least contrast of text that WCAG 2.2 AA allows.
+LEAST_CONTRAST = 4.5
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.skipif(not CHROMIUM, reason="no Chromium: apt-get install chromium, or set CHROMIUM"),
+]
+
+
+@dataclass
+class Visitor:
+    """A page, and everything that the browser complained about on it."""
+
+    page: Page
+    base_url: str
+    complaints: list[str]
+
+    def go(self, path: str) -> None:
+        self.page.goto(self.base_url + path)
+        self.page.wait_for_load_state("networkidle")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    # Playwright keeps an event loop in this thread, which Django takes for an async caller.
+    before = os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE")
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+    if before is None:
+        del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
+
+
+def visit(browser: Browser, live_server: LiveServer, **options: Any) -> Visitor:
+    context = browser.new_context(**{"viewport": DESKTOP, **options})
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    return Visitor(page, live_server.url, complaints)
+
+
+def sign_in(visitor: Visitor, email: str) -> None:
+    visitor.go("/accounts/login/")
+    visitor.page.get_by_label("Email").fill(email)
+    visitor.page.get_by_label("Password").fill(PASSWORD)
+    visitor.page.get_by_role("button", name="Sign in").click()
+    visitor.page.wait_for_url("**/console/**")
+
+
+def test_from_sign_up_to_a_revoked_key(browser: Browser, live_server: LiveServer) -> None:
+    visitor = visit(browser, live_server, permissions=["clipboard-read", "clipboard-write"])
+    page = visitor.page
+    visitor.go("/")
+    page.get_by_role("link", name="Create an account").click()
+    page.get_by_label("Email").fill("dora@example.org")
+    page.get_by_label("Password", exact=True).fill(PASSWORD)
+    page.get_by_label("Password (again)").fill(PASSWORD)
+    page.get_by_role("button", name="Create account").click()
+    page.get_by_label("Organization name").fill("Dora & Daughters")
+    page.get_by_role("button", name="Create organization").click()
+    page.wait_for_url("**/console/dora-daughters/")
+    page.get_by_role("link", name="Create an API key").click()
+    page.get_by_label("Name", exact=True).fill("Laptop")
+    page.get_by_text("Limits and restrictions").click()
+    page.get_by_label("Daily budget").fill("2.50")
+    page.get_by_role("button", name="Create key").click()
+    text = page.locator("#new-key").inner_text()
+    page.get_by_role("button", name="Copy").first.click()
+    page.get_by_role("button", name="Copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == text
+    page.get_by_role("link", name="I have copied it").click()
+    assert text not in page.content()
+    assert page.get_by_text("$2.50 a day").is_visible()
+    page.get_by_role("link", name="Revoke Laptop").click()
+    page.get_by_role("button", name="Revoke key").click()
+    assert page.get_by_text("every gateway refuses it").is_visible()
+    assert ApiKey.objects.get().is_revoked
+    assert visitor.complaints == []
+
+
+def test_going_back_to_the_form_and_sending_it_again_makes_no_second_key(
+    browser: Browser, live_server: LiveServer
+) -> None:
+    make_people()
+    visitor = visit(browser, live_server)
+    sign_in(visitor, "alice@example.org")
+    page = visitor.page
+    visitor.go("/console/alice/keys/new/")
+    page.get_by_label("Name", exact=True).fill("Laptop")
+    page.get_by_role("button", name="Create key").click()
+    page.locator("#new-key").wait_for()
+    page.reload()
+    assert page.get_by_text("shown only once").is_visible()
+    assert ApiKey.objects.filter(name="Laptop").count() == 1
+
+
+PATHS = ["", "keys/", "keys/new/", "usage/", "billing/", "members/"]
+
+
+def pages_with_content() -> list[str]:
+    people = make_people()
+    version = sell_model("anthropic/claude-sonnet-with-a-rather-long-name-4.6")
+    events = [billed_event(people.key, version), billed_event(people.key, version), failed_event(people.key, version)]
+    settle(events)
+    receipts = [f"usage/{event.request_id}/" for event in (events[0], events[2])]
+    return ["/", "/reference/"] + [f"/console/alice/{path}" for path in [*PATHS, *receipts]]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_page_is_wider_than_a_phone_and_text_has_contrast(
+    browser: Browser, live_server: LiveServer, scheme: str
+) -> None:
+    paths = pages_with_content()
+    visitor = visit(browser, live_server, viewport=PHONE, color_scheme=scheme)
+    sign_in(visitor, "alice@example.org")
+    for path in paths:
+        visitor.go(path)
+        width = visitor.page.evaluate("document.documentElement.scrollWidth")
+        assert width <= PHONE["width"], f"{path} is {width} wide"
+        faint = visitor.page.evaluate(FIND_FAINT_TEXT, LEAST_CONTRAST)
+        assert faint == [], f"{path} ({scheme})"
+    assert visitor.complaints == []
+
+
+def test_every_field_and_control_has_a_name(browser: Browser, live_server: LiveServer) -> None:
+    paths = pages_with_content()
+    visitor = visit(browser, live_server)
+    sign_in(visitor, "alice@example.org")
+    for path in [*paths, "/accounts/email/", "/accounts/password/change/"]:
+        visitor.go(path)
+        assert visitor.page.evaluate(FIND_NAMELESS) == [], path
+        assert visitor.page.locator("main h1").count() == 1, path
+        assert visitor.page.locator("main").count() == 1, path
+
+
+def test_the_keyboard_reaches_the_content_and_the_tabs(browser: Browser, live_server: LiveServer) -> None:
+    make_people()
+    visitor = visit(browser, live_server)
+    sign_in(visitor, "alice@example.org")
+    page = visitor.page
+    visitor.go("/console/alice/")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip-link"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    page.locator("#tab-curl").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator(".tab-panel-python").is_visible()
+    assert not page.locator(".tab-panel-curl").is_visible()
+
+
+# Colours are drawn on a canvas, so that every way of writing them (rgb, oklch, color-mix) comes out as bytes.
+FIND_FAINT_TEXT = """
+least => {
+  const context = Object.assign(document.createElement("canvas"), {width: 1, height: 1}).getContext("2d", {willReadFrequently: true});
+  const bytes = colors => {
+    context.clearRect(0, 0, 1, 1);
+    for (const color of colors) { context.fillStyle = color; context.fillRect(0, 0, 1, 1); }
+    return [...context.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const luminance = rgb => {
+    const [r, g, b] = rgb.map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = element => {
+    const layers = [];
+    for (let e = element; e; e = e.parentElement) layers.unshift(getComputedStyle(e).backgroundColor);
+    return layers;
+  };
+  const faint = [];
+  for (const element of document.querySelectorAll("body *")) {
+    const own = [...element.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
+    if (!own || !element.checkVisibility() || element.closest("svg, .visually-hidden, .skip-link")) continue;
+    const ground = behind(element);
+    const a = luminance(bytes([...ground, getComputedStyle(element).color])), b = luminance(bytes(ground));
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < least) faint.push(`${element.tagName}.${element.className} ${ratio.toFixed(2)}: ${element.textContent.trim().slice(0, 40)}`);
+  }
+  return faint;
+}
+"""  # noqa: E501  JavaScript is easier to read in its own lines.
+
+FIND_NAMELESS = """
+() => [...document.querySelectorAll("input:not([type=hidden]), select, textarea, button, a, summary")]
+  .filter(e => !e.hidden && !(e.labels?.length) && !e.getAttribute("aria-label") && !e.textContent.trim())
+  .map(e => e.outerHTML.slice(0, 120))
+"""
