@@ -4,13 +4,15 @@ import asyncio
 import os
 import time
 
+import pytest
 import redis
+import uvloop
 
 from billing.admission.client import AdmissionClient
 from billing.admission.errors import AdmissionUnavailableError
 from billing.admission.pipeline import ScriptRouter
 from billing.admission.topology import AsyncServers, read_topology
-from tests.billing.admission.conftest import USD, Gate
+from tests.billing.admission.conftest import ORGANIZATION, USD, Gate
 
 TIMEOUT_SECONDS = 0.1
 PAUSE_MS = 400
@@ -46,3 +48,36 @@ async def test_a_server_that_is_away_and_back_is_found_again(gate: Gate, redis_c
             continue
         return
     raise AssertionError("The pipeline did not connect again.")
+
+
+def test_a_loop_that_was_busy_past_the_deadline_still_takes_the_reply(redis_client: redis.Redis) -> None:
+    async def call_and_block() -> None:
+        servers = AsyncServers(read_topology(os.environ["REDIS_URL"]), timeout_seconds=TIMEOUT_SECONDS)
+        router = ScriptRouter(servers, timeout_seconds=TIMEOUT_SECONDS)
+        client = AdmissionClient(router, lease_seconds=60.0, reopen_seconds=3.0, max_waiting_events=1000)
+        await client.beat(0, [])  # It is connected.
+        redis_client.execute_command("CLIENT", "PAUSE", 50)
+        call = asyncio.create_task(client.beat(0, []))
+        await asyncio.sleep(0.01)  # It is sent.
+        time.sleep(3 * TIMEOUT_SECONDS)  # noqa: ASYNC251  As a burst of other work would.
+        assert (await call).epoch
+        await client.aclose()
+
+    uvloop.run(call_and_block())  # The gateway's loop, which looks at its timers before it reads.
+
+
+async def test_a_server_that_was_made_a_replica_is_left(gate: Gate, redis_client: redis.Redis) -> None:
+    await gate.client.beat(ORGANIZATION, [])
+    connected = _connections(redis_client)
+    redis_client.replicaof("127.0.0.1", 1)
+    try:
+        with pytest.raises(AdmissionUnavailableError):
+            await gate.admit(gate.hold())
+        await asyncio.sleep(0.05)
+        assert _connections(redis_client) < connected
+    finally:
+        redis_client.replicaof("NO", "ONE")
+
+
+def _connections(redis_client: redis.Redis) -> int:
+    return len(redis_client.client_list())
