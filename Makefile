@@ -7,7 +7,7 @@ PYTHON := $(shell for name in python3 python3.12 python3.11; do \
 VENV := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench faults test-clients lock environment-run environment-dev
+.PHONY: help run test check bench faults test-clients lock lock-clients environment-run environment-dev
 
 help:
 	@echo "make run           run everything on this machine; Ctrl-C stops it"
@@ -17,6 +17,7 @@ help:
 	@echo "make faults        kill processes and servers under load, and check that no money is lost"
 	@echo "make test-clients  run real clients against the gateway"
 	@echo "make lock          lock the dependencies of pyproject.toml anew"
+	@echo "make lock-clients  lock the clients that make test-clients runs anew"
 
 run: environment-run
 	@exec $(VENV)/python -m crossmodel_site.local
@@ -40,8 +41,10 @@ bench: environment-dev
 faults: environment-dev
 	@exec $(VENV)/python -m pytest -m faults
 
+# The clients get environments of their own in var/clients; those of Node need node and npm.
 test-clients: environment-dev
-	@exec $(VENV)/python -m pytest -m clients
+	@$(VENV)/python -m tests.clients.install
+	@exec $(VENV)/python -m pytest -m clients tests/clients
 
 # requirements-run.lock is what `make run` installs: the part of requirements.lock without tests and linters.
 lock: environment-dev
@@ -49,6 +52,14 @@ lock: environment-dev
 		--generate-hashes --universal --no-emit-index-url --no-annotate --output-file requirements.lock
 	$(VENV)/uv pip compile --quiet pyproject.toml --group local --constraints requirements.lock \
 		--generate-hashes --universal --no-emit-index-url --no-annotate --output-file requirements-run.lock
+
+# The same for the clients that are tested. Their versions stand in tests/clients/requirements/*.in and node/package.json.
+lock-clients: environment-dev
+	$(VENV)/python -m pip install --quiet uv
+	for set in anthropic-0 frameworks llama; do \
+		$(VENV)/uv pip compile --quiet --upgrade tests/clients/requirements/$$set.in --python-version 3.11 --generate-hashes \
+			--universal --no-emit-index-url --no-annotate --output-file tests/clients/requirements/$$set.lock || exit 1; done
+	cd tests/clients/node && npm install --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund
 
 environment-run environment-dev:
 	@test -n "$(PYTHON)" || { echo "CrossModel needs CPython 3.11 or 3.12; none was found. Name one: make PYTHON=/path/to/python3.12" >&2; exit 1; }

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 MAX_LINES = 400
 # Written by a tool or generated, and read by nobody in one go.
 LONG_ON_PURPOSE = re.compile(
-    r"(/migrations/\d{4}_\w+\.py|requirements(-run)?\.lock|/vendor/|\.json|catalog/default\.toml)"
+    r"(/migrations/\d{4}_\w+\.py|\.lock$|/vendor/|\.json|catalog/default\.toml)"
 )
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "manager2"}
 TEXT_SUFFIXES = {".py", ".lua", ".html", ".css", ".js", ".md", ".toml", ".txt", ".lock", ".yml", ".yaml", ".sh", ""}

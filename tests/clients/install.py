@@ -1,0 +1,109 @@
+"""Makes the environments of `make test-clients` in var/clients: two of Python, one of Node. A second call does nothing.
+
+Every package is locked with its hash. Imports the standard library only.
+"""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+FOLDER = HERE.parent.parent / "var/clients"
+NODE_FOLDER = FOLDER / "node"
+PYTHON_ENVIRONMENTS = ("anthropic-0", "frameworks", "llama")
+MIN_NODE = 18
+LINES_OF_FAILURE_SHOWN = 20
+
+
+class InstallError(Exception):
+    """An environment could not be made; the text says which, and why."""
+
+
+def main() -> int:
+    try:
+        check_node()
+        for name in PYTHON_ENVIRONMENTS:
+            make_python_environment(name)
+        make_node_environment()
+    except InstallError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+def environment_python(name: str) -> Path:
+    return FOLDER / name / "bin/python"
+
+
+def check_node() -> None:
+    """Raise InstallError when there is no Node that runs these clients."""
+    if not shutil.which("node") or not shutil.which("npm"):
+        raise InstallError("make test-clients needs Node and npm: apt-get install nodejs npm")
+    version = run(["node", "--version"], "node does not run").strip()
+    if int(version.removeprefix("v").split(".")[0]) < MIN_NODE:
+        raise InstallError(f"make test-clients needs Node {MIN_NODE} or newer; this is {version}")
+
+
+def make_python_environment(name: str) -> None:
+    lock = HERE / "requirements" / f"{name}.lock"
+    folder = FOLDER / name
+    with Environment(folder, lock.read_text() + sys.version) as environment:
+        if environment.is_made:
+            return
+        venv.create(folder, with_pip=True, clear=True)
+        pip = [str(environment_python(name)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        run([*pip, "--no-input", "--require-hashes", "--no-deps", "-r", str(lock)], f"The environment {name} failed")
+
+
+def make_node_environment() -> None:
+    sources = sorted(path for path in (HERE / "node").iterdir() if path.is_file())
+    packages = [path for path in sources if path.suffix == ".json"]
+    with Environment(NODE_FOLDER, "".join(path.read_text() for path in packages)) as environment:
+        if not environment.is_made:
+            shutil.rmtree(NODE_FOLDER, ignore_errors=True)
+            NODE_FOLDER.mkdir(parents=True)
+            copy(packages)
+            run(["npm", "ci", "--no-audit", "--no-fund"], "The Node clients could not be installed", folder=NODE_FOLDER)
+    copy(sources)  # Drivers find their packages beside themselves.
+
+
+def copy(paths: list[Path]) -> None:
+    for path in paths:
+        shutil.copy2(path, NODE_FOLDER)
+
+
+class Environment:
+    """A folder with a mark of what it was made from, which is written when making it has succeeded."""
+
+    def __init__(self, folder: Path, source: str) -> None:
+        self._mark = folder / "made-from"
+        self._wanted = hashlib.sha256(f"{folder}\n{source}".encode()).hexdigest()
+        self._name = folder.name
+        self.is_made = self._mark.exists() and self._mark.read_text() == self._wanted
+
+    def __enter__(self) -> "Environment":
+        if not self.is_made:
+            sys.stdout.write(f"Installing the clients of var/clients/{self._name}\n")
+            sys.stdout.flush()
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self._mark.write_text(self._wanted)
+
+
+def run(command: list[str], complaint: str, *, folder: Path | None = None) -> str:
+    answer = subprocess.run(
+        command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+    )
+    if answer.returncode:
+        lines = (answer.stdout + answer.stderr).strip().splitlines()
+        raise InstallError("\n".join([f"{complaint}:", *lines[-LINES_OF_FAILURE_SHOWN:]]))
+    return answer.stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main())
