@@ -18,8 +18,6 @@ from billing.admission.scripts import Script
 from billing.admission.topology import Address, AsyncServers
 
 MAX_QUEUED_CALLS = 20_000
-# A loop that was kept busy past a deadline first reads what has arrived meanwhile, for at least so long.
-LAST_LOOK_SECONDS = 0.005
 # Answers of a server that is no longer, or not yet, the one to ask.
 LEAVE_SERVER = ("READONLY", "LOADING", "MASTERDOWN")
 Arg = bytes | str | int
@@ -44,7 +42,6 @@ class ScriptConnection(asyncio.Protocol):
         self._unsent: list[bytes] = []
         self._waiting: deque[tuple[float, asyncio.Future[Any]]] = deque()
         self._watching: asyncio.TimerHandle | None = None
-        self._overdue: asyncio.Future[Any] | None = None
         self._transport.set_protocol(self)
 
     @property
@@ -104,12 +101,9 @@ class ScriptConnection(asyncio.Protocol):
         if not self._waiting:
             self._watching = None
             return
-        deadline, oldest = self._waiting[0]
+        deadline, _ = self._waiting[0]
         if self._loop.time() < deadline:
             self._watching = self._loop.call_at(deadline, self._watch)
-        elif oldest is not self._overdue:
-            self._overdue = oldest
-            self._watching = self._loop.call_later(LAST_LOOK_SECONDS, self._watch)
         else:
             self.close(AdmissionUnavailableError("Redis did not answer in time.", may_have_run=True))
 

@@ -63,7 +63,7 @@ def test_a_loop_that_was_busy_past_the_deadline_still_takes_the_reply(redis_clie
         assert (await call).epoch
         await client.aclose()
 
-    uvloop.run(call_and_block())  # The gateway's loop, which looks at its timers before it reads.
+    uvloop.run(call_and_block())
 
 
 async def test_a_server_that_was_made_a_replica_is_left(gate: Gate, redis_client: redis.Redis) -> None:
