@@ -20,7 +20,7 @@ from gateway.protocol.sse import PING, encode_error_event
 from gateway.responses import SendChunk
 from gateway.settler import ORPHANED
 from gateway.upstreams.calls import OpenStream, UpstreamCaller
-from gateway.upstreams.errors import UpstreamError
+from gateway.upstreams.errors import UpstreamError, UpstreamTimeoutError
 
 CLIENT_STALL_SECONDS = 300.0  # A client that reads nothing for this long has left.
 
@@ -231,7 +231,8 @@ def _next_step(stream: OpenStream, reading: "asyncio.Future[bytes | None]") -> R
     try:
         chunk = reading.result()
     except UpstreamError as error:
-        return RelayStep(b"", failure=UpstreamProtocolError(str(error), code="upstream_broken"))
+        code = "upstream_timeout" if isinstance(error, UpstreamTimeoutError) else "upstream_broken"
+        return RelayStep(b"", failure=UpstreamProtocolError(str(error), code=code))
     return stream.decoder.flush() if chunk is None else stream.decoder.feed(chunk)
 
 

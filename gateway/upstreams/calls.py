@@ -71,10 +71,11 @@ class OpenStream:
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long to wait: one deadline for the first byte over all attempts, and for each next byte."""
+    """How long to wait: for the first byte over all attempts, for each next byte, and for the whole of a reply."""
 
     first_byte_seconds: float
     idle_seconds: float
+    total_seconds: float
 
 
 class RefusedByUpstreamError(UpstreamError):
@@ -209,7 +210,10 @@ class UpstreamCaller:
         try:
             response = await self._send(planned, key, attempt, deadline)
             try:
-                body = await response.read(timeout_seconds=self._patience.idle_seconds)
+                async with asyncio.timeout(self._patience.total_seconds):
+                    body = await response.read(timeout_seconds=self._patience.idle_seconds)
+            except TimeoutError:
+                raise UpstreamTimeoutError(f"Not whole after {self._patience.total_seconds:g} s.") from None
             finally:
                 await response.aclose()
         finally:

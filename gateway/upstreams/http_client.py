@@ -27,6 +27,7 @@ POOL_IDLE_SECONDS = 30
 MAX_ERROR_BODY_BYTES = 1024 * 1024
 MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 DECODED_ENCODINGS = ("", "identity")
+CONNECT_CAUSE = "client error (Connect)"
 # How much of a body pyreqwest waits for before it hands over the headers: by default 64 KiB, or a whole short stream.
 READ_AHEAD_BYTES = 0
 
@@ -97,6 +98,8 @@ class UpstreamClient:
             async with asyncio.timeout(timeout_seconds):
                 response = await request.__aenter__()
         except (ConnectError, ConnectTimeoutError) as error:
+            if isinstance(error, ConnectError) and not _is_without_connection(error):
+                raise _broken(error) from error
             raise UpstreamUnreachableError(f"It cannot be reached: {error}") from error
         except RequestTimeoutError as error:
             raise UpstreamTimeoutError(f"It timed out: {error}") from error
@@ -119,6 +122,12 @@ def _sendable(headers: Mapping[str, str]) -> Mapping[str, str]:
     if all(value.isascii() for value in headers.values()):
         return headers
     return {name: value.encode("latin-1", "replace").decode(errors="replace") for name, value in headers.items()}
+
+
+def _is_without_connection(error: ConnectError) -> bool:
+    """True when there never was a connection: pyreqwest says ConnectError of one that broke in the middle too."""
+    causes = (error.details or {}).get("causes") or ()
+    return any(CONNECT_CAUSE in str(cause.get("message")) for cause in causes)
 
 
 def _broken(error: Exception) -> UpstreamBrokenError:

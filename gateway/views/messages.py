@@ -92,6 +92,7 @@ def _make_caller(
     patience = Patience(
         first_byte_seconds=settings.GATEWAY["upstream_first_byte_seconds"],
         idle_seconds=settings.GATEWAY["upstream_idle_seconds"],
+        total_seconds=settings.GATEWAY["request_total_seconds"],
     )
     return UpstreamCaller(runtime.upstreams, runtime.pool, metered, parsed, planned, identity, patience)
 

@@ -1,0 +1,63 @@
+"""Language models that a test sells for itself, with routes to whatever upstream it wants."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import httpx
+
+from billing.models import LanguageModel, Route, Upstream
+from tests.support.settled_usage import sell_model
+from tests.support.world import Caller, World
+
+
+@dataclass(frozen=True)
+class Offer:
+    """`upstream_models` are the names by which the upstreams of its routes know it, in order of the routes."""
+
+    model_id: str
+    upstream_models: list[str]
+    upstreams: list[str]
+
+
+def offer(
+    world: World,
+    caller: Caller,
+    gateways: Sequence[str],
+    *,
+    upstream_urls: Sequence[str] = (),
+    routes: int = 1,
+    bills_when_cancelled: bool = False,
+) -> Offer:
+    """Sell a new model at the prices of Sonnet, and return once all these gateways serve it.
+
+    Each of its routes has an upstream of its own, at the sandbox unless told otherwise.
+    """
+    name = "test-" + secrets.token_hex(4)
+    version = sell_model(f"test/{name}")
+    LanguageModel.objects.filter(pk=version.language_model_id).update(capabilities=["tools", "thinking", "images"])
+    offered = Offer(f"test/{name}", [], [])
+    for position, url in enumerate(upstream_urls or [world.sandbox.url] * routes):
+        upstream = Upstream.objects.create(
+            name=f"{name}-{position}",
+            protocol=Upstream.Protocol.MESSAGES,
+            base_url=url,
+            bills_when_cancelled=bills_when_cancelled,
+            profile={"request_id_header": "x-crossmodel-request-id", "headers": {"x-api-key": "any"}},
+        )
+        upstream_model = f"{name}-route-{position}"
+        Route.objects.create(
+            language_model_id=version.language_model_id,
+            upstream=upstream,
+            upstream_model=upstream_model,
+            position=position,
+        )
+        offered.upstream_models.append(upstream_model)
+        offered.upstreams.append(upstream.name)
+
+    def is_sold() -> bool:
+        paths = [f"{gateway}/v1/models/{offered.model_id}" for gateway in gateways]
+        return all(httpx.get(path, headers=caller.headers).status_code == 200 for path in paths)
+
+    world.wait_until(is_sold, f"{offered.model_id} is on sale")
+    return offered
