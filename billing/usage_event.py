@@ -5,7 +5,7 @@ tokens (or units), amounts in nano-dollars, times in milliseconds. `outcome` is 
 its hold and costs nothing, but records its attempts.
 """
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import orjson
@@ -61,7 +61,7 @@ class UsageEvent:
     v: int = SCHEMA_VERSION
 
     def encode(self) -> bytes:
-        return orjson.dumps(asdict(self))
+        return orjson.dumps(self)
 
 
 _FIELDS = {f.name: f for f in fields(UsageEvent)}
