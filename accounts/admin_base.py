@@ -93,14 +93,14 @@ def operator_form(
     model_admin: ModelAdmin,
     request: HttpRequest,
     *,
-    row: Model,
+    row: Model | None,
     title: str,
     text: str,
     form: forms.Form,
     submit: str,
     is_dangerous: bool = False,
 ) -> HttpResponse:
-    """Render a form (or, without fields, a question) about one row, inside the admin."""
+    """Render a form (or, without fields, a question) about one row, or for new ones, inside the admin."""
     context = {
         **model_admin.admin_site.each_context(request),
         "opts": model_admin.opts,

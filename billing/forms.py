@@ -1,4 +1,4 @@
-"""What people choose on the usage page."""
+"""What people choose on the usage page, and the code that they redeem."""
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -7,6 +7,7 @@ from django import forms
 from django.core.exceptions import ValidationError
 
 from accounts.models import ApiKey
+from billing.redemption import MAX_TYPED_CHARACTERS
 from billing.usage_report import MAX_RANGE_DAYS, UsageFilter
 
 DEFAULT_RANGE_DAYS = 30
@@ -57,6 +58,16 @@ class UsageFilterForm(forms.Form):
             model_id=self.cleaned_data["model"],
             outcome=self.cleaned_data["outcome"],
         )
+
+
+class RedeemForm(forms.Form):
+    code = forms.CharField(
+        max_length=MAX_TYPED_CHARACTERS,
+        label="Redemption code",
+        widget=forms.TextInput(
+            attrs={"autocomplete": "off", "spellcheck": "false", "placeholder": "XXXXX-XXXXX-XXXXX-XXXXX"}
+        ),
+    )
 
 
 def default_filter() -> UsageFilter:

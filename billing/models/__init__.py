@@ -4,6 +4,7 @@ from billing.models.catalog import CatalogVersion, LanguageModel, LanguageModelA
 from billing.models.credit import CreditLot, CreditLotEntry
 from billing.models.ledger import LedgerAccount, LedgerEntry, LedgerTransaction, OrganizationBalance
 from billing.models.price import OrganizationPriceFactor, PriceComponent, PriceVersion
+from billing.models.redemption import Redemption, RedemptionAttempts, RedemptionCode
 from billing.models.rerating import ReratedRequest, Rerating
 from billing.models.usage import (
     BudgetDay,
@@ -29,6 +30,9 @@ __all__ = [
     "OrganizationPriceFactor",
     "PriceComponent",
     "PriceVersion",
+    "Redemption",
+    "RedemptionAttempts",
+    "RedemptionCode",
     "RequestDetail",
     "ReratedRequest",
     "Rerating",

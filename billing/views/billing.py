@@ -1,12 +1,17 @@
-"""Billing: the balance, the credit lots it is made of, and the statement."""
+"""Billing: the balance, the credit lots it is made of, codes that add to it, and the statement."""
 
+from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import render
-from django.views.decorators.http import require_safe
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.access import Access, Permission, console_page
+from accounts.views.publishing import publish_or_tell
 from billing.balances import read_balance
+from billing.forms import RedeemForm
 from billing.models import CreditLot, LedgerTransaction, UsageRecord
+from billing.money import format_usd
+from billing.redemption import RedemptionError, redeem
 from billing.statements import find_transaction, list_statement
 
 MAX_LOTS_SHOWN = 100
@@ -19,9 +24,13 @@ KINDS_OF_VIEW = {
 }
 
 
-@require_safe
+@require_http_methods(["GET", "HEAD", "POST"])
 @console_page(Permission.SEE_BILLING)
 def billing(request: HttpRequest, access: Access) -> HttpResponse:
+    """Show the money of the organization; a POST redeems a code."""
+    form = RedeemForm(request.POST or None)
+    if request.method == "POST" and form.is_valid() and _redeem(request, access, form):
+        return redirect("billing", slug=access.organization.slug)
     shown = request.GET.get("show", "")
     if shown not in KINDS_OF_VIEW:
         raise Http404
@@ -33,8 +42,9 @@ def billing(request: HttpRequest, access: Access) -> HttpResponse:
         "shown": shown,
         "views": [("", "All"), ("credit", "Credit"), ("usage", "Usage")],
         "is_first_page": "before" not in request.GET,
+        "form": form,
     }
-    return render(request, "billing/billing.html", context)
+    return render(request, "billing/billing.html", context, status=422 if request.method == "POST" else 200)
 
 
 @require_safe
@@ -55,6 +65,21 @@ def transaction(request: HttpRequest, access: Access, transaction_id: int) -> Ht
         "max_records": MAX_RECORDS_SHOWN,
     }
     return render(request, "billing/transaction.html", context)
+
+
+def _redeem(request: HttpRequest, access: Access, form: RedeemForm) -> bool:
+    try:
+        redeemed = redeem(access.organization, code=form.cleaned_data["code"], actor=access.user.email)
+    except RedemptionError as error:
+        form.add_error("code", str(error))
+        return False
+    if not redeemed.posted.is_new:
+        at = redeemed.posted.transaction.created_at
+        messages.info(request, f"This code was redeemed here before, on {at:%Y-%m-%d} at {at:%H:%M} UTC.")
+        return True
+    amount = format_usd(redeemed.code.amount_nanos)
+    publish_or_tell(request, done=f"${amount} of credit is added.", what_waits=f"${amount} of credit is added.")
+    return True
 
 
 def _read_before(request: HttpRequest) -> int | None:

@@ -1,6 +1,5 @@
 """The one write path of the ledger: what it writes, what it refuses, and that it neither doubles nor deadlocks."""
 
-import threading
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -38,6 +37,7 @@ from tests.billing.books import (
     posted,
     remaining,
 )
+from tests.support.together import run_together
 
 Kind = LedgerAccount.Kind
 
@@ -180,29 +180,6 @@ def test_postgres_itself_refuses_the_account_of_another_organization() -> None:
 def test_a_book_is_only_opened_inside_a_transaction() -> None:
     with pytest.raises(RuntimeError, match="atomic"):
         Book.open([])
-
-
-def run_together(*work: Callable[[], object]) -> list[BaseException]:
-    """Run each in a thread with a connection of its own, started at the same moment; return what was raised."""
-    barrier = threading.Barrier(len(work))
-    errors: list[BaseException] = []
-
-    def run(task: Callable[[], object]) -> None:
-        try:
-            barrier.wait()
-            task()
-        except BaseException as error:
-            errors.append(error)
-        finally:
-            connection.close()
-
-    threads = [threading.Thread(target=run, args=(task,)) for task in work]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=60)
-    assert not any(thread.is_alive() for thread in threads)
-    return errors
 
 
 @pytest.mark.django_db(transaction=True)

@@ -32,7 +32,7 @@ WHO = {
     "member_role": {"owner", "admin"},
     "member_remove": {"owner", "admin"},
 }
-WRITES = {"key_new", "key_edit", "key_revoke", "members", "member_role", "member_remove"}
+WRITES = {"billing", "key_new", "key_edit", "key_revoke", "members", "member_role", "member_remove"}
 
 
 def organization_routes() -> list[str]:

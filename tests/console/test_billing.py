@@ -3,8 +3,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.test import Client
 
+from accounts.models import Role
 from billing import statements
 from billing.models import CreditLot, LedgerTransaction, OrganizationBalance
+from billing.redemption import create_codes
 from billing.top_ups import grant_credit
 from tests.support.people import People, client_of
 from tests.support.settled_usage import billed_event, sell_model, settle
@@ -104,3 +106,38 @@ def test_a_transaction_shows_the_requests_it_paid_for_and_no_account_of_the_hous
     assert "Prepaid" in page
     assert "Revenue" not in page
     assert "operator@example.org" not in page
+
+
+def test_a_code_adds_credit_once(alice: Client, people: People) -> None:
+    (new,) = create_codes(amount_nanos=3 * 10**9, reason="PyCon", created_by="operator@example.org")
+    response = alice.post(BILLING, {"code": new.text.lower()}, follow=True)
+    assert response.redirect_chain == [(BILLING, 302)]
+    page = response.content.decode()
+    assert "$3.00 of credit is added." in page
+    assert f"Code {new.code.prefix}: PyCon" in page
+    assert new.text not in page
+    assert "redeemed here before" in alice.post(BILLING, {"code": new.text}, follow=True).content.decode()
+    assert OrganizationBalance.objects.get(organization=people.organization).posted_nanos == 3 * 10**9
+
+
+@pytest.mark.parametrize("code", ["", "wrong", "x" * 101])
+def test_a_wrong_code_is_told_beside_the_field(alice: Client, code: str) -> None:
+    response = alice.post(BILLING, {"code": code})
+    assert response.status_code == 422
+    assert response.context["form"].errors["code"]
+    assert not LedgerTransaction.objects.exists()
+
+
+def test_viewers_and_developers_redeem_nothing(people: People) -> None:
+    (new,) = create_codes(amount_nanos=10**9, reason="PyCon", created_by="operator@example.org")
+    for role in (Role.VIEWER, Role.DEVELOPER):
+        people.give_bob(role)
+        assert client_of(people.bob).post(BILLING, {"code": new.text}).status_code == 403
+    people.give_bob(Role.BILLING)
+    assert client_of(people.bob).post(BILLING, {"code": new.text}).status_code == 302
+
+
+def test_a_code_is_redeemed_without_redis(alice: Client, people: People, redis_away: None) -> None:
+    (new,) = create_codes(amount_nanos=10**9, reason="PyCon", created_by="operator@example.org")
+    assert "will hear of it" in alice.post(BILLING, {"code": new.text}, follow=True).content.decode()
+    assert OrganizationBalance.objects.get(organization=people.organization).posted_nanos == 10**9
