@@ -104,6 +104,10 @@ class Generation(serializers.Serializer[Any]):
     attempts = AttemptBody(many=True)
 
 
+LIMIT_FIELDS = ("requests_per_minute", "input_tokens_per_minute", "output_tokens_per_minute", "concurrent_requests")
+ATTEMPT_FIELDS = ("outcome", "status", "duration_ms")
+
+
 class KeyedView(APIView):
     """A read for whoever has a key. Answers carry a request id, as everything of this API does."""
 
@@ -155,7 +159,7 @@ class KeyView(KeyedView):
                 "organization": key.organization.slug,
                 "created_at": key.created_at,
                 "expires_at": key.expires_at,
-                "limits": {name: getattr(key, name) for name in KeyLimits().fields.keys()},
+                "limits": {name: getattr(key, name) for name in LIMIT_FIELDS},
                 "budgets": _budgets(key),
                 "allowed_models": key.allowed_models,
                 "allowed_networks": key.allowed_networks,
@@ -256,4 +260,4 @@ def _failed_body(receipt: FailedReceipt) -> dict[str, Any]:
 
 def _attempts(receipt: Receipt | FailedReceipt) -> list[dict[str, Any]]:
     """Attempts without the names of upstreams and what they cost us: those are not the caller's."""
-    return [{name: attempt.get(name) for name in AttemptBody().fields.keys()} for attempt in receipt.attempts]
+    return [{name: attempt.get(name) for name in ATTEMPT_FIELDS} for attempt in receipt.attempts]
