@@ -34,7 +34,8 @@ SAME_WISH_SECONDS = 1.0
 def main() -> int:
     """Run until asked to stop. Returns 0 then, 1 when the start failed."""
     for number in STOP_SIGNALS:
-        signal.signal(number, _request_stop)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # As SIGHUP is under nohup.
+            signal.signal(number, _request_stop)
     supervisor: Supervisor | None = None
     try:
         settings = _load_settings()

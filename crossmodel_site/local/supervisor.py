@@ -8,9 +8,10 @@ from typing import NoReturn
 from crossmodel_site.embedded import ServerError
 from crossmodel_site.embedded.server import Server
 from crossmodel_site.local.child import Child, describe_end
-from crossmodel_site.local.errors import LocalRunError
+from crossmodel_site.local.errors import LocalRunError, StopRequestedError
 from crossmodel_site.local.mail import MailFolder
 from crossmodel_site.local.screen import say
+from crossmodel_site.local.terminal import Terminal
 
 TICK_SECONDS = 0.5
 READY_TIMEOUT_SECONDS = 60.0
@@ -26,6 +27,7 @@ class Supervisor:
         self._servers: list[Server] = []
         self._children: list[Child] = []
         self._mail = mail
+        self._terminal = Terminal()
         self._selector = selectors.DefaultSelector()
 
     def start_server(self, server: Server) -> None:
@@ -64,6 +66,8 @@ class Supervisor:
             self._revive_children()
             for line in self._mail.read_new():
                 say(line)
+            if self._terminal.is_closed():
+                raise StopRequestedError
 
     def stop(self) -> None:
         """Stop everything that was started: first who takes requests, servers last."""
