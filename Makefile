@@ -14,7 +14,7 @@ help:
 	@echo "make test          run the tests against a real Postgres and Redis"
 	@echo "make check         lint, types, import rules, migrations, templates"
 	@echo "make bench         measure what a request costs"
-	@echo "make faults        kill processes and servers under load, and check that no money is lost"
+	@echo "make faults        kill processes and servers under load for SECONDS=n, and check that no money is lost"
 	@echo "make test-clients  run real clients against the gateway"
 	@echo "make lock          lock the dependencies of pyproject.toml anew"
 	@echo "make lock-clients  lock the clients that make test-clients runs anew"
@@ -39,7 +39,7 @@ bench: environment-dev
 	@exec $(VENV)/python -m bench.run
 
 faults: environment-dev
-	@exec $(VENV)/python -m pytest -m faults
+	@exec $(VENV)/python -m tests.faults --seconds $(or $(SECONDS),600)
 
 # The clients get environments of their own in var/clients; those of Node need node and npm.
 test-clients: environment-dev

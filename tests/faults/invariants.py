@@ -12,6 +12,7 @@ from uuid import UUID
 
 import redis
 from django.db.models import Sum
+from django.utils import timezone
 
 from accounts.models import ApiKey
 from billing.admission.names import SHARDS
@@ -54,6 +55,7 @@ class Evidence:
     holds_lost: bool = False
     records: Mapping[UUID, UsageRecord] = field(default_factory=dict)
     failed: set[UUID] = field(default_factory=set)
+    doubled: Mapping[UUID, int] = field(default_factory=dict)
 
     @classmethod
     def collect(
@@ -61,11 +63,14 @@ class Evidence:
     ) -> "Evidence":
         """Read what Postgres has of these callers."""
         ids = [caller.organization.pk for caller in callers]
-        records = {record.request_id: record for record in UsageRecord.objects.filter(organization_id__in=ids)}
+        rows = list(UsageRecord.objects.filter(organization_id__in=ids))
+        records = {record.request_id: record for record in rows}
+        times = Counter(record.request_id for record in rows)
+        doubled = {request_id: count for request_id, count in times.items() if count > 1}
         failed = set(
             FailedRequest.objects.filter(organization_id__in=ids).values_list("request_id", flat=True),
         )
-        return cls(callers, answers, list(journal), records=records, failed=failed)
+        return cls(callers, answers, list(journal), records=records, failed=failed, doubled=doubled)
 
 
 def find_violations(world: World, evidence: Evidence) -> list[str]:
@@ -73,6 +78,7 @@ def find_violations(world: World, evidence: Evidence) -> list[str]:
     found = [
         *replies_have_records(evidence),
         *calls_have_one_end(evidence),
+        *keys_have_one_effect(evidence),
         *refusals_reach_no_upstream(evidence),
         *overdraft_is_bounded(evidence),
         *rates_are_kept(evidence),
@@ -80,6 +86,7 @@ def find_violations(world: World, evidence: Evidence) -> list[str]:
         *quarantine_holds_poison_only(evidence),
         *spool_is_settled(world),
     ]
+    UsageQuarantine.objects.filter(resolved_at=None).update(resolved_at=timezone.now(), resolved_by="test")
     result = world.manage("check_ledger", "--journal", str(world.journal_path), "--quiet", check=False)
     if result.returncode:
         found += ["I1-I15 " + line.strip() for line in (result.stdout + result.stderr).splitlines()]
@@ -92,7 +99,7 @@ def replies_have_records(evidence: Evidence) -> list[str]:
     for answer in evidence.answers:
         if not answer.is_complete:
             continue
-        record = evidence.records.get(cast(UUID, answer.request_id))
+        record = evidence.records.get(cast(UUID, answer.served_by))
         if record is None:
             found.append(f"I3 reply {answer.request_id} arrived whole and has no usage record")
             continue
@@ -106,6 +113,7 @@ def replies_have_records(evidence: Evidence) -> list[str]:
 def calls_have_one_end(evidence: Evidence) -> list[str]:
     """I3, I5: what an upstream was asked has one terminal state, and its record has the upstream's counts."""
     found = []
+    found += [f"I4 request {request_id} has {count} usage records" for request_id, count in evidence.doubled.items()]
     both = evidence.failed & evidence.records.keys()
     found += [f"I3 request {request_id} is both billed and failed" for request_id in both]
     for call in evidence.journal:
@@ -122,6 +130,23 @@ def calls_have_one_end(evidence: Evidence) -> list[str]:
             if served != recorded:
                 found.append(f"I5 request {request_id} was served {served} and recorded {recorded}")
     return _cut(found)
+
+
+def keys_have_one_effect(evidence: Evidence) -> list[str]:
+    """I9: what is repeated under an idempotency key is billed once and answered alike."""
+    billed: dict[str, set[UUID]] = {}
+    contents: dict[str, set[bytes]] = {}
+    for answer in evidence.answers:
+        if not answer.idempotency_key:
+            continue
+        if answer.request_id is not None and answer.request_id in evidence.records:
+            billed.setdefault(answer.idempotency_key, set()).add(answer.request_id)
+        if answer.is_complete:
+            contents.setdefault(answer.idempotency_key, set()).add(answer.content)
+    found = [f"I9 {ids} were billed for one idempotency key" for ids in billed.values() if len(ids) > 1]
+    return _cut(
+        found + [f"I9 two answers under idempotency key {key}" for key, seen in contents.items() if len(seen) > 1]
+    )
 
 
 def refusals_reach_no_upstream(evidence: Evidence) -> list[str]:

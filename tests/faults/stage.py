@@ -32,7 +32,10 @@ class Stage:
     poison_events: int = 0
     rate_states_lost: int = 0
     holds_lost: bool = False
-    directives: str = ""
+    troubles: Sequence[str] = ()
+    trouble_share: float = 0.0
+    wishes: str = ""
+    crowded: Caller | None = None
     leaving_share: float = 0.0
     slow_share: float = 0.0
     notes: list[str] = field(default_factory=list)
@@ -40,6 +43,14 @@ class Stage:
     @property
     def rich(self) -> Caller:
         return self.callers[0]
+
+    @property
+    def poor(self) -> Caller:
+        return self.callers[2]
+
+    def crowd_on(self, caller: Caller | None, *, wishes: str = "") -> None:
+        """Let all clients act as one caller, with these directives; as before for None."""
+        self.crowded, self.wishes = caller, wishes
 
     def pause(self, low_seconds: float = 0.1, high_seconds: float = 0.8) -> None:
         """Let a while pass that the seed chooses: this is what makes each seed hit another moment."""
@@ -99,15 +110,20 @@ def set_stage(world: DurableWorld, name: str, *, seed: int, clients: int) -> Sta
 
 def make_order(stage: Stage, chance: random.Random) -> Order:
     """Return a request that runs for some 0.1 to 0.6 s, so that many are in flight when the fault comes."""
-    [caller] = chance.choices(stage.callers, weights=(6, 4, 1, 1))
-    is_streamed = chance.random() < 0.6
+    [caller] = [stage.crowded] if stage.crowded else chance.choices(stage.callers, weights=(6, 4, 1, 1))
+    is_streamed = bool(stage.wishes) or chance.random() < 0.6
     pace = chance.randrange(5, 40) if is_streamed else 0
     delay = chance.randrange(0, 300)
-    wishes = stage.directives or f"tokens={chance.randrange(5, 80)}; pace={pace}; delay={delay}"
+    wishes = stage.wishes or f"tokens={chance.randrange(5, 80)}; pace={pace}; delay={delay}"
+    troubles = stage.troubles
+    if troubles and chance.random() < stage.trouble_share:
+        wishes += "; " + chance.choice(troubles)
     fields = {"stream": True} if is_streamed else {}
     return Order(
         caller.secret,
         body(f"Tell me a story. [[sandbox: {wishes}]]", max_tokens=MAX_TOKENS, **fields),
+        # A sixth of the replies that are not streamed is asked for twice under one idempotency key.
+        idempotency_key=f"{chance.random()}" if not is_streamed and chance.random() < 0.16 else "",
         leave_after=chance.uniform(0.005, 0.5) if chance.random() < stage.leaving_share else None,
         is_slow=chance.random() < stage.slow_share,
     )

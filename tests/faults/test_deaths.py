@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.faults.deaths import DEATHS
+from tests.faults.catalog import DEATHS
 from tests.faults.stage import run_fault
 from tests.support.durable_world import DurableWorld
 

@@ -3,6 +3,8 @@
 import os
 import shutil
 import signal
+import subprocess
+import time
 from pathlib import Path
 
 import redis
@@ -13,17 +15,69 @@ from billing.admission import worker
 from crossmodel_site.embedded import PostgresServer, RedisServer
 from tests.support.world import World, end
 
+LAST_WORDS_SECONDS = 1.0  # Celery, on its way out, takes this long.
+CLOCK_SECONDS = 1.1  # libfaketime reads its file anew this often.
+# An upstream that hangs is given up soon.
+IMPATIENT = {"CROSSMODEL_UPSTREAM_FIRST_BYTE_SECONDS": "2", "CROSSMODEL_UPSTREAM_IDLE_SECONDS": "1.5"}
+FAKETIME_LIBRARIES = "*/faketime/libfaketime.so.1"
+
+
+class FakeClock:
+    """Moves the time of day of the processes that are started with `environment`; what measures spans goes on."""
+
+    def __init__(self, folder: Path) -> None:
+        [self._library, *_] = [*Path("/usr/lib").glob(FAKETIME_LIBRARIES)]
+        self._offset = folder / "clock"
+        self.move(0)
+
+    @staticmethod
+    def is_installed() -> bool:
+        return any(Path("/usr/lib").glob(FAKETIME_LIBRARIES))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "LD_PRELOAD": str(self._library),
+            "FAKETIME_TIMESTAMP_FILE": str(self._offset),
+            "FAKETIME_CACHE_DURATION": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        }
+
+    def move(self, seconds: int) -> None:
+        """Set the clock this far from the true time; seen within a second."""
+        self._offset.write_text(f"{seconds:+d}")
+        time.sleep(CLOCK_SECONDS)
+
 
 class DurableWorld(World):
-    def __init__(self, folder: Path, **overrides: str) -> None:
+    """`has_clock`: the time of day of Redis, gateway and worker is `clock`, and can be moved (needs libfaketime)."""
+
+    def __init__(self, folder: Path, *, has_clock: bool = False, **overrides: str) -> None:
         self.postgres = PostgresServer(folder / "postgres")
         self.redis = RedisServer(folder / "redis")
-        super().__init__(folder, postgres_url=self.postgres.url, redis_url=self.redis.url, **overrides)
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o755)  # Postgres, where root starts it, is another user and must pass.
+        self.clock = FakeClock(folder) if has_clock else None
+        super().__init__(folder, postgres_url=self.postgres.url, redis_url=self.redis.url, **IMPATIENT, **overrides)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**super().environment, **(self.clock.environment if self.clock else {})}
 
     def start(self) -> None:
         self.postgres.start()
-        self.redis.start()
+        self.start_redis()
         super().start()
+
+    def start_redis(self) -> None:
+        """Start Redis, by the movable clock where there is one: its process takes ours as its environment."""
+        added = self.clock.environment if self.clock else {}
+        os.environ.update(added)
+        try:
+            self.redis.start()
+        finally:
+            for name in added:
+                del os.environ[name]
 
     def stop(self) -> None:
         super().stop()
@@ -41,6 +95,15 @@ class DurableWorld(World):
         assert self.worker is not None
         os.killpg(self.worker.pid, signal.SIGKILL)
         self.worker.wait()
+
+    def restart_dead_worker(self) -> None:
+        """Start the worker again if it ended by itself, as its supervisor would. One that still runs is left alone."""
+        assert self.worker is not None
+        try:
+            self.worker.wait(LAST_WORDS_SECONDS)
+        except subprocess.TimeoutExpired:
+            return
+        self.start_worker()
 
     def flush_redis(self) -> None:
         """FLUSHALL: Redis is empty, and the same process as before."""

@@ -34,12 +34,16 @@ LAST_EVENT = re.compile(rb"event: message_stop\ndata: [^\n]*\n\n")
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One request to send. `leave_after` seconds the client resets its connection; `is_slow` reads drop by drop."""
+    """One request to send. `leave_after` seconds the client resets its connection; `is_slow` reads drop by drop.
+
+    An order with an idempotency key is sent twice, the second time as soon as the first is answered or lost.
+    """
 
     secret: str
     body: dict[str, Any]
     leave_after: float | None = None
     is_slow: bool = False
+    idempotency_key: str = ""
 
 
 @dataclass(slots=True)
@@ -54,6 +58,8 @@ class Answer:
     request_id: UUID | None = None
     content: bytes = b""
     is_whole: bool = False
+    idempotency_key: str = ""
+    is_replayed: bool = False
 
     @property
     def is_complete(self) -> bool:
@@ -61,6 +67,13 @@ class Answer:
         if self.status != 200:
             return False
         return LAST_EVENT.search(self.content) is not None if self.is_streamed else self.is_whole
+
+    @property
+    def served_by(self) -> UUID | None:
+        """The request whose reply this is: an earlier one, where it was repeated under an idempotency key."""
+        if not self.is_replayed or not self.is_complete:
+            return self.request_id
+        return parse_request_id(json.loads(self.content)["id"])
 
     @property
     def error_code(self) -> str:
@@ -127,15 +140,18 @@ class Load:
 
     async def _act_as_client(self, chance: random.Random) -> None:
         while not self._stopping.is_set():
-            answer = await send(self.base_url, self.make_order(chance))
+            order = self.make_order(chance)
+            answer = await send(self.base_url, order)
             self.answers.append(answer)
+            if order.idempotency_key:
+                self.answers.append(await send(self.base_url, order))
             if not answer.is_complete:
                 await asyncio.sleep(PAUSE_AFTER_REFUSAL_SECONDS * (0.5 + chance.random()))
 
 
 async def send(base_url: str, order: Order) -> Answer:
     """Send one request and return what was seen of its response, however it ended."""
-    answer = Answer(order.secret, bool(order.body.get("stream")), time.time())
+    answer = Answer(order.secret, bool(order.body.get("stream")), time.time(), idempotency_key=order.idempotency_key)
     with contextlib.suppress(OSError, EOFError, ValueError, TimeoutError):
         async with asyncio.timeout(REQUEST_SECONDS if order.leave_after is None else order.leave_after):
             await _exchange(base_url, order, answer)
@@ -152,10 +168,11 @@ async def _exchange(base_url: str, order: Order, answer: Answer) -> None:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     try:
         content = json.dumps(order.body).encode()
+        extra = b"idempotency-key: %b\r\n" % order.idempotency_key.encode() if order.idempotency_key else b""
         writer.write(
             b"POST /v1/messages HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n"
-            b"anthropic-version: 2023-06-01\r\nx-api-key: %b\r\ncontent-length: %d\r\n\r\n"
-            % (order.secret.encode(), len(content))
+            b"anthropic-version: 2023-06-01\r\nx-api-key: %b\r\n%bcontent-length: %d\r\n\r\n"
+            % (order.secret.encode(), extra, len(content))
             + content
         )
         headers = await _read_head(reader, answer)
@@ -178,6 +195,7 @@ async def _read_head(reader: asyncio.StreamReader, answer: Answer) -> dict[str, 
         name, _, value = line.decode("latin-1").partition(":")
         headers[name.lower()] = value.strip()
     answer.request_id = parse_request_id(headers.get("request-id", ""))
+    answer.is_replayed = "idempotent-replayed" in headers
     answer.status = status
     return headers
 

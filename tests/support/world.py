@@ -126,12 +126,20 @@ class World:
         )  # fmt: skip
         self.wait_until(self._gateway_answers, "the gateway answers", seconds=START_SECONDS)
 
-    def start_worker(self) -> None:
-        self.worker = self._spawn(
-            "celery", "-A", "crossmodel_site", "worker", "--beat", "--pool", "solo", "--loglevel", "warning",
-            "--without-gossip", "--without-mingle", "--without-heartbeat",
-            "--schedule", str(self.folder / "var/beat"),
+    def start_worker(self, *, pool: str = "solo", has_beat: bool = True) -> None:
+        self.worker = self.spawn_worker("first", pool=pool, has_beat=has_beat)
+
+    def spawn_worker(self, name: str, *, pool: str = "solo", has_beat: bool = False) -> "subprocess.Popen[bytes]":
+        beat = ("--beat", "--schedule", str(self.folder / "var/beat")) if has_beat else ()
+        return self._spawn(
+            "celery", "-A", "crossmodel_site", "worker", "--hostname", name, "--pool", pool, "--concurrency", "2",
+            "--loglevel", "warning", "--without-gossip", "--without-mingle", "--without-heartbeat", *beat,
         )  # fmt: skip
+
+    def start_beat(self) -> "subprocess.Popen[bytes]":
+        """Start a beat of its own, which is a second one where the worker has one in it."""
+        schedule = str(self.folder / f"var/beat-{secrets.token_hex(4)}")
+        return self._spawn("celery", "-A", "crossmodel_site", "beat", "--loglevel", "warning", "--schedule", schedule)
 
     def manage(self, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, str(ROOT / "manage.py"), *arguments]

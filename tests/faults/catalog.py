@@ -1,0 +1,49 @@
+"""All faults by name. The first five are short enough for every run of the suite."""
+
+from collections.abc import Callable
+
+from tests.faults import changes, outside, processes, servers
+from tests.faults.stage import Stage
+
+Fault = Callable[[Stage], None]
+
+
+def _by_name(*faults: Fault) -> dict[str, Fault]:
+    return {fault.__name__: fault for fault in faults}
+
+
+DEATHS = _by_name(
+    processes.gateway_killed,
+    processes.worker_killed,
+    servers.redis_killed,
+    servers.redis_emptied,
+    servers.postgres_killed,
+)
+CLOCK_FAULTS = _by_name(changes.clock_put_forward, changes.clock_put_back)
+FAULTS = {
+    **DEATHS,
+    **_by_name(
+        processes.gateway_stopped_past_its_lease,
+        processes.worker_killed_before_it_confirms,
+        processes.worker_child_killed,
+        processes.beat_doubled,
+        servers.redis_loses_its_last_writes,
+        servers.redis_full,
+        servers.redis_slow,
+        servers.postgres_restored,
+        outside.clients_leave_or_crawl,
+        outside.upstream_refuses,
+        outside.upstream_hangs,
+        outside.upstream_resets,
+        outside.upstream_breaks_off,
+        outside.upstream_repeats_itself,
+        outside.costs_exceed_holds,
+        outside.crowd_on_a_small_balance,
+        outside.crowd_while_redis_is_emptied,
+        outside.poison_in_a_stream,
+        changes.price_changed,
+        changes.key_revoked,
+        changes.lot_expired,
+    ),
+    **CLOCK_FAULTS,
+}

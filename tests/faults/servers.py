@@ -1,0 +1,89 @@
+"""Faults of Redis and Postgres: killed, emptied, cut short, full, slow, restored to an earlier moment."""
+
+import time
+from pathlib import Path
+
+import redis
+
+from tests.faults.stage import Stage
+
+SLOW_SECONDS = 2
+MAX_BYTES_CUT = 20_000
+
+
+def redis_killed(stage: Stage) -> None:
+    stage.pause()
+    stage.world.redis.kill()
+    stage.pause()
+    stage.world.start_redis()
+
+
+def redis_emptied(stage: Stage) -> None:
+    stage.rate_states_lost += 2
+    for _ in range(stage.chance.randint(1, 2)):
+        stage.pause()
+        stage.world.flush_redis()
+
+
+def redis_loses_its_last_writes(stage: Stage) -> None:
+    """Its log ends earlier than it did: acknowledged writes are gone, as with a disk that lies."""
+    stage.pause()
+    stage.world.redis.kill()
+    log = _append_only_file(stage.world.redis.folder)
+    with log.open("r+b") as file:
+        file.truncate(max(0, log.stat().st_size - stage.chance.randint(1, MAX_BYTES_CUT)))
+    stage.rate_states_lost += 1
+    stage.world.start_redis()
+
+
+def redis_full(stage: Stage) -> None:
+    """Celery ends when its broker, the same Redis here, takes no more writes: whoever supervises it starts it anew."""
+    stage.pause()
+    with redis.Redis.from_url(stage.world.redis.url) as client:
+        client.config_set("maxmemory", "1mb")
+        stage.pause(0.5, 3.0)
+        client.config_set("maxmemory", 0)
+    stage.world.restart_dead_worker()
+
+
+def redis_slow(stage: Stage) -> None:
+    """Nothing is answered for two seconds; some time-outs come before the write, some after."""
+    for _ in range(2):
+        stage.pause()
+        with redis.Redis.from_url(stage.world.redis.url) as client:
+            if stage.chance.random() < 0.5:
+                client.execute_command("DEBUG", "SLEEP", SLOW_SECONDS)
+            else:
+                client.execute_command("CLIENT", "PAUSE", SLOW_SECONDS * 1000)
+                time.sleep(SLOW_SECONDS)
+
+
+def postgres_killed(stage: Stage) -> None:
+    stage.pause()
+    stage.world.postgres.kill()
+    stage.pause()
+    stage.world.postgres.start()
+
+
+def postgres_restored(stage: Stage) -> None:
+    """Postgres comes back as of an earlier moment; what was settled since is replayed from the spool.
+
+    The steps and their order are those of docs/operating.md.
+    """
+    world = stage.world
+    world.reconnect()
+    backup = world.copy_postgres()
+    stage.load.wait_for_answers(50)
+    stage.pause()
+    world.kill_worker()
+    world.reconnect()
+    world.restore_postgres(backup)
+    world.manage("replay_spool")
+    world.manage("rebuild_admission", "--all")
+    world.start_worker()
+
+
+def _append_only_file(folder: Path) -> Path:
+    """Return the file that Redis appends to: one up to Redis 6, the last part of several since 7."""
+    parts = sorted(folder.glob("appendonlydir/*.incr.aof"))
+    return parts[-1] if parts else folder / "appendonly.aof"
