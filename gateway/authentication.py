@@ -5,15 +5,13 @@ process' copy is current; here only the way from a secret to a key id is remembe
 """
 
 import asyncio
-import ipaddress
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from django.conf import settings
-
+from accounts.callers import Network, is_allowed_from, read_key_text, read_networks
 from accounts.key_format import MAX_KEY_CHARS, hash_key, is_well_formed
 from accounts.models import ApiKey
 from gateway.database import DatabaseThreads, DatabaseUnavailableError
@@ -24,7 +22,6 @@ MAX_UNKNOWN_KEYS = 10_000
 UNKNOWN_KEY_SECONDS = 2.0
 
 V = TypeVar("V")
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +71,9 @@ class KeyDirectory:
         return identity
 
 
-def read_key(headers: Mapping[str, str]) -> str:
-    """Return the key of `x-api-key`, or else of `Authorization: Bearer`. Raises GatewayError 401.
-
-    `headers` are Django's META, whose values are latin-1 text. x-api-key wins, since some clients send both.
-    """
-    text = headers.get("HTTP_X_API_KEY", "").strip()
-    if not text:
-        scheme, _, credential = headers.get("HTTP_AUTHORIZATION", "").partition(" ")
-        text = credential.strip() if scheme.lower() == "bearer" else ""
+def read_key(meta: Mapping[str, str]) -> str:
+    """Return the text of the caller's key. Raises GatewayError 401."""
+    text = read_key_text(meta)
     if not text:
         raise GatewayError(401, "missing_api_key", "Missing API key.", should_retry=False)
     if len(text) > MAX_KEY_CHARS:
@@ -96,30 +87,8 @@ def invalid_key() -> GatewayError:
 
 def check_network(identity: KeyIdentity, meta: Mapping[str, str]) -> None:
     """Raise GatewayError 402 `network_not_allowed` when the key may not be used from the caller's address."""
-    if not identity.allowed_networks:
-        return
-    address = client_address(meta)
-    if address is None or not any(address in network for network in identity.allowed_networks):
+    if identity.allowed_networks and not is_allowed_from(identity.allowed_networks, meta):
         raise GatewayError(402, "network_not_allowed", "This API key may not be used from this address.")
-
-
-def client_address(meta: Mapping[str, str]) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Return the caller's address: the peer's, or what the nearest untrusted hop of X-Forwarded-For says.
-
-    Only addresses in CROSSMODEL_TRUSTED_PROXIES are believed about whom they speak for.
-    """
-    trusted = [ipaddress.ip_network(text, strict=False) for text in settings.TRUSTED_PROXIES]
-    hops = [hop.strip() for hop in meta.get("HTTP_X_FORWARDED_FOR", "").split(",") if hop.strip()]
-    hops.append(meta.get("REMOTE_ADDR", ""))
-    address = None
-    while hops:
-        try:
-            address = ipaddress.ip_address(hops.pop())
-        except ValueError:
-            return None
-        if not any(address in network for network in trusted):
-            break
-    return address
 
 
 def _find_key(digest: bytes) -> KeyIdentity | None:
@@ -131,7 +100,7 @@ def _find_key(digest: bytes) -> KeyIdentity | None:
         organization_id=key.organization_id,
         config_version=key.config_version,
         allowed_models=frozenset(key.allowed_models),
-        allowed_networks=tuple(ipaddress.ip_network(text, strict=False) for text in key.allowed_networks),
+        allowed_networks=read_networks(key.allowed_networks),
     )
 
 

@@ -4,15 +4,16 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('accounts', '0001_initial'),
+        ("accounts", "0001_initial"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='organization',
-            name='shows_cost_in_usage',
-            field=models.BooleanField(default=False, help_text='Answers carry `usage.cost`, in USD. Strict clients may not know the field.'),
+            model_name="organization",
+            name="shows_cost_in_usage",
+            field=models.BooleanField(
+                default=False, help_text="Answers carry `usage.cost`, in USD. Strict clients may not know the field."
+            ),
         ),
     ]

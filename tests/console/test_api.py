@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.test import Client
 from django.utils import timezone
+from pytest_django.fixtures import SettingsWrapper
 
 from accounts.keys import create_key, revoke_key
 from accounts.models import ApiKey
@@ -140,6 +141,17 @@ def test_dead_keys_are_refused(people: People) -> None:
     assert get("credits", people.secret).status_code == 200
     revoke_key(people.key, revoked_by=people.alice)
     assert get("credits", people.secret).status_code == 401
+
+
+def test_a_key_answers_only_where_it_may_be_used(people: People, settings: SettingsWrapper) -> None:
+    ApiKey.objects.filter(pk=people.key.pk).update(allowed_networks=["192.0.2.0/24"])
+    refused = get("credits", people.secret)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (402, "network_not_allowed")
+    settings.TRUSTED_PROXIES = ["127.0.0.1/32"]
+    headers = {"x-api-key": people.secret, "x-forwarded-for": "192.0.2.7"}
+    assert Client().get("/api/v1/credits", headers=headers).status_code == 200
+    headers["x-forwarded-for"] = "192.0.2.7, 198.51.100.1"
+    assert Client().get("/api/v1/credits", headers=headers).status_code == 402
 
 
 def test_unknown_paths_and_failures_get_the_envelope_too(
