@@ -5,7 +5,6 @@ import logging
 from collections.abc import Collection, Sequence
 
 from django.db import transaction
-from django.utils import timezone
 
 from billing.models import UsageQuarantine
 from billing.settlement_events import RejectedEntry
@@ -38,14 +37,6 @@ def quarantine_entries(
     for row in added:
         logger.error("Usage event %s/%s is in quarantine: %s", shard, row.stream_id, row.reason)
     return added
-
-
-def resolve_quarantine(row: UsageQuarantine, *, resolved_by: str) -> bool:
-    """Note that an operator has dealt with the event. Returns False when somebody had before: who and when stay."""
-    changed = UsageQuarantine.objects.filter(pk=row.pk, resolved_at=None).update(
-        resolved_at=timezone.now(), resolved_by=resolved_by
-    )
-    return bool(changed)
 
 
 def _keep(

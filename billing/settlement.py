@@ -40,6 +40,10 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 EVENT_FAULTS = (DataError, IntegrityError, LedgerError)
 
 
+class EntryRefusedError(ValueError):
+    """The entry itself is at fault, and would be again; the text says what is wrong with it."""
+
+
 def settle_batch(shard: int, entries: Sequence[StreamEntry]) -> SettledBatch | None:
     """Settle these entries of a shard, commit, and return what Redis may now be told.
 
@@ -55,6 +59,21 @@ def settle_batch(shard: int, entries: Sequence[StreamEntry]) -> SettledBatch | N
     if parts and not settled:
         return None
     return _merge(shard, settled)
+
+
+def settle_entry(shard: int, entry: StreamEntry) -> SettledBatch | None:
+    """Settle one entry or say what is wrong with it, instead of putting it into quarantine.
+
+    None when another worker is settling the shard. Raises EntryRefusedError; then nothing was written.
+    """
+    known = _existing_organizations({entry.organization_id})
+    accepted, rejected = read_entries(shard, [entry], organization_ids=known)
+    if rejected:
+        raise EntryRefusedError(rejected[0].reason)
+    try:
+        return _settle_together(shard, accepted)
+    except EVENT_FAULTS as error:
+        raise EntryRefusedError(f"{type(error).__name__}: {error}") from error
 
 
 def _settle_halving(shard: int, accepted: Sequence[AcceptedEvent], known: Collection[int]) -> list[SettledBatch | None]:

@@ -1,13 +1,22 @@
-"""Usage and quarantine, to look at; an operator who has dealt with a quarantined event marks it resolved."""
+"""Usage and quarantine, to look at; an operator settles a quarantined event, or gives it up."""
 
+from collections.abc import Callable
+
+from django import forms
 from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
+from unfold.widgets import UnfoldAdminTextInputWidget
 
-from accounts.admin_base import QuestionForm, ReadOnlyAdmin, detail_action, operator_form, usd_column
+from accounts.admin_base import ReadOnlyAdmin, detail_action, operator_form, usd_column
+from accounts.views.publishing import publish_or_tell
 from billing.models import FailedRequest, UsageQuarantine, UsageRecord
-from billing.quarantine import resolve_quarantine
+from billing.quarantine_resolution import ResolutionError, discard_quarantined, settle_quarantined
+
+
+class ReasonForm(forms.Form):
+    reason = forms.CharField(max_length=500, widget=UnfoldAdminTextInputWidget, help_text="It is kept.")
 
 
 @admin.register(UsageRecord)
@@ -42,7 +51,7 @@ class FailedRequestAdmin(ReadOnlyAdmin):
 
 @admin.register(UsageQuarantine)
 class UsageQuarantineAdmin(ReadOnlyAdmin):
-    list_display = ["id", "organization", "shard", "stream_id", "reason", "created_at", "resolved_at"]
+    list_display = ["id", "organization", "shard", "stream_id", "reason", "created_at", "resolution"]
     list_filter = [("resolved_at", admin.EmptyFieldListFilter)]
     list_select_related = ["organization"]
     ordering = ["-id"]
@@ -55,30 +64,54 @@ class UsageQuarantineAdmin(ReadOnlyAdmin):
         "created_at",
         "resolved_at",
         "resolved_by",
+        "resolution",
+        "resolution_reason",
     ]
     readonly_fields = ["event"]
-    actions_detail = ["resolve"]
+    actions_detail = ["settle", "discard"]
 
     @admin.display(description="Event")
     def event(self, row: UsageQuarantine) -> str:
         return bytes(row.raw_event).decode("utf-8", "backslashreplace")
 
-    @detail_action("Mark resolved", permission="billing.change_usagequarantine", url_path="resolve")
-    def resolve(self, request: HttpRequest, object_id: str) -> HttpResponse:
+    @detail_action("Settle", permission="billing.change_usagequarantine", url_path="settle")
+    def settle(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        text = "Does what settlement would do if the event came now, after its fault was repaired."
+        return self._resolve(request, object_id, settle_quarantined, title="Settle this event?", text=text)
+
+    @detail_action("Discard", permission="billing.change_usagequarantine", url_path="discard")
+    def discard(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        text = "The event stays here, and nobody is ever charged for it."
+        return self._resolve(request, object_id, discard_quarantined, title="Discard this event?", text=text)
+
+    def _resolve(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        resolve: Callable[..., UsageQuarantine],
+        *,
+        title: str,
+        text: str,
+    ) -> HttpResponse:
         row = UsageQuarantine.objects.get(pk=object_id)
-        if request.method == "POST":
-            if resolve_quarantine(row, resolved_by=str(request.user)):
-                self.log_change(request, row, "Resolved")
-                messages.success(request, "Marked resolved.")
+        form = ReasonForm(request.POST or None)
+        if request.method == "POST" and form.is_valid():
+            try:
+                resolved = resolve(row, actor=str(request.user), reason=form.cleaned_data["reason"])
+            except ResolutionError as error:
+                messages.error(request, str(error))
             else:
-                messages.info(request, "It was resolved before.")
+                done = resolved.get_resolution_display()
+                self.log_change(request, row, f"{done}: {resolved.resolution_reason}")
+                publish_or_tell(request, done=f"{done}.", what_waits=f"{done}.")
             return redirect(reverse("admin:billing_usagequarantine_change", args=[object_id]))
         return operator_form(
             self,
             request,
             row=row,
-            title="Mark as resolved?",
-            text="The event stays here, and nobody is charged for it by this.",
-            form=QuestionForm(),
-            submit="Mark resolved",
+            title=title,
+            text=text,
+            form=form,
+            submit=title.partition(" ")[0],
+            is_dangerous=resolve is discard_quarantined,
         )

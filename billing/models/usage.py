@@ -140,6 +140,10 @@ class BudgetDay(models.Model):
 class UsageQuarantine(models.Model):
     """A usage event that could not be settled, kept whole for an operator. Each open row counts as a break."""
 
+    class Resolution(models.TextChoices):
+        SETTLED = "settled", "Settled"
+        DISCARDED = "discarded", "Discarded"
+
     organization = models.ForeignKey(Organization, models.PROTECT, null=True, related_name="+")
     shard = models.PositiveSmallIntegerField()
     stream_id = models.CharField(max_length=40)
@@ -148,6 +152,9 @@ class UsageQuarantine(models.Model):
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     resolved_at = models.DateTimeField(null=True, blank=True, editable=False)
     resolved_by = models.CharField(max_length=254, blank=True, editable=False)
+    # Workers that do not know these columns yet go on inserting rows.
+    resolution = models.CharField(max_length=10, choices=Resolution.choices, db_default="", blank=True, editable=False)
+    resolution_reason = models.CharField(max_length=500, db_default="", blank=True, editable=False)
 
     class Meta:
         ordering = ["-id"]

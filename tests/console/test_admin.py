@@ -269,13 +269,22 @@ def test_quarantine_is_resolved_once(operator: Client) -> None:
     row = UsageQuarantine.objects.get()
     page = url("usagequarantine", "change", row.pk)
     assert "\\xff{}" in operator.get(page).content.decode()
-    operator.post(page.replace("/change/", "/resolve/"))
+    settle_it, discard_it = page.replace("/change/", "/settle/"), page.replace("/change/", "/discard/")
+    assert operator.get(discard_it).status_code == operator.get(settle_it).status_code == 200
+    assert operator.post(discard_it, {"reason": ""}).status_code == 422
+    assert "still refused" in operator.post(settle_it, {"reason": "fixed"}, follow=True).content.decode()
+    assert operator.post(discard_it, {"reason": "written by hand"}).status_code == 302
     row.refresh_from_db()
     first = row.resolved_at
-    assert (row.resolved_by, first is not None) == ("operator@example.org", True)
-    operator.post(page.replace("/change/", "/resolve/"))
+    assert first is not None
+    assert (row.resolved_by, row.resolution, row.resolution_reason) == (
+        "operator@example.org",
+        "discarded",
+        "written by hand",
+    )
+    assert "was resolved before" in operator.post(discard_it, {"reason": "again"}, follow=True).content.decode()
     row.refresh_from_db()
-    assert row.resolved_at == first
+    assert (row.resolved_at, row.resolution_reason) == (first, "written by hand")
 
 
 @pytest.mark.usefixtures("something_of_everything")
