@@ -9,9 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent.parent
 MAX_LINES = 400
 # Written by a tool or generated, and read by nobody in one go.
-LONG_ON_PURPOSE = re.compile(
-    r"(/migrations/\d{4}_\w+\.py|\.lock$|/vendor/|\.json|catalog/default\.toml)"
-)
+LONG_ON_PURPOSE = re.compile(r"(/migrations/\d{4}_\w+\.py|\.lock$|/vendor/|\.json|catalog/default\.toml)")
 EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "manager2"}
 TEXT_SUFFIXES = {".py", ".lua", ".html", ".css", ".js", ".md", ".toml", ".txt", ".lock", ".yml", ".yaml", ".sh", ""}
 MACHINE_PATHS = re.compile(r"(?<![\w.])/(?:home/\w|root/|Users/\w|work/(?:main|shared))")
