@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.test import Client
 from django.utils import timezone
-from pytest_django.fixtures import SettingsWrapper
+from pytest_django.fixtures import Settings
 
 from accounts.keys import create_key, revoke_key
 from accounts.models import ApiKey
@@ -143,7 +143,7 @@ def test_dead_keys_are_refused(people: People) -> None:
     assert get("credits", people.secret).status_code == 401
 
 
-def test_a_key_answers_only_where_it_may_be_used(people: People, settings: SettingsWrapper) -> None:
+def test_a_key_answers_only_where_it_may_be_used(people: People, settings: Settings) -> None:
     ApiKey.objects.filter(pk=people.key.pk).update(allowed_networks=["192.0.2.0/24"])
     refused = get("credits", people.secret)
     assert (refused.status_code, refused.json()["error"]["code"]) == (402, "network_not_allowed")
