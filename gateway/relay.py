@@ -23,6 +23,8 @@ from gateway.upstreams.calls import OpenStream, UpstreamCaller
 from gateway.upstreams.errors import UpstreamError, UpstreamTimeoutError
 
 CLIENT_STALL_SECONDS = 300.0  # A client that reads nothing for this long has left.
+ACCEPTANCE_SECONDS = 4.0
+ACCEPTANCE_POLL_SECONDS = 0.1
 
 logger = logging.getLogger(__name__)
 
@@ -207,7 +209,15 @@ class StreamRelay:
             await self._metered.end_for_left_client(self._stream.decoder.reading() if self._stream else None)
 
     async def _stop_opening(self) -> bool:
-        """Stop calling upstreams. Returns whether one had accepted the call, and so may charge for it."""
+        """Stop calling upstreams. Returns whether one had accepted the call, and so may charge for it.
+
+        A call cannot be taken back before the upstream has said whether it accepts, so that is waited for a little.
+        """
+        self._caller.note_client_left()
+        ends_at = asyncio.get_running_loop().time() + ACCEPTANCE_SECONDS
+        while not self._caller.is_accepted and asyncio.get_running_loop().time() < ends_at:
+            if (await asyncio.wait((self._opening,), timeout=ACCEPTANCE_POLL_SECONDS))[0]:
+                break
         was_accepted = self._caller.is_accepted
         self._opening.cancel()
         with contextlib.suppress(asyncio.CancelledError, GatewayError):

@@ -129,11 +129,16 @@ class UpstreamCaller:
         self._patience = patience
         # True while an upstream that accepted the call is at work: if we leave it now, it may charge us.
         self.is_accepted = False
+        self._has_client = True
 
     @property
     def drains_anywhere(self) -> bool:
         """True when an upstream that may be at work bills on after its client left."""
         return any(planned.route.bills_when_cancelled for planned in self._planned)
+
+    def note_client_left(self) -> None:
+        """Call no further upstream."""
+        self._has_client = False
 
     async def fetch_whole(self) -> DecodedMessage:
         """Return the whole reply of the first upstream that gives one. Raises GatewayError when none does."""
@@ -147,7 +152,7 @@ class UpstreamCaller:
         deadline = asyncio.get_running_loop().time() + self._patience.first_byte_seconds
         failure = unavailable("The model is temporarily unavailable.", code="no_route")
         waiting = deque(self._planned)
-        while waiting:
+        while waiting and self._has_client:
             planned = waiting.popleft()
             route = planned.route
             if not self._pool.may_call(route, most_at_once=planned.target.profile.max_concurrent):

@@ -3,6 +3,9 @@
 It speaks to pyreqwest directly: its httpx transport costs four times as much per call (docs/speed.md has the figures).
 Nothing is read ahead, so that each piece of a stream is here as soon as it comes; redirects are not followed, and
 nothing is decompressed.
+
+pyreqwest (0.15) cannot take back a call whose headers have not come: cancelled, it forgets the call and leaves it
+running. So such a call is waited for in the background, and closed when its headers come, or after `silence_seconds`.
 """
 
 import asyncio
@@ -75,10 +78,12 @@ class UpstreamResponse:
 class UpstreamClient:
     """One connection pool for all upstreams."""
 
-    def __init__(self, *, connect_seconds: float) -> None:
+    def __init__(self, *, connect_seconds: float, silence_seconds: float) -> None:
+        self._abandoned: set[asyncio.Task[None]] = set()
         self._client = (
             ClientBuilder()
             .connect_timeout(timedelta(seconds=connect_seconds))
+            .read_timeout(timedelta(seconds=silence_seconds))
             .pool_idle_timeout(timedelta(seconds=POOL_IDLE_SECONDS))
             .follow_redirects(False)
             .gzip(False)
@@ -95,8 +100,7 @@ class UpstreamClient:
         try:
             builder = self._client.post(url).headers(_sendable(headers)).body_bytes(body)
             request = builder.streamed_read_buffer_limit(READ_AHEAD_BYTES).build_streamed()
-            async with asyncio.timeout(timeout_seconds):
-                response = await request.__aenter__()
+            response = await self._wait_for_headers(request, timeout_seconds)
         except (ConnectError, ConnectTimeoutError) as error:
             if isinstance(error, ConnectError) and not _is_without_connection(error):
                 raise _broken(error) from error
@@ -113,8 +117,29 @@ class UpstreamClient:
             raise UpstreamBrokenError("The answer is compressed although none was asked for.")
         return answer
 
+    async def _wait_for_headers(self, request: StreamRequest, timeout_seconds: float) -> Response:
+        sending = asyncio.ensure_future(_send(request))
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                return await asyncio.shield(sending)
+        finally:
+            if not sending.done():
+                closing = asyncio.create_task(_close_when_answered(request, sending))
+                self._abandoned.add(closing)
+                closing.add_done_callback(self._abandoned.discard)
+
     async def aclose(self) -> None:
         await self._client.close()
+
+
+async def _send(request: StreamRequest) -> Response:
+    return await request.__aenter__()
+
+
+async def _close_when_answered(request: StreamRequest, sending: "asyncio.Task[Response]") -> None:
+    with contextlib.suppress(PyreqwestError, OSError):
+        await sending
+        await request.__aexit__(None, None, None)
 
 
 def _sendable(headers: Mapping[str, str]) -> Mapping[str, str]:

@@ -106,6 +106,13 @@ class Connection:
         headers = [*caller.headers.items(), ("content-type", "application/json")]
         self.send("POST", "/v1/messages", headers, json.dumps(body(text, **fields)).encode())
 
+    def receive(self) -> bytes:
+        """Return all that came so far, once some more has come."""
+        part = self.socket.recv(RECEIVE_BYTES)
+        assert part, f"closed: {self.received[-500:]!r}"
+        self.received += part
+        return self.received
+
     def read_until(self, mark: bytes) -> bytes:
         """Return all that came so far, once `mark` is in it."""
         while mark not in self.received:
