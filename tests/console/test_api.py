@@ -64,7 +64,7 @@ def test_key(people: People) -> None:
         people.organization,
         name="Limited",
         created_by=people.alice,
-        fields={"daily_budget_nanos": 10**9, "requests_per_minute": 30, "allowed_networks": ["10.0.0.0/8"]},
+        fields={"daily_budget_nanos": 10**9, "requests_per_minute": 30, "allowed_networks": ["127.0.0.0/8"]},
     )
     version = sell_model()
     mine, other = billed_event(key, version), billed_event(people.key, version)
