@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
+from uuid import UUID
 
 import httpx
 import psycopg
@@ -205,13 +206,13 @@ class World:
 
     def record(self, response: httpx.Response) -> UsageRecord:
         """Return the usage record of a response, as soon as it is settled."""
-        request_id = parse_request_id(response.headers["request-id"])
+        request_id = request_id_of(response)
         return self.wait_until(
             lambda: UsageRecord.objects.filter(request_id=request_id).first(), f"usage of {request_id} is settled"
         )
 
     def failure(self, response: httpx.Response) -> FailedRequest:
-        request_id = parse_request_id(response.headers["request-id"])
+        request_id = request_id_of(response)
         return self.wait_until(
             lambda: FailedRequest.objects.filter(request_id=request_id).first(), f"{request_id} is released"
         )
@@ -227,7 +228,7 @@ class World:
             seconds=QUIET_SECONDS,
         )
 
-    def wait_until(self, condition: Callable[[], T], what: str, *, seconds: float = QUIET_SECONDS) -> T:
+    def wait_until(self, condition: Callable[[], T | None], what: str, *, seconds: float = QUIET_SECONDS) -> T:
         ends_at = time.monotonic() + seconds
         while True:
             result = condition()
@@ -238,6 +239,12 @@ class World:
                     f"Waited {seconds:g} s in vain until {what}.\n{self.log('uvicorn')}{self.log('celery')}"
                 )
             time.sleep(POLL_SECONDS)
+
+
+def request_id_of(response: httpx.Response) -> UUID:
+    request_id = parse_request_id(response.headers["request-id"])
+    assert request_id is not None
+    return request_id
 
 
 def body(text: str = "Hello!", **fields: Any) -> dict[str, Any]:
@@ -264,7 +271,7 @@ def admission_is_open() -> bool:
     """True once every shard is built, and the wait for gateways to put holds back is over."""
     pulse_shards()
     opens = [redis_client().get(names.opens) for names in SHARDS]
-    return max(int(moment or 0) for moment in opens) < time.time() * 1000  # type: ignore[arg-type]
+    return max(int(moment or 0) for moment in opens) < time.time() * 1000
 
 
 @contextmanager
