@@ -12,10 +12,14 @@ MAX_BREAKS_LISTED = 50
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How many rows were looked at, and a line with ids for each break; at most MAX_BREAKS_LISTED of each query."""
+    """How many rows were looked at, and a line with ids for each break; at most MAX_BREAKS_LISTED of each query.
+
+    `note` says what was measured, or what could not be looked at and why.
+    """
 
     rows: int
     breaks: Sequence[str] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

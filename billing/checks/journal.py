@@ -60,7 +60,12 @@ def _judge(request_id: UUID, attempt: dict[str, Any], record: tuple[str, dict[st
 
 
 def _complete_attempts(path: Path) -> Iterator[tuple[UUID, dict[str, Any]]]:
-    """Yield the gateway's attempts that were delivered to their end. Half-written lines are passed over."""
+    """Yield the gateway's attempts that were delivered to their end."""
+    return ((request_id, attempt) for request_id, attempt in read_attempts(path) if attempt["delivered"] == COMPLETE)
+
+
+def read_attempts(path: Path) -> Iterator[tuple[UUID, dict[str, Any]]]:
+    """Yield the gateway's attempts, oldest first, each with its last line. Half-written lines are passed over."""
     attempts: dict[int, dict[str, Any]] = {}
     with path.open("rb") as journal:
         for line in journal:
@@ -69,5 +74,5 @@ def _complete_attempts(path: Path) -> Iterator[tuple[UUID, dict[str, Any]]]:
                 attempts.setdefault(fields["n"], {}).update(fields)
     for attempt in attempts.values():
         request_id = parse_request_id(attempt.get("request_id") or "")
-        if request_id is not None and attempt.get("delivered") == COMPLETE:
+        if request_id is not None and "delivered" in attempt:
             yield request_id, attempt

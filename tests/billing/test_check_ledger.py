@@ -14,7 +14,8 @@ from django.db import connection
 from django.utils import timezone
 
 from accounts.models import Organization
-from billing.checks import CHECKS, journal_check, run_checks
+from billing.admission.feed import publish_pending_changes
+from billing.checks import CHECKS, Outcome, estimates_check, journal_check, run_checks
 from billing.models import CreditLot, LedgerAccount, LedgerTransaction, UsageRecord
 from billing.usage_event import UsageEvent
 from tests.billing.books import (
@@ -335,6 +336,30 @@ def test_a_journal_shows_what_was_not_billed_and_what_was_billed_otherwise(alice
     assert "'input': 20" in lines[1]
 
 
+def test_the_error_of_estimates_is_measured(alice: Organization, tmp_path: Path) -> None:
+    """Two tokens for each character of whole replies; a cut stream is measured by the characters that it delivered."""
+    whole = make_event(alice, 10, output_tokens=0)
+    cut, orphan, drained = (
+        make_event(alice, 110, input_tokens=110 - 5 * output, output_tokens=output, usage_source=source)
+        for output, source in ((12, "estimated"), (6, "orphan"), (10, "estimated"))
+    )
+    settle(whole, cut, orphan, drained)
+    journal = write_journal(
+        tmp_path / "journal.jsonl",
+        delivered(1, whole, usage={"input": 10, "output": 40}, text_chars=20),
+        delivered(2, cut, delivered="aborted_by_client", usage={"input": 40, "output": 1}, text_chars=4),
+        delivered(3, orphan, delivered="failed:reset", usage={"input": 80, "output": 1}, text_chars=4),
+        delivered(4, drained, usage={"input": 60, "output": 12}, text_chars=6),
+    )
+    outcome = estimates_check(journal).run()
+    assert (outcome.rows, list(outcome.breaks)) == (3, [])
+    assert outcome.note == (
+        "estimated: 2 requests, input +10.0 %, output +10.0 %; orphan: 1 requests, input +0.0 %, output -25.0 %"
+    )
+    journal.write_text("")
+    assert estimates_check(journal).run() == Outcome(0, note="every count is the provider's")
+
+
 # --- The command --------------------------------------------------------------------------------------------------
 
 
@@ -345,9 +370,11 @@ def run(*arguments: str) -> list[str]:
 
 
 def test_the_command_lists_what_holds(alice: Organization) -> None:
+    publish_pending_changes()
     lines = run()
-    assert [line.split()[0] for line in lines[:-1]] == ["ok"] * len(CHECKS)
-    assert lines[-1].startswith(f"{len(CHECKS)} checks over ")
+    assert [line.split()[0] for line in lines[:-1]] == ["ok"] * (len(CHECKS) + 1)
+    assert lines[-2].split()[:2] == ["ok", "I8"]
+    assert lines[-1].startswith(f"{len(CHECKS) + 1} checks over ")
     assert lines[-1].endswith(" rows: 0 breaks")
     assert run("--quiet") == lines[-1:]
 

@@ -1,4 +1,4 @@
-"""manage.py check_ledger: whether the books agree with themselves. Exits with 1 when an invariant is broken."""
+"""manage.py check_ledger: whether the books agree with themselves and with Redis. Exits with 1 when one does not."""
 
 from argparse import ArgumentParser
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from billing.checks import CHECKS, journal_check, run_checks
+from billing.checks import CHECKS, Outcome, admission_check, estimates_check, journal_check, run_checks
 
 
 class Command(BaseCommand):
@@ -19,17 +19,27 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         checks = list(CHECKS)
         if options["journal"]:
-            checks.append(journal_check(Path(options["journal"])))
+            checks += [journal_check(Path(options["journal"])), estimates_check(Path(options["journal"]))]
         try:
             report = run_checks(checks)
         except OSError as error:
             raise CommandError(str(error)) from None
+        redis_check = admission_check()
+        report.outcomes.append((redis_check, redis_check.run()))
         for check, outcome in report.outcomes:
             if outcome.breaks or not options["quiet"]:
-                self.stdout.write(f"{'BROKEN' if outcome.breaks else 'ok':<7} {check.invariant:<4} {check.name}")
+                self.stdout.write(f"{_word(outcome):<7} {check.invariant:<4} {check.name}")
+            if outcome.note and not options["quiet"]:
+                self.stdout.write(f"        {outcome.note}")
             for line in outcome.breaks:
                 self.stdout.write(f"        {line}")
         summary = f"{len(report.outcomes)} checks over {report.rows:,} rows: {len(report.breaks)} breaks"
         if report.breaks:
             raise CommandError(summary)
         self.stdout.write(summary)
+
+
+def _word(outcome: Outcome) -> str:
+    if outcome.breaks:
+        return "BROKEN"
+    return "ok" if outcome.rows or not outcome.note else "-"
