@@ -12,6 +12,7 @@ import orjson
 
 from gateway.protocol.content_blocks import BlockCounts, check_content
 from gateway.protocol.errors import InvalidRequestError
+from gateway.protocol.json_depth import MAX_DEPTH, is_too_deep
 from gateway.protocol.reading import storable_text
 from gateway.protocol.request_tools import check_tool_choice, check_tools
 from gateway.protocol.wording import (
@@ -27,7 +28,6 @@ from gateway.protocol.wording import (
     require_text,
 )
 
-MAX_DEPTH = 200  # Nested objects and arrays; the encoder's own bound is 254.
 MAX_MODEL_CHARS = 256
 MAX_MESSAGES = 100_000
 MAX_SYSTEM_BLOCKS = 10_000
@@ -113,24 +113,9 @@ def _load_object(raw: bytes) -> dict[str, Any]:
         raise InvalidRequestError(f"The request body is not valid JSON: {error}", code="invalid_json") from None
     if not isinstance(body, dict):
         raise InvalidRequestError("The request body must be a JSON object.", code="invalid_json")
-    # Every level opens with a bracket, so few brackets need no walk.
-    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH:
-        _check_depth(body)
+    if is_too_deep(raw, body):
+        raise _too_deep()
     return body
-
-
-def _check_depth(body: dict[str, Any]) -> None:
-    level: list[Any] = [body]
-    for _ in range(MAX_DEPTH):
-        level = [
-            child
-            for container in level
-            for child in (container.values() if type(container) is dict else container)
-            if type(child) is dict or type(child) is list
-        ]
-        if not level:
-            return
-    raise _too_deep()
 
 
 def _too_deep() -> InvalidRequestError:

@@ -10,6 +10,7 @@ import orjson
 
 from gateway.protocol.codec import DecodedMessage, ReplyIdentity
 from gateway.protocol.errors import UpstreamProtocolError
+from gateway.protocol.json_depth import MAX_DEPTH, is_too_deep
 from gateway.protocol.messages_usage import COUNT_FIELDS, MessagesUsageReader
 from gateway.protocol.reading import MAX_USAGE_TOKENS
 
@@ -56,4 +57,6 @@ def load_object(raw: bytes) -> dict[str, Any]:
         raise UpstreamProtocolError(f"no JSON: {error}") from None
     if not isinstance(value, dict):
         raise UpstreamProtocolError("JSON, but no object")
+    if is_too_deep(raw, value):
+        raise UpstreamProtocolError(f"JSON nested more than {MAX_DEPTH} levels deep")
     return value

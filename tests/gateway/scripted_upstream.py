@@ -1,0 +1,70 @@
+"""An upstream that sends the very bytes that a test wrote down: what no provider, and no sandbox, would send."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+READ_BYTES = 64 * 1024
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\n%bconnection: close\r\n\r\n"
+STREAM_HEAD = HEAD % (b"text/event-stream", b"")
+
+
+def whole(body: bytes, *, status: str = "200 OK", headers: bytes = b"") -> bytes:
+    """Return an answer with a JSON body."""
+    length = b"content-length: %d\r\n" % len(body)
+    return (HEAD % (b"application/json", headers + length)).replace(b"200 OK", status.encode(), 1) + body
+
+
+def streamed(*events: tuple[str, bytes]) -> bytes:
+    """Return an answer with these events."""
+    return STREAM_HEAD + b"".join(b"event: %b\ndata: %b\n\n" % (name.encode(), data) for name, data in events)
+
+
+class ScriptedUpstream:
+    """Answers each request with `script`, then closes. Requests are kept as they came."""
+
+    def __init__(self) -> None:
+        self.script = b""
+        self.requests: list[bytes] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                with connection, suppress(OSError):
+                    connection.settimeout(5)
+                    self.requests.append(self._read_request(connection))
+                    connection.sendall(self.script)
+
+    @staticmethod
+    def _read_request(connection: socket.socket) -> bytes:
+        received = b""
+        while b"\r\n\r\n" not in received:
+            received += connection.recv(READ_BYTES)
+        head, _, body = received.partition(b"\r\n\r\n")
+        lines = [line.partition(b":") for line in head.lower().split(b"\r\n")]
+        [length] = [int(value) for name, _, value in lines if name == b"content-length"]
+        while len(body) < length:
+            body += connection.recv(READ_BYTES)
+        return head + b"\r\n\r\n" + body
+
+    def close(self) -> None:
+        # Wakes the thread out of accept().
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(5)
+
+
+@contextmanager
+def scripted_upstream() -> Iterator[ScriptedUpstream]:
+    upstream = ScriptedUpstream()
+    try:
+        yield upstream
+    finally:
+        upstream.close()
