@@ -4,6 +4,7 @@ import logging
 import time
 
 from celery import shared_task
+from django.conf import settings
 from django.db import DatabaseError, InterfaceError
 
 from billing.admission.errors import AdmissionUnavailableError
@@ -16,7 +17,6 @@ SHARDS_PER_TASK = 16
 BATCH_EVENTS = 2_000
 # A task that has settled for this long makes way; the next pulse goes on where it stopped.
 SETTLE_SECONDS = 2.0
-TASK_EXPIRES_SECONDS = 5.0
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,8 @@ def pulse() -> None:
         logger.warning("This pulse is skipped: %s", error)
         return
     for start in range(0, len(waiting), SHARDS_PER_TASK):
-        settle_shards.apply_async((waiting[start : start + SHARDS_PER_TASK],), expires=TASK_EXPIRES_SECONDS)
+        part = waiting[start : start + SHARDS_PER_TASK]
+        settle_shards.apply_async((part,), expires=settings.TRIGGER_EXPIRES_SECONDS)
 
 
 @shared_task(name="billing.housekeeping")  # type: ignore[untyped-decorator]

@@ -58,15 +58,33 @@ class DurableWorld(World):
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o755)  # Postgres, where root starts it, is another user and must pass.
         self.clock = FakeClock(folder) if has_clock else None
+        self._beat: subprocess.Popen[bytes] | None = None
         super().__init__(folder, postgres_url=self.postgres.url, redis_url=self.redis.url, **IMPATIENT, **overrides)
 
     @property
     def environment(self) -> dict[str, str]:
         return {**super().environment, **(self.clock.environment if self.clock else {})}
 
+    @property
+    def beat_environment(self) -> dict[str, str]:
+        # libfaketime fails calls that sleep until a moment of a monotonic clock, as Python does. Only beat sleeps so.
+        return super().environment
+
+    def start_worker(self, *, pool: str = "solo", has_beat: bool = True) -> None:
+        super().start_worker(pool=pool, has_beat=has_beat and self.clock is None)
+
+    def stop(self) -> None:
+        super().stop()
+        if self._beat is not None:
+            end(self._beat, signal.SIGTERM)
+        self.redis.stop()
+        self.postgres.stop()
+
     def start(self) -> None:
         self.postgres.start()
         self.start_redis()
+        if self.clock is not None:
+            self._beat = self.start_beat()
         super().start()
 
     def start_redis(self) -> None:
@@ -78,11 +96,6 @@ class DurableWorld(World):
         finally:
             for name in added:
                 del os.environ[name]
-
-    def stop(self) -> None:
-        super().stop()
-        self.redis.stop()
-        self.postgres.stop()
 
     # --- faults -------------------------------------------------------------------------------------------------
 

@@ -101,6 +101,10 @@ class World:
             **self.overrides,
         }
 
+    @property
+    def beat_environment(self) -> dict[str, str]:
+        return self.environment
+
     # --- processes ----------------------------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -140,7 +144,10 @@ class World:
     def start_beat(self) -> "subprocess.Popen[bytes]":
         """Start a beat of its own, which is a second one where the worker has one in it."""
         schedule = str(self.folder / f"var/beat-{secrets.token_hex(4)}")
-        return self._spawn("celery", "-A", "crossmodel_site", "beat", "--loglevel", "warning", "--schedule", schedule)
+        return self._spawn(
+            "celery", "-A", "crossmodel_site", "beat", "--loglevel", "warning", "--schedule", schedule,
+            environment=self.beat_environment,
+        )  # fmt: skip
 
     def manage(self, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, str(ROOT / "manage.py"), *arguments]
@@ -151,12 +158,14 @@ class World:
             raise RuntimeError(f"{' '.join(arguments)} failed:\n{result.stdout}{result.stderr}")
         return result
 
-    def _spawn(self, module: str, *arguments: str) -> "subprocess.Popen[bytes]":
+    def _spawn(
+        self, module: str, *arguments: str, environment: dict[str, str] | None = None
+    ) -> "subprocess.Popen[bytes]":
         log = (self.folder / f"{module}.log").open("ab")
         with log:
             return start_child(
                 [sys.executable, "-m", module, *arguments],
-                environment=self.environment,
+                environment=self.environment if environment is None else environment,
                 folder=ROOT,
                 output=log.fileno(),
                 death_signal=signal.SIGKILL,

@@ -62,16 +62,22 @@ local function append_event(stream, organization, key_id, cost, day, event)
     'event', event)
 end
 
--- GCRA: judge `wanted` units of a rate per minute at `now` (us); nil without a limit. Its theoretical arrival time is
--- clamped, so that a clock that jumped back cannot lock a caller out. More units than the limit take the whole of it.
+-- Return the theoretical arrival time of a rate (GCRA). One that lies further ahead than any can was written before the
+-- clock was put back; it says nothing, and believed it would lock its caller out until the clock is there again.
+local function arrival_time(rate_key, now)
+  local tat = tonumber(redis.call('GET', rate_key) or '0')
+  if tat < now or tat > now + MINUTE_MICROS + 1 then return now end
+  return tat
+end
+
+-- GCRA: judge `wanted` units of a rate per minute at `now` (us); nil without a limit. More units than the limit take the
+-- whole of it.
 local function judge_rate(rate_key, limit, wanted, now)
   if not limit then return nil end
   limit = tonumber(limit)
   wanted = math.min(wanted, limit)
   local interval = MINUTE_MICROS / limit
-  local tat = tonumber(redis.call('GET', rate_key) or '0')
-  if tat < now then tat = now end
-  if tat > now + MINUTE_MICROS then tat = now + MINUTE_MICROS end
+  local tat = arrival_time(rate_key, now)
   local after = math.ceil(tat + wanted * interval)
   local refused = after > now + MINUTE_MICROS + 1
   local level = refused and tat or after
@@ -100,9 +106,9 @@ end
 -- Give back (amount < 0) or take more (amount > 0) of a token rate whose reservation turned out wrong.
 local function correct_rate(rate_key, limit, amount, now)
   if not limit or amount == 0 then return end
-  local tat = tonumber(redis.call('GET', rate_key) or '0')
-  if tat < now then tat = now end
-  tat = tat + math.floor(amount * MINUTE_MICROS / tonumber(limit))
+  local tat = arrival_time(rate_key, now)
+  -- More than a minute is never owed, so that a time further ahead can only come from another clock.
+  tat = math.min(tat + math.floor(amount * MINUTE_MICROS / tonumber(limit)), now + MINUTE_MICROS)
   if tat <= now then
     redis.call('DEL', rate_key)
   else

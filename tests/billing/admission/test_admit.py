@@ -120,12 +120,12 @@ async def test_a_request_larger_than_the_rate_needs_the_whole_of_it(gate: Gate) 
 
 
 async def test_a_clock_that_jumped_back_locks_nobody_out(gate: Gate) -> None:
-    await gate.publish_key(requests_per_minute=60)
+    await gate.publish_key(requests_per_minute=2)
     in_an_hour = str((int(time.time()) + 3600) * 1_000_000)
     gate.server.set(SHARDS[ORGANIZATION].rate("key", KEY, "requests"), in_an_hour)
-    refused = await gate.admit(gate.hold(1))
-    assert isinstance(refused, Refused)
-    assert refused.reset_us <= 1_000_001  # one request's worth, not an hour
+    assert isinstance(await gate.admit(gate.hold(1)), Admitted)
+    assert isinstance(await gate.admit(gate.hold(1)), Admitted)
+    assert isinstance(await gate.admit(gate.hold(1)), Refused)
 
 
 async def test_concurrency_counts_open_holds(gate: Gate) -> None:

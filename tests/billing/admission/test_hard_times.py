@@ -7,7 +7,7 @@ import pytest
 import redis
 
 from billing.admission import worker
-from billing.admission.client import Admitted
+from billing.admission.client import Admitted, Refused
 from billing.admission.errors import AdmissionUnavailableError
 from billing.admission.names import SHARDS
 from billing.stream import CreditFigure, SettledBatch
@@ -92,6 +92,17 @@ async def test_a_clock_that_was_put_back_delays_no_orphan_and_no_opening(gate: G
     assert deadline <= latest
     assert opens is not None
     assert int(opens) <= latest
+
+
+async def test_tokens_beyond_a_reservation_are_owed_for_a_minute_at_most(gate: Gate) -> None:
+    await gate.publish_key(output_tokens_per_minute=100)
+    hold = gate.hold(1, output_tokens=50)
+    await gate.admit(hold)
+    await gate.settle(hold, 1, output_tokens=1_000_000)
+    refused = await gate.admit(gate.hold(1, output_tokens=1))
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.figure) == ("rate_limited_output_tokens", 0)
+    assert 0 < refused.reset_us <= 600_000  # One token's worth.
 
 
 async def test_a_foreign_entry_is_read_whole_and_confirmed_without_being_counted(gate: Gate) -> None:
