@@ -68,4 +68,47 @@ def show_streams(figures: dict[str, Any]) -> None:
     )
 
 
-SHOWN = {"requests": show_requests, "streams": show_streams}
+def show_steps(figures: dict[str, Any]) -> None:
+    steps = figures["steps"]
+    server, *ours = steps.items()
+    rest = figures["whole"] - sum(value for _, value in ours)
+    rows = [[name, ms(value)] for name, value in (server, *ours)]
+    rows.append(["tasks, waiting, heartbeat: the whole less its steps", ms(rest)])
+    rows.append(["together", ms(server[1] + figures["whole"])])
+    table(["CPU by step, each measured by itself", "ms"], rows)
+
+
+def show_settlement(figures: dict[str, Any]) -> None:
+    cpu = figures["cpu_ms_per_event"]
+    say(
+        f"One worker settled {figures['events']} events of {figures['organizations']} organizations in"
+        f" {figures['seconds']:.1f} s: {figures['per_second']:.0f} events/s."
+    )
+    table(["CPU per event", "ms"], [[name, ms(value)] for name, value in cpu.items()])
+
+
+def show_overdraft(figures: dict[str, Any]) -> None:
+    statuses = ", ".join(f"{count} x {status}" for status, count in sorted(figures["statuses"].items()))
+    say(
+        f"{figures['at_once']} requests at once on 1 USD: {statuses}, in {figures['seconds']:.0f} s."
+        f"\nBalance afterwards {figures['balance_nanos'] / 1e9:.6f} USD; it may not fall below"
+        f" {figures['bound_nanos'] / 1e9:.6f}."
+    )
+
+
+def show_idle(figures: dict[str, Any]) -> None:
+    rows = [
+        [name, f"{each['cpu_percent']:.2f}", f"{each['pss_mib']:.0f}"] for name, each in figures["processes"].items()
+    ]
+    rows.append(["together", f"{figures['cpu_percent']:.2f}", f"{figures['pss_mib']:.0f}"])
+    table([f"make run, idle for {figures['seconds']} s", "% of a core", "PSS MiB"], rows)
+
+
+SHOWN = {
+    "requests": show_requests,
+    "streams": show_streams,
+    "steps": show_steps,
+    "settlement": show_settlement,
+    "overdraft": show_overdraft,
+    "idle": show_idle,
+}

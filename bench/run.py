@@ -17,7 +17,7 @@ import django
 from bench import report
 from bench.plant import ROOT, Plant
 
-SECTIONS = ("requests", "streams")
+SECTIONS = ("requests", "streams", "steps", "settlement", "overdraft", "idle")
 
 
 def main() -> int:
@@ -55,11 +55,15 @@ def main() -> int:
 
 def _section(name: str) -> Callable[[Plant, bool], dict[str, Any]]:
     # Only now: what they use can be imported once Django is set up.
-    from bench import requests
+    from bench import idle, overdraft, requests, settlement, steps
 
     sections: dict[str, Callable[[Plant, bool], dict[str, Any]]] = {
         "requests": requests.measure,
         "streams": requests.measure_streams,
+        "steps": steps.measure,
+        "settlement": settlement.measure,
+        "overdraft": overdraft.measure,
+        "idle": idle.measure,
     }
     return sections[name]
 

@@ -63,7 +63,7 @@ class LeanHandler:
         except ClientLeftError:
             return
         except GatewayError as error:
-            await _send_response(send, _error_response(error, request_id), request_id)
+            await send_response(send, _error_response(error, request_id), request_id)
             return
         work = asyncio.ensure_future(self._serve(scope, body, request_id, send))
         departure = asyncio.ensure_future(_wait_for_departure(receive))
@@ -91,7 +91,7 @@ class LeanHandler:
             logger.exception("Request %s failed.", request_id)
             response = _error_response(GatewayError(500, "internal_error", "An internal error occurred."), request_id)
         try:
-            await _send_response(send, response, request_id)
+            await send_response(send, response, request_id)
         finally:
             log_request(
                 method=scope["method"],
@@ -144,7 +144,7 @@ def _error_response(error: GatewayError, request_id: str) -> HttpResponse:
     return GatewayResponse(body, status=error.status, headers=error.response_headers())
 
 
-async def _send_response(send: Send, response: HttpResponse, request_id: str) -> None:
+async def send_response(send: Send, response: HttpResponse, request_id: str) -> None:
     headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in response.items()]
     headers.append((b"request-id", (REQUEST_PREFIX + request_id).encode()))
     if isinstance(response, RelayResponse):

@@ -63,7 +63,7 @@ async def _serve(
     request.metered = metered
     metered.shows_cost = metered.shows_cost or request.META.get(COST_HEADER, "").lower() in ("1", "true")
     identity = ReplyIdentity(MESSAGE_PREFIX + request.request_id, parsed.model)
-    upstream_caller = _make_caller(runtime, metered, parsed, proposal.planned, identity)
+    upstream_caller = make_caller(runtime, metered, parsed, proposal.planned, identity)
     try:
         if parsed.is_streamed:
             return await _stream(runtime, request, metered, upstream_caller, headers, claim)
@@ -82,7 +82,7 @@ def parse_body(body: bytes) -> MessagesRequest:
         raise GatewayError(400, error.code, error.message) from error
 
 
-def _make_caller(
+def make_caller(
     runtime: GatewayRuntime,
     metered: MeteredRequest,
     parsed: MessagesRequest,

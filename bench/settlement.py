@@ -1,0 +1,137 @@
+"""How fast one worker settles what waits: from the streams in Redis to usage records and debits in Postgres.
+
+`measure` fills the streams as gateways do, with SETTLE, and then lets one process (`python -m bench.settlement`) settle
+all of it, as a Celery worker would.
+"""
+
+import json
+import os
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from bench.plant import Plant
+from bench.process_cpu import cpu_ms
+
+ORGANIZATIONS = 128
+EVENTS, QUICK_EVENTS = 60_000, 12_000
+EVENTS_PER_PIPELINE = 1_000
+WARM_UP_EVENTS = 2_000
+MOST_SECONDS = 120.0
+
+
+def measure(plant: Plant, quick: bool) -> dict[str, Any]:
+    """Return events per second of one worker, and the CPU that they cost it, Postgres and Redis."""
+    # Only now: the process that settles sets Django up by itself.
+    from bench.tenants import make_tenant
+
+    total = QUICK_EVENTS if quick else EVENTS
+    tenants = [make_tenant(f"settlement {number}", credit_usd="1000") for number in range(ORGANIZATIONS)]
+    fill(tenants, total=WARM_UP_EVENTS)
+    plant.run_module("bench.settlement")
+    fill(tenants, total=total)
+    before = cpu_ms(plant.postgres.pid, with_children=True), cpu_ms(plant.redis.pid)
+    worker = plant.run_module("bench.settlement")
+    # The worker's own backend has ended by now, and its CPU with it: it counted that while it lived.
+    redis_ms = cpu_ms(plant.redis.pid) - before[1]
+    postgres_ms = cpu_ms(plant.postgres.pid, with_children=True) - before[0] + worker["backend_cpu_ms"]
+    if worker["settled"] != total:
+        raise RuntimeError(f"{worker['settled']} of {total} events were settled.")
+    return {
+        "events": total,
+        "organizations": ORGANIZATIONS,
+        "per_second": total / worker["seconds"],
+        "seconds": worker["seconds"],
+        "cpu_ms_per_event": {
+            "worker": worker["cpu_seconds"] * 1000 / total,
+            "Postgres": postgres_ms / total,
+            "Redis": redis_ms / total,
+        },
+    }
+
+
+def fill(tenants: list[Any], *, total: int) -> None:
+    """Append so many usage events, spread evenly over the tenants."""
+    from billing.admission import scripts
+    from billing.admission.client import TOMBSTONE_SECONDS
+    from billing.admission.names import names_of
+    from billing.admission.worker import redis_client
+    from billing.catalog.snapshot import load_snapshot
+    from billing.pricing import Usage, cost_nanos
+    from billing.request_id import make_request_id
+    from billing.usage_event import UsageEvent
+
+    moment = datetime.now(UTC)
+    offered = load_snapshot().find("anthropic/claude-sonnet-4.6")
+    price = offered.price_at(moment) if offered is not None else None
+    if offered is None or price is None:
+        raise RuntimeError("The default catalog has no claude-sonnet-4.6.")
+    day = int(time.time()) // 86_400
+    client = redis_client()
+    for start in range(0, total, EVENTS_PER_PIPELINE):
+        pipeline = client.pipeline(transaction=False)
+        for number in range(start, min(start + EVENTS_PER_PIPELINE, total)):
+            tenant = tenants[number % len(tenants)]
+            usage = Usage(input_tokens=200 + number % 1000, output_tokens=1 + number % 500)
+            cost = cost_nanos(usage, price)
+            event = UsageEvent(
+                request_id=make_request_id().hex,
+                organization_id=tenant.organization_id,
+                key_id=tenant.key_id,
+                language_model_id=offered.language_model_id,
+                model_id=offered.id,
+                price_version_id=price.price_version_id,
+                factor_ppm=1_000_000,
+                hold_nanos=2 * cost,
+                admitted_at_ms=int(moment.timestamp() * 1000),
+                admitted_day=day,
+                input_tokens=usage.input_tokens,
+                output_tokens=usage.output_tokens,
+                cost_nanos=cost,
+                upstream="sandbox",
+                attempts=[{"upstream": "sandbox", "status": 200, "outcome": "served", "duration_ms": 900}],
+                total_ms=905,
+                client="anthropic-python/2.12.0",
+                stop_reason="end_turn",
+            )
+            names = names_of(tenant.organization_id)
+            org, key = tenant.organization_id, tenant.key_id
+            keys = (
+                names.epoch, names.org(org), names.key(key), names.hold(event.request_id), names.deadlines,
+                names.usage, names.orphaned(event.request_id), names.index,
+                names.rate("org", org, "input"), names.rate("org", org, "output"),
+                names.rate("key", key, "input"), names.rate("key", key, "output"),
+            )  # fmt: skip
+            args = (event.request_id, org, key, cost, event.encode(), 1, 1, day, "", TOMBSTONE_SECONDS)
+            pipeline.eval(scripts.SETTLE.text, len(keys), *keys, *args)
+        replies = pipeline.execute()
+        if any(reply[0] != b"SETTLED" for reply in replies):
+            raise RuntimeError(f"Redis refused an event: {replies[0]}")
+
+
+def settle_all() -> dict[str, Any]:
+    """Settle everything that waits in this process, and return how that went."""
+    import django
+
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "crossmodel_site.settings")
+    django.setup()
+    from django.db import connection
+
+    from billing.shards import SHARD_COUNT
+    from billing.tasks import settle_waiting
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        backend = cursor.fetchone()[0]
+    started, cpu_before = time.perf_counter(), time.process_time()
+    settled = settle_waiting(list(range(SHARD_COUNT)), seconds=MOST_SECONDS)
+    return {
+        "settled": settled,
+        "seconds": time.perf_counter() - started,
+        "cpu_seconds": time.process_time() - cpu_before,
+        "backend_cpu_ms": cpu_ms(backend),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(settle_all()))
