@@ -4,6 +4,7 @@ The names are those of the catalog. Claude Code strips what a 400 in these words
 """
 
 from collections.abc import Collection
+from typing import Any
 
 from gateway.protocol.errors import InvalidRequestError
 from gateway.protocol.messages_request import MessagesRequest
@@ -11,6 +12,9 @@ from gateway.protocol.wording import PDF_WORDING, ROLE_WORDING, refuse
 
 DOCUMENTS, IMAGES, SYSTEM_MESSAGES = "documents", "images", "system_messages"
 THINKING, TOOLS, WEB_SEARCH = "thinking", "tools", "web_search"
+PROMPT_CACHING = "prompt_caching"
+THINKING_TYPES = ("adaptive", "enabled")  # "disabled" is never refused.
+EFFORTS = ("low", "medium", "high", "xhigh", "max")
 ADAPTIVE_WORDING = "adaptive thinking is not supported on this model"
 EFFORT_WORDING = "This model does not support the effort parameter."
 CODE = "unsupported_by_model"
@@ -33,6 +37,41 @@ def check_capabilities(request: MessagesRequest, capabilities: Collection[str]) 
             if tool_type.startswith("web_search"):
                 wording = "This model does not support the web search tool."
                 raise InvalidRequestError(wording, code=CODE, param=f"tools.{index}")
+
+
+def describe_capabilities(capabilities: Collection[str]) -> dict[str, Any]:
+    """Return Anthropic's object of a model's capabilities, in which its SDKs look for every key.
+
+    True is what check_capabilities() lets through and the catalog names; false is also what the catalog cannot name.
+    The names of the catalog that Anthropic has no key for come last.
+    """
+
+    def support(name: str) -> dict[str, bool]:
+        return {"supported": name in capabilities}
+
+    never = {"supported": False}
+    return {
+        "batch": never,
+        "citations": never,
+        "code_execution": never,
+        "context_management": never,
+        "effort": {**support(THINKING), **{effort: support(THINKING) for effort in EFFORTS}},
+        "image_input": support(IMAGES),
+        "pdf_input": support(DOCUMENTS),
+        "server_tools": {**support(WEB_SEARCH), "web_search": support(WEB_SEARCH), "code_execution": never},
+        "structured_outputs": never,
+        "thinking": {
+            **support(THINKING),
+            "types": {
+                **{kind: support(THINKING) for kind in THINKING_TYPES},
+                "between_tools": never,
+                "disabled": {"supported": True},
+            },
+        },
+        PROMPT_CACHING: support(PROMPT_CACHING),
+        SYSTEM_MESSAGES: support(SYSTEM_MESSAGES),
+        TOOLS: support(TOOLS),
+    }
 
 
 def _check_thinking(request: MessagesRequest) -> None:

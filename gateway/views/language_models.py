@@ -12,6 +12,7 @@ from billing.pricing import offered_price_strings
 from gateway.admitting import admit_free, identify_caller
 from gateway.errors import GatewayError
 from gateway.handler import GatewayRequest
+from gateway.protocol.capabilities import describe_capabilities
 from gateway.responses import json_response
 from gateway.runtime import current_runtime
 
@@ -72,7 +73,10 @@ def _describe(model: OfferedModel, now: datetime) -> dict[str, Any]:
         "max_output_tokens": model.max_output_tokens,
         "max_input_tokens": model.context_tokens,
         "max_tokens": model.max_output_tokens,
-        "capabilities": sorted(model.capabilities),
+        "capabilities": describe_capabilities(model.capabilities),
+        "lifecycle": "active",  # Anthropic's SDK asks for it; what is not on sale is not listed.
+        "deprecated_at": None,
+        "retires_at": None,
         "is_sandbox": all(route.is_sandbox for route in model.routes),
         "prices": offered_price_strings(price) if price is not None else None,
     }

@@ -115,6 +115,18 @@ def test_models_are_listed_page_by_page(world: World, alice: Caller) -> None:
         models.retrieve("claude-none-9")
 
 
+def test_models_have_every_field_that_the_sdk_promises(world: World, alice: Caller) -> None:
+    """Read strictly: by default the SDK lets anything pass, and its users find out when they look."""
+    models = sdk(world, alice, _strict_response_validation=True).models
+    [shown] = [model for model in models.list(limit=1000) if model.id == MODEL]
+    assert shown.capabilities
+    assert shown.capabilities.image_input.supported
+    assert not shown.capabilities.pdf_input.supported
+    assert shown.capabilities.thinking.types.adaptive.supported
+    assert not shown.capabilities.server_tools.web_search.supported
+    assert (shown.lifecycle, shown.max_tokens) == ("active", 128_000)
+
+
 def test_errors_have_their_classes_and_our_words(world: World, alice: Caller) -> None:
     poor = world.caller(credit_usd="0")
     stranger = {"api_key": alice.secret[:-2] + "xx"}
