@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 
 from gateway.protocol.errors import UpstreamProtocolError, UpstreamStreamError
+from gateway.protocol.json_depth import is_too_deep
 
 MAX_TOKENS, TOOL_USE, REFUSAL, END_TURN = "max_tokens", "tool_use", "refusal", "end_turn"
 STOP_SEQUENCE = "stop_sequence"
@@ -52,7 +53,7 @@ def read_arguments(text: str) -> dict[str, Any] | None:
         return None
     if value is None:
         return {}
-    return value if isinstance(value, dict) else None
+    return value if isinstance(value, dict) and not is_too_deep(text.encode(), value) else None
 
 
 def require_no_error(payload: Mapping[str, Any], choice: Mapping[str, Any]) -> None:

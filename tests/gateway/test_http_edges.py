@@ -1,0 +1,171 @@
+"""The edges of HTTP: paths that are not there, wrong methods, HEAD, odd connections. A debug page never."""
+
+import json
+
+import httpx
+import pytest
+
+from tests.gateway.checks import REQUEST_ID, assert_error
+from tests.gateway.wire import Connection
+from tests.support.world import Caller, World, body
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/",
+        "/v1/nothing",
+        "/v1/messages/",
+        "/v1/messages/batches",
+        "/v1/messages/count_tokens/x",
+        "/v1/messages%00",
+        "/v1/%ff%fe",
+        "/v1/../v1/messages/x",
+        "/v1/chat/completions",
+        "/v1//messages",
+        "/v1/Messages",
+        "/v1/" + "x" * 5_000,
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_paths_that_are_not_there(world: World, alice: Caller, method: str, path: str) -> None:
+    with Connection(world.base_url) as connection:
+        connection.send(method, path, alice.headers.items(), b"{}" if method == "POST" else None)
+        message = assert_error(connection.read_answer(), 404, "not_found")
+    assert message.startswith("There is no /v1")
+
+
+def test_html_is_not_reflected(world: World) -> None:
+    response = httpx.get(world.base_url + "/v1/<script>alert(1)</script>")
+    assert_error(response, 404, "not_found")
+    assert response.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
+def test_methods_that_messages_do_not_have(world: World, alice: Caller, method: str, path: str) -> None:
+    response = httpx.request(method, world.base_url + path, headers=alice.headers, json=body())
+    assert_error(response, 405, "method_not_allowed")
+    assert response.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/claude-sonnet-4-6"])
+def test_methods_that_models_do_not_have(world: World, alice: Caller, method: str, path: str) -> None:
+    response = httpx.request(method, world.base_url + path, headers=alice.headers)
+    assert_error(response, 405, "method_not_allowed")
+    assert response.headers["allow"] == "GET, HEAD"
+
+
+def test_head(world: World, alice: Caller) -> None:
+    """The headers of GET, and no body that would be taken for the next answer on the connection."""
+    with Connection(world.base_url) as connection:
+        for path, status in (("/v1/models", b"200"), ("/v1/messages", b"405"), ("/v1/nothing", b"404")):
+            connection.send("HEAD", path, alice.headers.items())
+            head = connection.read_until(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 " + status)
+            assert b"request-id: req_" in head
+            assert head.endswith(b"\r\n\r\n")
+            connection.received = b""
+        connection.send("GET", "/v1/models?limit=1", alice.headers.items())
+        assert connection.read_answer().status_code == 200
+
+
+def test_the_paths_that_clients_probe(world: World) -> None:
+    for path in ("/", "/api/hello"):
+        assert httpx.head(world.base_url + path).status_code in (200, 302, 404)
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/v1", "/v2/messages", "/messages", "/.env", "/api/v1/nothing"])
+def test_elsewhere_nothing_leaks_either(world: World, path: str) -> None:
+    response = httpx.get(world.base_url + path)
+    assert response.status_code == 404
+    for word in ("Traceback", "DEBUG", "urlconf", "URLconf", "django", "settings"):
+        assert word not in response.text
+
+
+def test_a_connection_is_used_again(world: World, alice: Caller) -> None:
+    content = json.dumps(body()).encode()
+    with Connection(world.base_url) as connection:
+        ids = set()
+        for _ in range(3):
+            connection.send("POST", "/v1/messages", alice.headers.items(), content)
+            answer = connection.read_answer()
+            assert answer.status_code == 200
+            ids.add(answer.headers["request-id"])
+            connection.received = b""
+            connection.send("POST", "/v1/messages", alice.headers.items(), b"not json")
+            assert_error(connection.read_answer(), 400, "invalid_json")
+            connection.received = b""
+    assert len(ids) == 3
+
+
+def test_requests_in_one_breath(world: World, alice: Caller) -> None:
+    """Pipelined requests are answered in their order."""
+    request = b"GET /v1/models/%b HTTP/1.1\r\nhost: x\r\nx-api-key: %b\r\n\r\n"
+    names = [b"claude-sonnet-4-6", b"claude-none", b"claude-haiku-4-5"]
+    with Connection(world.base_url) as connection:
+        connection.socket.sendall(b"".join(request % (name, alice.secret.encode()) for name in names))
+        connection.read_until(b"claude-haiku-4-5")
+        places = [connection.received.index(word) for word in (b"sonnet-4.6", b"claude-none", b"haiku-4.5")]
+    assert places == sorted(places)
+
+
+def test_expect_100_continue(world: World, alice: Caller) -> None:
+    content = json.dumps(body()).encode()
+    with Connection(world.base_url) as connection:
+        headers = [*alice.headers.items(), ("expect", "100-continue"), ("content-length", str(len(content)))]
+        connection.send("POST", "/v1/messages", headers)
+        connection.read_until(b"HTTP/1.1 100 Continue\r\n\r\n")
+        connection.received = b""
+        connection.socket.sendall(content)
+        assert connection.read_answer().status_code == 200
+
+
+def test_an_upgrade_is_not_taken_up(world: World, alice: Caller) -> None:
+    upgrade = [("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-version", "13")]
+    with Connection(world.base_url) as connection:
+        key = ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+        connection.send("GET", "/v1/messages", [*alice.headers.items(), *upgrade, key])
+        assert_error(connection.read_answer(), 405, "method_not_allowed")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00",
+        b"GET\r\n\r\n",
+        b"ODD /v1/messages HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /v1/messages HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        b"POST /v1/messages HTTP/1.1\r\nhost: x\r\nbad header\r\n\r\n",
+    ],
+    ids=["TLS", "no path", "no method", "two lengths", "no chunk", "no header"],
+)
+def test_what_is_no_http_is_refused_and_hurts_nobody(world: World, alice: Caller, raw: bytes) -> None:
+    with Connection(world.base_url) as connection:
+        connection.socket.sendall(raw)
+        received = connection.read_rest()
+    assert received == b"" or received.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 401 "))
+    assert world.post(alice).status_code == 200
+
+
+def test_request_ids_are_unique_and_everywhere(world: World, alice: Caller) -> None:
+    responses = [
+        world.post(alice),
+        world.post(alice, stream=True),
+        world.post(alice, model="none"),
+        world.get(alice, "/v1/models"),
+        httpx.get(world.base_url + "/v1/nothing"),
+        httpx.post(world.base_url + "/v1/messages"),
+    ]
+    ids = [response.headers["request-id"] for response in responses]
+    assert all(REQUEST_ID.fullmatch(request_id) for request_id in ids)
+    assert len(set(ids)) == len(ids)
+
+
+def test_no_key_reaches_the_logs(world: World, alice: Caller) -> None:
+    world.post(alice)
+    world.post(alice, "[[sandbox: status=500]]")
+    httpx.get(f"{world.base_url}/v1/nothing?key={alice.secret}", headers=alice.headers)
+    assert alice.secret not in world.log("uvicorn")

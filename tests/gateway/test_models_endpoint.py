@@ -1,0 +1,109 @@
+"""GET /v1/models and /v1/models/{id}: what is sold, page by page, to whoever has a key."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+from billing.models import LanguageModel
+from tests.gateway.checks import assert_error
+from tests.gateway.offers import offer
+from tests.support.world import MODEL, Caller, World
+
+FIELDS = {"type", "id", "display_name", "created_at", "aliases", "max_output_tokens", "capabilities", "prices"}
+
+
+def list_models(world: World, caller: Caller, query: str = "") -> dict[str, Any]:
+    response = world.get(caller, "/v1/models" + query)
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    assert set(answer) == {"data", "has_more", "first_id", "last_id"}
+    return answer
+
+
+def ids_of(page: dict[str, Any]) -> list[str]:
+    return [model["id"] for model in page["data"]]
+
+
+def test_all_on_one_page(world: World, alice: Caller) -> None:
+    page = list_models(world, alice, "?limit=1000")
+    ids = ids_of(page)
+    assert MODEL in ids
+    assert len(set(ids)) == len(ids)
+    assert (page["first_id"], page["last_id"], page["has_more"]) == (ids[0], ids[-1], False)
+    dates = [model["created_at"] for model in page["data"]]
+    assert dates == sorted(dates, reverse=True)
+    for model in page["data"]:
+        assert model["type"] == "model"
+        assert set(model) >= FIELDS
+
+
+def test_one_model_by_id_and_by_alias(world: World, alice: Caller) -> None:
+    model = world.get(alice, f"/v1/models/{MODEL}").json()
+    assert model["id"] == MODEL
+    assert (model["prices"]["input"], model["prices"]["output"]) == ("3.00", "15.00")
+    assert all(isinstance(price, str) for price in model["prices"].values() if price is not None)
+    [listed] = [each for each in list_models(world, alice, "?limit=1000")["data"] if each["id"] == MODEL]
+    assert listed == model
+    for alias in model["aliases"]:
+        assert world.get(alice, f"/v1/models/{alias}").json() == model
+    assert world.get(alice, "/v1/models/" + MODEL.replace("/", "%2F")).json() == model
+
+
+@pytest.mark.parametrize("name", ["none", "anthropic/none", "anthropic/", "a%00b", "%ff", "..%2f..%2fetc", "x" * 3_000])
+def test_no_such_model(world: World, alice: Caller, name: str) -> None:
+    assert_error(world.get(alice, f"/v1/models/{name}"), 404, "model_not_found")
+
+
+def test_pages_forward_and_backward_give_every_model_once(world: World, alice: Caller) -> None:
+    everything = ids_of(list_models(world, alice, "?limit=1000"))
+    for limit in (1, 3, len(everything), len(everything) + 1):
+        forward: list[str] = []
+        page = list_models(world, alice, f"?limit={limit}")
+        forward += ids_of(page)
+        while page["has_more"]:
+            page = list_models(world, alice, f"?limit={limit}&after_id={page['last_id']}")
+            assert page["data"]
+            forward += ids_of(page)
+        assert forward == everything
+        backward = [everything[-1]]
+        page = list_models(world, alice, f"?limit={limit}&before_id={everything[-1]}")
+        backward = ids_of(page) + backward
+        while page["has_more"]:
+            page = list_models(world, alice, f"?limit={limit}&before_id={page['first_id']}")
+            backward = ids_of(page) + backward
+        assert backward == everything
+    last = list_models(world, alice, f"?after_id={everything[-1]}")
+    assert (last["data"], last["has_more"], last["first_id"], last["last_id"]) == ([], False, None, None)
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "1001", "x", "1.5", "", "%20", "\u0663", "1e2", "9" * 5_000])
+def test_limits_that_are_none(world: World, alice: Caller, limit: str) -> None:
+    response = httpx.get(f"{world.base_url}/v1/models?limit={limit}", headers=alice.headers)
+    assert_error(response, 400, "invalid_limit")
+
+
+@pytest.mark.parametrize("query", ["after_id=none", "before_id=none", "after_id=%00", "after_id=%ff"])
+def test_cursors_that_are_none(world: World, alice: Caller, query: str) -> None:
+    assert_error(world.get(alice, "/v1/models?" + query), 400, "invalid_cursor")
+
+
+def test_a_model_that_is_no_longer_sold(world: World, alice: Caller) -> None:
+    offered = offer(world, alice, [world.base_url])
+    assert world.post(alice, model=offered.model_id).status_code == 200
+    LanguageModel.objects.filter(model_id=offered.model_id).update(is_enabled=False)
+    world.wait_until(lambda: world.get(alice, f"/v1/models/{offered.model_id}").status_code == 404, "the model is gone")
+    assert offered.model_id not in ids_of(list_models(world, alice, "?limit=1000"))
+    assert_error(world.post(alice, model=offered.model_id), 404, "model_not_found")
+
+
+def test_the_list_is_not_public(world: World) -> None:
+    for path in ("/v1/models", f"/v1/models/{MODEL}"):
+        assert_error(httpx.get(world.base_url + path), 401, "missing_api_key")
+
+
+def test_the_list_costs_nothing_and_eats_no_request_limit(world: World) -> None:
+    poor = world.caller(credit_usd="0", key={"requests_per_minute": 1})
+    for _ in range(5):
+        assert world.get(poor, "/v1/models").status_code == 200
+    assert_error(world.post(poor), 402, "insufficient_balance")
