@@ -1,8 +1,8 @@
 """Calls upstreams over HTTP. The only module that imports the HTTP client.
 
-It speaks to pyreqwest directly: its httpx transport costs four times as much per call (docs/speed.md has the figures).
-Nothing is read ahead, so that each piece of a stream is here as soon as it comes; redirects are not followed, and
-nothing is decompressed.
+Requests and answers are httpx', the transport is one of ours over pyreqwest (docs/speed.md has the figures): it reads
+nothing ahead, so that each piece of a stream is here as soon as it comes. Redirects are not followed, and nothing is
+decompressed.
 
 pyreqwest (0.15) cannot take back a call whose headers have not come: cancelled, it forgets the call and leaves it
 running. So such a call is waited for in the background, and closed when its headers come, or after `silence_seconds`.
@@ -10,10 +10,12 @@ running. So such a call is waited for in the background, and closed when its hea
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
+from typing import cast
 
-from pyreqwest.client import ClientBuilder
+import httpx
+from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import ConnectError, ConnectTimeoutError, PyreqwestError, RequestTimeoutError
 from pyreqwest.request import StreamRequest
 from pyreqwest.response import Response
@@ -33,29 +35,28 @@ DECODED_ENCODINGS = ("", "identity")
 CONNECT_CAUSE = "client error (Connect)"
 # How much of a body pyreqwest waits for before it hands over the headers: by default 64 KiB, or a whole short stream.
 READ_AHEAD_BYTES = 0
+WRITTEN_BY_CLIENT = ("host", "content-length")
 
 
 class UpstreamResponse:
     """An answer whose headers are here and whose body comes when it is asked for. Always aclose() it."""
 
-    __slots__ = ("_reader", "_request", "headers", "status")
+    __slots__ = ("_stream", "headers", "status")
 
-    def __init__(self, request: StreamRequest, response: Response) -> None:
-        self._request = request
-        self._reader = response.body_reader
-        self.status = response.status
+    def __init__(self, response: httpx.Response) -> None:
+        self._stream = cast(_BodyStream, response.stream)
+        self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers
 
     async def next_chunk(self, *, timeout_seconds: float) -> bytes | None:
         """Return the next bytes of the body, None at its end. Raises UpstreamError."""
         try:
             async with asyncio.timeout(timeout_seconds):
-                chunk = await self._reader.read_chunk()
+                return await self._stream.next_chunk()
         except TimeoutError:
             raise UpstreamTimeoutError(f"No data for {timeout_seconds:g} s.") from None
         except (PyreqwestError, OSError) as error:
             raise _broken(error) from error
-        return None if chunk is None else bytes(chunk)
 
     async def read(self, *, timeout_seconds: float, max_bytes: int = MAX_RESPONSE_BYTES) -> bytes:
         """Return the whole body. Raises UpstreamError, UpstreamTooLargeError past `max_bytes`."""
@@ -72,15 +73,14 @@ class UpstreamResponse:
         """Close the connection, or hand it back when the body was read to its end."""
         # An error changes nothing: the connection is closed either way.
         with contextlib.suppress(PyreqwestError, OSError):
-            await self._request.__aexit__(None, None, None)
+            await self._stream.aclose()
 
 
 class UpstreamClient:
     """One connection pool for all upstreams."""
 
     def __init__(self, *, connect_seconds: float, silence_seconds: float) -> None:
-        self._abandoned: set[asyncio.Task[None]] = set()
-        self._client = (
+        client = (
             ClientBuilder()
             .connect_timeout(timedelta(seconds=connect_seconds))
             .read_timeout(timedelta(seconds=silence_seconds))
@@ -92,15 +92,18 @@ class UpstreamClient:
             .deflate(False)
             .build()
         )
+        self._transport = PyreqwestTransport(client)
 
     async def post(
         self, url: str, *, headers: Mapping[str, str], body: bytes, timeout_seconds: float
     ) -> UpstreamResponse:
         """Send a request and return its answer as soon as the headers are there. Raises UpstreamError."""
         try:
-            builder = self._client.post(url).headers(_sendable(headers)).body_bytes(body)
-            request = builder.streamed_read_buffer_limit(READ_AHEAD_BYTES).build_streamed()
-            response = await self._wait_for_headers(request, timeout_seconds)
+            request = httpx.Request(
+                "POST", url, headers=httpx.Headers(_sendable(headers), encoding="utf-8"), content=body
+            )
+            async with asyncio.timeout(timeout_seconds):
+                response = await self._transport.handle_async_request(request)
         except (ConnectError, ConnectTimeoutError) as error:
             if isinstance(error, ConnectError) and not _is_without_connection(error):
                 raise _broken(error) from error
@@ -109,37 +112,75 @@ class UpstreamClient:
             raise UpstreamTimeoutError(f"It timed out: {error}") from error
         except TimeoutError:
             raise UpstreamTimeoutError(f"No answer within {timeout_seconds:g} s.") from None
-        except (PyreqwestError, ValueError, OSError) as error:
+        except (PyreqwestError, httpx.InvalidURL, ValueError, OSError) as error:
             raise _broken(error) from error
-        answer = UpstreamResponse(request, response)
+        answer = UpstreamResponse(response)
         if answer.headers.get("content-encoding", "") not in DECODED_ENCODINGS:
             await answer.aclose()
             raise UpstreamBrokenError("The answer is compressed although none was asked for.")
         return answer
 
-    async def _wait_for_headers(self, request: StreamRequest, timeout_seconds: float) -> Response:
-        sending = asyncio.ensure_future(_send(request))
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+
+class PyreqwestTransport(httpx.AsyncBaseTransport):
+    """An httpx transport over pyreqwest that reads nothing ahead; pyreqwest's own waits for 64 KiB of a stream."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._abandoned: set[asyncio.Task[None]] = set()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Return the answer as soon as its headers are there. Raises PyreqwestError."""
+        builder = self._client.post(str(request.url)).headers(_forwarded(request.headers)).body_bytes(request.content)
+        call = builder.streamed_read_buffer_limit(READ_AHEAD_BYTES).build_streamed()
+        sending = asyncio.ensure_future(_send(call))
         try:
-            async with asyncio.timeout(timeout_seconds):
-                return await asyncio.shield(sending)
+            answer = await asyncio.shield(sending)
         finally:
             if not sending.done():
-                closing = asyncio.create_task(_close_when_answered(request, sending))
+                closing = asyncio.create_task(_close_when_answered(call, sending))
                 self._abandoned.add(closing)
                 closing.add_done_callback(self._abandoned.discard)
+        return httpx.Response(answer.status, headers=answer.headers, stream=_BodyStream(call, answer))
 
     async def aclose(self) -> None:
         await self._client.close()
 
 
-async def _send(request: StreamRequest) -> Response:
-    return await request.__aenter__()
+class _BodyStream(httpx.AsyncByteStream):
+    __slots__ = ("_call", "_reader")
+
+    def __init__(self, call: StreamRequest, answer: Response) -> None:
+        self._call = call
+        self._reader = answer.body_reader
+
+    async def next_chunk(self) -> bytes | None:
+        chunk = await self._reader.read_chunk()
+        return None if chunk is None else bytes(chunk)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while (chunk := await self.next_chunk()) is not None:
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._call.__aexit__(None, None, None)
 
 
-async def _close_when_answered(request: StreamRequest, sending: "asyncio.Task[Response]") -> None:
+async def _send(call: StreamRequest) -> Response:
+    return await call.__aenter__()
+
+
+async def _close_when_answered(call: StreamRequest, sending: "asyncio.Task[Response]") -> None:
     with contextlib.suppress(PyreqwestError, OSError):
         await sending
-        await request.__aexit__(None, None, None)
+        await call.__aexit__(None, None, None)
+
+
+def _forwarded(headers: httpx.Headers) -> dict[str, str]:
+    """Return the headers without those that pyreqwest writes itself."""
+    return {name: value for name, value in headers.items() if name not in WRITTEN_BY_CLIENT}
 
 
 def _sendable(headers: Mapping[str, str]) -> Mapping[str, str]:
