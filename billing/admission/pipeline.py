@@ -5,6 +5,7 @@ needs no lock: a queue of futures is enough. What was asked for in one turn of t
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -31,7 +32,7 @@ class ScriptConnection(asyncio.Protocol):
     Half of what a call costs with redis-py's own reader and packer is saved by this (docs/speed.md).
     """
 
-    def __init__(self, connection: AbstractConnection) -> None:
+    def __init__(self, connection: AbstractConnection, *, timeout_seconds: float) -> None:
         if connection._writer is None:
             raise OSError("the connection was lost at once")
         self.is_open = True
@@ -39,8 +40,12 @@ class ScriptConnection(asyncio.Protocol):
         self._transport = connection._writer.transport
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(replyError=redis.ResponseError, notEnoughData=NOT_COMPLETE)
+        self._timeout_seconds = timeout_seconds
         self._unsent: list[bytes] = []
-        self._waiting: deque[tuple[float, asyncio.Future[Any]]] = deque()
+        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._replies = 0
+        # For each write: how many replies there are once all its commands are answered, and until when that may take.
+        self._overdue: deque[tuple[int, float]] = deque()
         self._watching: asyncio.TimerHandle | None = None
         self._transport.set_protocol(self)
 
@@ -48,15 +53,13 @@ class ScriptConnection(asyncio.Protocol):
     def waiting_count(self) -> int:
         return len(self._waiting)
 
-    def send(self, deadline: float, command: tuple[Arg, ...]) -> asyncio.Future[Any]:
+    def send(self, command: tuple[Arg, ...]) -> asyncio.Future[Any]:
         """Return the reply to come: redis.ResponseError for an error reply, AdmissionUnavailableError for none."""
         future: asyncio.Future[Any] = self._loop.create_future()
         if not self._unsent:
             self._loop.call_soon(self._flush)
         self._unsent.append(hiredis.pack_command(command))  # type: ignore[arg-type]  # Typed for one argument only.
-        self._waiting.append((deadline, future))
-        if self._watching is None:
-            self._watching = self._loop.call_at(deadline, self._watch)
+        self._waiting.append(future)
         return future
 
     def close(self, error: AdmissionUnavailableError) -> None:
@@ -66,7 +69,7 @@ class ScriptConnection(asyncio.Protocol):
         if self._watching is not None:
             self._watching.cancel()
         waiting, self._waiting = self._waiting, deque()
-        for _, future in waiting:
+        for future in waiting:
             if not future.done():
                 future.set_exception(error)
 
@@ -76,7 +79,8 @@ class ScriptConnection(asyncio.Protocol):
         while (reply := self._reader.gets()) is not NOT_COMPLETE:
             if isinstance(reply, hiredis.PushNotification):
                 continue
-            _, future = self._waiting.popleft()
+            future = self._waiting.popleft()
+            self._replies += 1
             if isinstance(reply, redis.ResponseError) and any(word in str(reply) for word in LEAVE_SERVER):
                 leave = reply
             if future.done():
@@ -93,17 +97,24 @@ class ScriptConnection(asyncio.Protocol):
 
     def _flush(self) -> None:
         unsent, self._unsent = self._unsent, []
-        if self.is_open:
-            self._transport.write(b"".join(unsent))
+        if not self.is_open:
+            return
+        self._transport.write(b"".join(unsent))
+        # Redis' time begins now: a busy loop writes long after it was asked to, and its own clock stands still meanwhile.
+        self._overdue.append((self._replies + len(self._waiting), time.monotonic() + self._timeout_seconds))
+        if self._watching is None:
+            self._watching = self._loop.call_later(self._timeout_seconds, self._watch)
 
     def _watch(self) -> None:
         """Close the connection when the oldest call is overdue: replies come in order, so it holds up all others."""
-        if not self._waiting:
-            self._watching = None
+        self._watching = None
+        while self._overdue and self._overdue[0][0] <= self._replies:
+            self._overdue.popleft()
+        if not self._overdue:
             return
-        deadline, _ = self._waiting[0]
-        if self._loop.time() < deadline:
-            self._watching = self._loop.call_at(deadline, self._watch)
+        seconds_left = self._overdue[0][1] - time.monotonic()
+        if seconds_left > 0:
+            self._watching = self._loop.call_later(seconds_left, self._watch)
         else:
             self.close(AdmissionUnavailableError("Redis did not answer in time.", may_have_run=True))
 
@@ -120,14 +131,13 @@ class ScriptPipeline:
 
     async def call(self, script: Script, keys: Sequence[str], args: Sequence[Arg]) -> Any:
         """Return the script's reply. Raises AdmissionUnavailableError when there is none within the time-out."""
-        deadline = asyncio.get_running_loop().time() + self._timeout_seconds
         try:
             try:
-                return await self._command(deadline, ("EVALSHA", script.sha1, len(keys), *keys, *args))
+                return await self._command(("EVALSHA", script.sha1, len(keys), *keys, *args))
             except redis.ResponseError as error:
                 if not str(error).startswith("NOSCRIPT"):
                     raise
-            return await self._command(deadline, ("EVAL", script.text, len(keys), *keys, *args))
+            return await self._command(("EVAL", script.text, len(keys), *keys, *args))
         except redis.ResponseError as error:
             raise AdmissionUnavailableError(str(error)) from error
 
@@ -137,13 +147,13 @@ class ScriptPipeline:
         if self._connection is not None:
             self._connection.close(AdmissionUnavailableError("The connection to Redis was closed."))
 
-    async def _command(self, deadline: float, command: tuple[Arg, ...]) -> Any:
+    async def _command(self, command: tuple[Arg, ...]) -> Any:
         connection = self._connection
         while connection is None or not connection.is_open:
             connection = await self._connect()
         if connection.waiting_count >= MAX_QUEUED_CALLS:
             raise AdmissionUnavailableError("Too many calls wait for Redis.")
-        return await connection.send(deadline, command)
+        return await connection.send(command)
 
     async def _connect(self) -> ScriptConnection:
         """Return a new connection, one for all that ask for it at the same time."""
@@ -160,7 +170,8 @@ class ScriptPipeline:
     async def _open(self) -> ScriptConnection:
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                self._connection = ScriptConnection(await self._servers.connect(self._address))
+                opened = await self._servers.connect(self._address)
+                self._connection = ScriptConnection(opened, timeout_seconds=self._timeout_seconds)
         except (redis.RedisError, OSError, TimeoutError) as error:
             raise AdmissionUnavailableError(f"Redis cannot be reached: {error}") from error
         return self._connection

@@ -66,6 +66,25 @@ def test_a_loop_that_was_busy_past_the_deadline_still_takes_the_reply(redis_clie
     uvloop.run(call_and_block())
 
 
+def test_a_loop_that_was_busy_before_it_could_send_gives_redis_its_time(redis_client: redis.Redis) -> None:
+    """As with hundreds of requests that arrive in one turn of the loop: what they take is not Redis' fault."""
+
+    async def call_and_block() -> None:
+        servers = AsyncServers(read_topology(os.environ["REDIS_URL"]), timeout_seconds=TIMEOUT_SECONDS)
+        router = ScriptRouter(servers, timeout_seconds=TIMEOUT_SECONDS)
+        client = AdmissionClient(router, lease_seconds=60.0, reopen_seconds=3.0, max_waiting_events=1000)
+        await client.beat(0, [])  # It is connected.
+        calls = []
+        for _ in range(4):
+            calls.append(asyncio.create_task(client.beat(0, [])))
+            asyncio.get_running_loop().call_soon(time.sleep, TIMEOUT_SECONDS)
+        for call in calls:
+            assert (await call).epoch
+        await client.aclose()
+
+    uvloop.run(call_and_block())
+
+
 async def test_a_server_that_was_made_a_replica_is_left(gate: Gate, redis_client: redis.Redis) -> None:
     await gate.client.beat(ORGANIZATION, [])
     connected = _connections(redis_client)
