@@ -100,7 +100,7 @@ class ScriptConnection(asyncio.Protocol):
         if not self.is_open:
             return
         self._transport.write(b"".join(unsent))
-        # Redis' time begins now: a busy loop writes long after it was asked to, and its own clock stands still meanwhile.
+        # Redis' time begins now: a busy loop writes late, and its own clock stands still meanwhile.
         self._overdue.append((self._replies + len(self._waiting), time.monotonic() + self._timeout_seconds))
         if self._watching is None:
             self._watching = self._loop.call_later(self._timeout_seconds, self._watch)
