@@ -56,7 +56,7 @@ lock: environment-dev
 # The same for the clients that are tested. Their versions stand in tests/clients/requirements/*.in and node/package.json.
 lock-clients: environment-dev
 	$(VENV)/python -m pip install --quiet uv
-	for set in anthropic-0 frameworks llama; do \
+	for set in anthropic-0 anthropic-sdk-tests frameworks llama; do \
 		$(VENV)/uv pip compile --quiet --upgrade tests/clients/requirements/$$set.in --python-version 3.11 --generate-hashes \
 			--universal --no-emit-index-url --no-annotate --output-file tests/clients/requirements/$$set.lock || exit 1; done
 	cd tests/clients/node && npm install --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund

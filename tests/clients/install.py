@@ -1,19 +1,25 @@
-"""Makes the environments of `make test-clients` in var/clients: two of Python, one of Node. A second call does nothing.
+"""Makes the environments of `make test-clients` in var/clients, of Python and of Node. A second call does nothing.
 
 Every package is locked with its hash. Imports the standard library only.
 """
 
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
+import tempfile
 import venv
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 FOLDER = HERE.parent.parent / "var/clients"
 NODE_FOLDER = FOLDER / "node"
-PYTHON_ENVIRONMENTS = ("anthropic-0", "frameworks", "llama")
+SDK_TESTS = "anthropic-sdk-tests"
+# The official SDK's own tests come in its source distribution; they run where they are unpacked, and are copied nowhere.
+SDK_SOURCES = FOLDER / "anthropic-sdk-sources"
+PYTHON_ENVIRONMENTS = ("anthropic-0", SDK_TESTS, "frameworks", "llama")
 MIN_NODE = 18
 LINES_OF_FAILURE_SHOWN = 20
 
@@ -27,6 +33,7 @@ def main() -> int:
         check_node()
         for name in PYTHON_ENVIRONMENTS:
             make_python_environment(name)
+        unpack_sdk_sources()
         make_node_environment()
     except InstallError as error:
         sys.stderr.write(f"{error}\n")
@@ -56,6 +63,27 @@ def make_python_environment(name: str) -> None:
         venv.create(folder, with_pip=True, clear=True)
         pip = [str(environment_python(name)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         run([*pip, "--no-input", "--require-hashes", "--no-deps", "-r", str(lock)], f"The environment {name} failed")
+
+
+def unpack_sdk_sources() -> None:
+    """Download the source distribution of the SDK that is locked for its tests, and unpack it."""
+    lock = (HERE / "requirements" / f"{SDK_TESTS}.lock").read_text()
+    entry = re.search(r"^anthropic==.*\n(?: +.*\n)*", lock, re.MULTILINE)
+    assert entry
+    with Environment(SDK_SOURCES, entry.group(0)) as environment:
+        if environment.is_made:
+            return
+        shutil.rmtree(SDK_SOURCES, ignore_errors=True)
+        with tempfile.TemporaryDirectory() as folder:
+            wanted = Path(folder, "requirements.txt")
+            wanted.write_text(entry.group(0))
+            pip = [str(environment_python(SDK_TESTS)), "-m", "pip", "download", "--quiet", "--no-input", "--no-deps"]
+            built_here = ["--no-binary", ":all:", "--no-build-isolation", "--require-hashes"]
+            run([*pip, *built_here, "-d", folder, "-r", str(wanted)], "The SDK's sources could not be downloaded")
+            [archive] = Path(folder).glob("*.tar.gz")
+            with tarfile.open(archive) as sources:
+                sources.extractall(folder, filter="data")
+            shutil.move(str(archive).removesuffix(".tar.gz"), SDK_SOURCES)
 
 
 def make_node_environment() -> None:

@@ -14,14 +14,14 @@ import pytest
 from billing.models import UsageRecord
 from crossmodel_site.embedded.ports import find_free_port
 from gateway.protocol.count_tokens import ESTIMATE_HEADER
+from tests.clients.catalog import also_selling
 from tests.clients.install import environment_python
-from tests.clients.matrix import DRIVERS, HERE, ROOT
+from tests.clients.matrix import DRIVERS, HERE
 from tests.gateway.checks import wait_until_released
 from tests.support.world import Caller, World
 
 pytestmark = pytest.mark.clients
 
-DEFAULT_CATALOG = ROOT / "billing/catalog/default.toml"
 OUTPUT_TOKENS = 12
 QUESTION = "What flows through the quiet garden?"
 LANGUAGE_MODELS = pytest.mark.parametrize("language_model", ["llama/by-messages", "llama/by-chat-completions"])
@@ -52,13 +52,9 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def catalog_with_llama(
     _standing_world: World, server_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[None]:
-    """What a catalog does not name is disabled, so the server's models come after the default's."""
-    path = tmp_path_factory.mktemp("catalog") / "catalog.toml"
-    mine = (HERE / "llama.toml").read_text().replace("${LLAMA_URL}", server_url)
-    path.write_text(DEFAULT_CATALOG.read_text() + mine)
-    _standing_world.manage("load_catalog", str(path), "--approve")
-    yield
-    _standing_world.manage("load_catalog", str(DEFAULT_CATALOG), "--approve")
+    entries = (HERE / "llama.toml").read_text().replace("${LLAMA_URL}", server_url)
+    with also_selling(_standing_world, entries, tmp_path_factory.mktemp("catalog")):
+        yield
 
 
 @pytest.fixture
