@@ -2,12 +2,16 @@
 
 import os
 from collections.abc import Iterator
+from typing import cast
 
 import django
 import pytest
 import redis
 
+from billing.admission.topology import open_client, read_topology
 from tests.support.servers import prepare_environment
+
+REDIS_SECONDS = 30.0
 
 prepare_environment()
 django.setup()
@@ -16,8 +20,9 @@ django.setup()
 @pytest.fixture(scope="session")
 def redis_client() -> Iterator[redis.Redis]:
     """A plain client of the session's Redis, to look at what is in it."""
-    with redis.Redis.from_url(os.environ["REDIS_URL"]) as client:
-        yield client
+    client = open_client(read_topology(os.environ["REDIS_URL"]), timeout_seconds=REDIS_SECONDS)
+    yield cast(redis.Redis, client)  # A client of a Cluster answers the same calls.
+    client.close()
 
 
 @pytest.fixture(autouse=True)

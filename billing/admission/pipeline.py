@@ -214,4 +214,4 @@ class ScriptRouter:
     async def aclose(self) -> None:
         for pipeline in self._pipelines.values():
             await pipeline.aclose()
-        await self._servers.forget()
+        await self._servers.aclose()

@@ -5,6 +5,8 @@ redis+cluster://host:port[,host:port...]              a Cluster; the nodes given
 redis+sentinel://host:port[,host:port...]/name[/db]   the master called `name`
 """
 
+import asyncio
+import time
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -20,6 +22,7 @@ from redis.sentinel import Sentinel
 SINGLE, CLUSTER, SENTINEL = "single", "cluster", "sentinel"
 DEFAULT_PORT = 6379
 DEFAULT_SENTINEL_PORT = 26379
+KEPT_SECONDS = 0.2
 
 Address = tuple[str, int]
 
@@ -91,12 +94,17 @@ def open_client(topology: Topology, *, timeout_seconds: float) -> "redis.Redis |
 
 
 class AsyncServers:
-    """Opens connections to the server that holds a shard. Addresses are asked for again after `forget()`."""
+    """Opens connections to the server that holds a shard. Addresses are asked for again after `forget()`.
+
+    Many calls fail together when a node goes, and each asks to forget: what was learnt a moment ago is kept.
+    """
 
     def __init__(self, topology: Topology, *, timeout_seconds: float) -> None:
         self._topology = topology
         self._timeout_seconds = timeout_seconds
         self._cluster: AsyncRedisCluster | None = None
+        self._discovery = asyncio.Lock()
+        self._learnt_at = 0.0
         if topology.kind == SENTINEL:
             sentinel = AsyncSentinel(list(topology.addresses), socket_timeout=timeout_seconds)
             master = sentinel.master_for(
@@ -110,19 +118,29 @@ class AsyncServers:
         """Return the node that holds the shard with this key prefix; None where there is but one server."""
         if self._topology.kind != CLUSTER:
             return None
-        if self._cluster is None:
-            host, port = self._topology.addresses[0]
-            self._cluster = AsyncRedisCluster(
-                host=host,
-                port=port,
-                startup_nodes=[redis.asyncio.cluster.ClusterNode(*address) for address in self._topology.addresses],
-                socket_timeout=self._timeout_seconds,
-                username=self._topology.username,
-                password=self._topology.password,
-            )
-            await self._cluster.initialize()
-        node = self._cluster.nodes_manager.get_node_from_slot(key_slot(prefix.encode()))
+        async with self._discovery:
+            if self._cluster is None:
+                self._cluster = await self._discover()
+                self._learnt_at = time.monotonic()
+            node = self._cluster.nodes_manager.get_node_from_slot(key_slot(prefix.encode()))
         return str(node.host), int(node.port)
+
+    async def _discover(self) -> AsyncRedisCluster:
+        host, port = self._topology.addresses[0]
+        cluster = AsyncRedisCluster(
+            host=host,
+            port=port,
+            startup_nodes=[redis.asyncio.cluster.ClusterNode(*address) for address in self._topology.addresses],
+            socket_timeout=self._timeout_seconds,
+            username=self._topology.username,
+            password=self._topology.password,
+        )
+        try:
+            await cluster.initialize()
+        except BaseException:
+            await cluster.aclose()
+            raise
+        return cluster
 
     async def connect(self, address: Address | None) -> AbstractConnection:
         """Return a new, connected connection. Raises redis.RedisError or OSError."""
@@ -137,6 +155,10 @@ class AsyncServers:
 
     async def forget(self) -> None:
         """Forget which node holds what; the next question asks the Cluster again."""
-        if self._cluster is not None:
-            cluster, self._cluster = self._cluster, None
+        if self._cluster is not None and time.monotonic() - self._learnt_at > KEPT_SECONDS:
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        cluster, self._cluster = self._cluster, None
+        if cluster is not None:
             await cluster.aclose()

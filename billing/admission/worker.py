@@ -55,6 +55,11 @@ def _client_for(url: str) -> "redis.Redis | RedisCluster":
     return open_client(read_topology(url), timeout_seconds=WORKER_TIMEOUT_SECONDS)
 
 
+def forget_clients() -> None:
+    """Connect anew at the next call."""
+    _client_for.cache_clear()
+
+
 def redis_client() -> "redis.Redis | RedisCluster":
     return _client_for(settings.REDIS_URL)
 
@@ -65,6 +70,10 @@ def _translated_errors() -> Iterator[None]:
         yield
     except (redis.RedisError, OSError) as error:
         raise AdmissionUnavailableError(f"Redis cannot be used: {error}") from error
+    except AttributeError as error:
+        # redis-py's client of a Cluster that has lost every node it knew; another one asks the nodes of REDIS_URL.
+        forget_clients()
+        raise AdmissionUnavailableError(f"The Redis Cluster cannot be used: {error}") from error
 
 
 def run_script(script: scripts.Script, keys: Sequence[str], args: Sequence[bytes | str | int]) -> Any:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from django.db import transaction
 
-from billing.models import OrganizationBalance
+from billing.models import OrganizationBalance, UsageRecord
 from tests.faults.stage import Stage
 from tests.support.world import QUICK, end
 
 LEASE_SECONDS = float(QUICK["CROSSMODEL_LEASE_SECONDS"])
-COMMIT_SECONDS = 0.4  # What a batch that waits for a lock needs to commit once it has it, and to reach Redis.
+COMMIT_SECONDS = 4.0  # A batch that waited for a lock commits within this; the worker waits longer for Redis.
 CHILDREN_KILLED = 4
 
 
@@ -52,9 +52,13 @@ def worker_killed_before_it_confirms(stage: Stage) -> None:
             OrganizationBalance.objects.select_for_update().filter(organization_id__in=ids).order_by("organization_id")
         )
         stage.pause(0.5, 1.0)
+        records = UsageRecord.objects.filter(organization_id__in=ids)
+        before = records.count()
         os.kill(redis_pid, signal.SIGSTOP)
     try:
-        time.sleep(COMMIT_SECONDS)
+        ends_at = time.monotonic() + COMMIT_SECONDS
+        while records.count() == before and time.monotonic() < ends_at:
+            time.sleep(0.02)
         stage.world.kill_worker()
     finally:
         os.kill(redis_pid, signal.SIGCONT)

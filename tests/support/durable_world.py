@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import redis
-from django.conf import settings
 from django.db import connections
 
 from billing.admission import worker
@@ -52,14 +51,18 @@ class FakeClock:
 class DurableWorld(World):
     """`has_clock`: the time of day of Redis, gateway and worker is `clock`, and can be moved (needs libfaketime)."""
 
-    def __init__(self, folder: Path, *, has_clock: bool = False, **overrides: str) -> None:
+    def __init__(
+        self, folder: Path, *, has_clock: bool = False, redis_url: str | None = None, **overrides: str
+    ) -> None:
+        """With `redis_url` admission lives there, and the world's own Redis is no more than Celery's broker."""
         self.postgres = PostgresServer(folder / "postgres")
         self.redis = RedisServer(folder / "redis")
+        overrides = {"CELERY_BROKER_URL": self.redis.url, **IMPATIENT, **overrides}
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o755)  # Postgres, where root starts it, is another user and must pass.
         self.clock = FakeClock(folder) if has_clock else None
         self._beat: subprocess.Popen[bytes] | None = None
-        super().__init__(folder, postgres_url=self.postgres.url, redis_url=self.redis.url, **IMPATIENT, **overrides)
+        super().__init__(folder, postgres_url=self.postgres.url, redis_url=redis_url or self.redis.url, **overrides)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -143,8 +146,7 @@ class DurableWorld(World):
     def reconnect(self) -> None:
         """Forget this process' own connections to servers that were restarted."""
         connections["default"].close()
-        if self.redis_url == settings.REDIS_URL:
-            worker.redis_client().close()
+        worker.forget_clients()
 
 
 def _take_owner_of(source: Path, copy: Path) -> None:

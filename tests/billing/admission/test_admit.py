@@ -3,6 +3,8 @@
 import asyncio
 import time
 
+import pytest
+
 from billing.admission.client import Admitted, NotReady, Refused
 from billing.admission.names import SHARDS
 from tests.billing.admission.conftest import KEY, ORGANIZATION, USD, Gate, today
@@ -202,6 +204,7 @@ async def test_admission_stops_while_too_many_events_wait(gate: Gate) -> None:
     assert (await gate.admit(gate.hold(1))).code == "settlement_behind"  # type: ignore[attr-defined]
 
 
+@pytest.mark.single_redis
 async def test_under_memory_pressure_nothing_is_half_done(gate: Gate) -> None:
     hold = gate.hold(USD)
     await gate.admit(hold)

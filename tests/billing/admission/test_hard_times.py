@@ -53,6 +53,7 @@ async def test_a_new_redis_gives_gateways_a_lease_before_it_judges_their_holds(g
 
 
 @pytest.mark.usefixtures("full_redis")
+@pytest.mark.single_redis
 async def test_a_full_redis_admits_nothing_and_closes_everything(gate: Gate) -> None:
     """Settling is what frees it: were it refused too, Redis would stay full for ever."""
     settled, dead, living = gate.hold(USD), gate.hold(USD), gate.hold(USD)

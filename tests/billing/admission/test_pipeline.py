@@ -19,6 +19,7 @@ PAUSE_MS = 400
 CALLS = 50
 
 
+@pytest.mark.single_redis
 async def test_calls_that_time_out_together_may_all_have_run_and_can_all_be_released(gate: Gate) -> None:
     servers = AsyncServers(read_topology(os.environ["REDIS_URL"]), timeout_seconds=TIMEOUT_SECONDS)
     router = ScriptRouter(servers, timeout_seconds=TIMEOUT_SECONDS)
@@ -85,6 +86,7 @@ def test_a_loop_that_was_busy_before_it_could_send_gives_redis_its_time(redis_cl
     uvloop.run(call_and_block())
 
 
+@pytest.mark.single_redis
 async def test_a_server_that_was_made_a_replica_is_left(gate: Gate, redis_client: redis.Redis) -> None:
     await gate.client.beat(ORGANIZATION, [])
     connected = _connections(redis_client)
