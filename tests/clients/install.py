@@ -17,7 +17,7 @@ HERE = Path(__file__).resolve().parent
 FOLDER = HERE.parent.parent / "var/clients"
 NODE_FOLDER = FOLDER / "node"
 SDK_TESTS = "anthropic-sdk-tests"
-# The official SDK's own tests come in its source distribution; they run where they are unpacked, and are copied nowhere.
+# The official SDK's own tests come in its source distribution: run where they are unpacked, and copied nowhere.
 SDK_SOURCES = FOLDER / "anthropic-sdk-sources"
 PYTHON_ENVIRONMENTS = ("anthropic-0", SDK_TESTS, "frameworks", "llama")
 MIN_NODE = 18
