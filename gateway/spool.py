@@ -19,7 +19,7 @@ import orjson
 
 MAX_SEGMENT_BYTES = 16 * 1024 * 1024
 MAX_SEGMENT_SECONDS = 600.0
-OPEN_SUFFIX, DONE_SUFFIX = ".jsonl", ".done"
+NEW_SUFFIX, OPEN_SUFFIX, DONE_SUFFIX = ".new", ".jsonl", ".done"
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +98,8 @@ class Spool:
         try:
             segment = self._writable_segment()
             if os.write(segment.descriptor, line) != len(line):
+                # The rest of it must not become the beginning of the next line.
+                os.ftruncate(segment.descriptor, segment.size)
                 raise OSError("a line was written in part")
         except OSError as error:
             self._broken = f"The spool cannot be written: {error}"
@@ -121,11 +123,8 @@ class Spool:
         for path in sorted(self._folder.glob("*" + OPEN_SUFFIX)):
             if path in self._segments:
                 continue
-            descriptor = os.open(path, os.O_RDWR)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(descriptor)  # Its process lives.
+            descriptor = _lock_left_behind(path)
+            if descriptor is None:
                 continue
             events = list(read_segment(path))
             segment = Segment(path, descriptor, size=path.stat().st_size, is_closed=True)
@@ -157,8 +156,11 @@ class Spool:
             self._close_current()
         if self._current is None:
             path = self._folder / f"{time.time_ns()}-{os.getpid()}{OPEN_SUFFIX}"
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_RDWR, 0o600)
+            # Locked before it has its name: a process that starts now would take it for one left behind.
+            unnamed = path.with_suffix(NEW_SUFFIX)
+            descriptor = os.open(unnamed, os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_RDWR, 0o600)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
+            unnamed.rename(path)
             self._current = self._segments[path] = Segment(path, descriptor)
         return self._current
 
@@ -184,6 +186,23 @@ class Spool:
             self._broken = f"The spool cannot be written: {error}"
         else:
             self._broken = ""
+
+
+def _lock_left_behind(path: Path) -> int | None:
+    """Return the descriptor of a segment that is ours from now on; None when another process has it, or had it."""
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return None  # Adopted and finished since it was listed.
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    if not path.exists():
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def read_segment(path: Path) -> Iterator[SpooledEvent]:

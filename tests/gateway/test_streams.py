@@ -197,7 +197,7 @@ def test_a_model_is_called_as_it_was_asked_for(world: World, alice: Caller) -> N
 
 # --- an upstream that sends anything ---------------------------------------------------------------------------------
 
-MESSAGE = {
+MESSAGE: dict[str, Any] = {
     "id": "msg_theirs",
     "type": "message",
     "role": "assistant",

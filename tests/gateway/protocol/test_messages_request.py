@@ -7,8 +7,8 @@ import orjson
 import pytest
 
 from gateway.protocol.errors import InvalidRequestError
+from gateway.protocol.json_depth import MAX_DEPTH
 from gateway.protocol.messages_request import (
-    MAX_DEPTH,
     MessagesRequest,
     parse_count_tokens_request,
     parse_messages_request,

@@ -1,0 +1,192 @@
+"""The settler on a real Redis: every admitted request reaches it, as often as is safe, whatever happens to it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from billing.admission.client import Hold
+from billing.admission.names import SHARDS
+from gateway.settler import ORPHANED, PENDING, SETTLED, Settler
+from gateway.spool import Spool, read_all
+from tests.billing.admission.conftest import ORGANIZATION, USD, Gate, gate
+
+__all__ = ["gate"]  # A fixture: pytest finds it by its name.
+
+NAMES = SHARDS[ORGANIZATION]
+BEAT_SECONDS = 0.05
+BOUND_SECONDS = 0.3
+DEADLINE_SECONDS = 5.0
+
+
+class Request:
+    """A running request: writes a checkpoint when asked, and notes when it is told to stop."""
+
+    def __init__(self, hold: Hold) -> None:
+        self.hold = hold
+        self.is_orphaned = False
+
+    def write_checkpoint(self) -> None:
+        self.hold.cost_so_far_nanos = 17
+        self.hold.checkpoint = b'{"checkpoint":true}'
+        self.hold.checkpoint_is_new = True
+
+    def on_orphaned(self) -> None:
+        self.is_orphaned = True
+
+
+class Bench:
+    """A settler under test, and what it has written."""
+
+    def __init__(self, gate: Gate, folder: Path) -> None:
+        self.gate = gate
+        self.folder = folder
+        self.settled: set[str] = set()  # What Postgres would say it has.
+        self.settler = self.make_settler()
+
+    def make_settler(self) -> Settler:
+        spool = Spool(self.folder, max_bytes=10**9, retention_seconds=3600.0)
+        return Settler(self.gate.client, spool, beat_seconds=BEAT_SECONDS, settle_bound_seconds=BOUND_SECONDS)
+
+    async def find_settled(self, request_ids: list[str]) -> set[str]:
+        return self.settled & set(request_ids)
+
+    async def start(self) -> None:
+        await self.settler.start(self.find_settled)
+
+    async def admit(self) -> Request:
+        hold = self.gate.hold()
+        await self.gate.admit(hold)
+        request = Request(hold)
+        self.settler.watch(request)
+        return request
+
+    async def settle(self, request: Request, *, cost: int = 5, release: bool = False) -> str:
+        return await self.settler.settle(
+            request.hold, cost_nanos=cost, event=b'{"event":1}', input_tokens=1, output_tokens=1, release=release
+        )
+
+    @property
+    def entries(self) -> list[tuple[bytes, dict[bytes, bytes]]]:
+        # redis-py types its replies for every protocol and decoding at once; here they are bytes.
+        return cast(list[tuple[bytes, dict[bytes, bytes]]], self.gate.server.xrange(NAMES.usage))
+
+    @property
+    def waiting(self) -> list[dict[bytes, bytes]]:
+        return [fields for _, fields in self.entries]
+
+    def confirm_everything(self) -> None:
+        """Delete the entries, as settlement does once Postgres has them."""
+        self.gate.server.xdel(NAMES.usage, *[entry_id for entry_id, _ in self.entries])
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        ends_at = time.monotonic() + DEADLINE_SECONDS
+        while not condition():
+            assert time.monotonic() < ends_at, "waited in vain"
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def bench(gate: Gate, tmp_path: Path) -> AsyncIterator[Bench]:
+    bench = Bench(gate, tmp_path / "spool")
+    await bench.start()
+    yield bench
+    await bench.settler.stop()
+
+
+async def test_a_settled_request_is_spooled_told_and_forgotten(bench: Bench) -> None:
+    request = await bench.admit()
+    assert bench.gate.org("held", "open") == [USD, 1]
+    assert await bench.settle(request) == SETTLED
+    assert bench.gate.org("held", "open", "unsettled") == [0, 0, 5]
+    assert [fields[b"event"] for fields in bench.waiting] == [b'{"event":1}']
+    assert [event.request_id for event in read_all(bench.folder)] == [request.hold.request_id]
+    await asyncio.sleep(3 * BEAT_SECONDS)
+    assert (bench.settler.unconfirmed_count, len(bench.waiting)) == (1, 1)
+    bench.confirm_everything()
+    await bench.until(lambda: bench.settler.unconfirmed_count == 0)
+
+
+async def test_running_requests_keep_their_holds_and_leave_checkpoints(bench: Bench) -> None:
+    request = await bench.admit()
+    name = NAMES.hold(request.hold.request_id)
+    before = bench.gate.server.zscore(NAMES.deadlines, request.hold.request_id)
+    await bench.until(lambda: bench.gate.server.hget(name, "checkpoint") == b"1")
+    assert bench.gate.server.hmget(name, "event", "cost") == [b'{"checkpoint":true}', b"17"]
+    assert bench.gate.server.zscore(NAMES.deadlines, request.hold.request_id) > before  # type: ignore[operator]
+    assert not request.is_orphaned
+
+
+async def test_a_redis_that_lost_its_memory_is_told_again(bench: Bench) -> None:
+    running, done = await bench.admit(), await bench.admit()
+    assert await bench.settle(done) == SETTLED
+    bench.gate.server.flushall()
+    await bench.until(lambda: bench.waiting and bench.gate.server.exists(NAMES.hold(running.hold.request_id)))
+    assert [fields[b"cost"] for fields in bench.waiting] == [b"5"]
+    assert not running.is_orphaned
+    assert bench.settler.running_count == 1
+
+
+async def test_an_orphan_is_told_and_charged_no_more(bench: Bench) -> None:
+    request, late = await bench.admit(), await bench.admit()
+    for each in (request, late):
+        bench.gate.server.delete(NAMES.hold(each.hold.request_id))
+        bench.gate.server.set(NAMES.orphaned(each.hold.request_id), "1")
+    assert await bench.settle(late) == ORPHANED
+    await bench.until(lambda: request.is_orphaned)
+    assert not late.is_orphaned  # It knows from its settlement.
+    assert bench.waiting == []
+    assert (bench.settler.running_count, bench.settler.unconfirmed_count) == (0, 0)
+
+
+async def test_a_silent_redis_is_waited_for_within_the_bound_and_told_later(bench: Bench) -> None:
+    request = await bench.admit()
+    await bench.settler.stop()
+    bench.settler = bench.make_settler()
+    impatient = bench.gate.client._router  # The fixture's own time-out is 5 s.
+    for pipeline in impatient._pipelines.values():
+        pipeline._timeout_seconds = 0.05
+        await pipeline.aclose()
+    await bench.start()
+    bench.settler.watch(request)
+    bench.gate.server.execute_command("CLIENT", "PAUSE", 1_000)
+    started = time.monotonic()
+    assert await bench.settle(request) == PENDING
+    assert BOUND_SECONDS <= time.monotonic() - started < 3 * BOUND_SECONDS
+    await bench.until(lambda: bench.gate.org("held", "open") == [0, 0])
+    # An event may come twice, since nobody knows whether the first try ran; Postgres' unique key tells them apart.
+    assert {fields[b"event"] for fields in bench.waiting} == {b'{"event":1}'}
+    bench.confirm_everything()
+    await bench.until(lambda: bench.settler.unconfirmed_count == 0)
+
+
+async def test_what_a_dead_process_left_is_told_again_unless_postgres_has_it(gate: Gate, tmp_path: Path) -> None:
+    dead = Bench(gate, tmp_path / "spool")
+    requests = [await dead.admit() for _ in range(3)]
+    for request in requests:
+        await dead.settle(request)
+    gate.server.flushall()
+    dead.settler._spool.close()
+    heir = Bench(gate, tmp_path / "spool")
+    heir.settled = {requests[0].hold.request_id}
+    await heir.start()
+    await heir.until(lambda: len(heir.waiting) == 2)
+    assert heir.settler.unconfirmed_count == 2
+    heir.confirm_everything()
+    await heir.until(lambda: heir.settler.unconfirmed_count == 0)
+    await heir.settler.stop()
+
+
+async def test_a_client_that_leaves_during_settlement_changes_nothing(bench: Bench) -> None:
+    """The task that settles is cancelled; the event is told by the next beat."""
+    request = await bench.admit()
+    settling = asyncio.ensure_future(bench.settle(request))
+    await asyncio.sleep(0)
+    settling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await settling
+    await bench.until(lambda: bench.gate.org("held", "open") == [0, 0])
+    assert {fields[b"cost"] for fields in bench.waiting} == {b"5"}
