@@ -78,9 +78,10 @@ class Gate:
         hold.day = getattr(answer, "day", today())
         return answer
 
-    async def settle(self, hold: Hold, cost: int, **counts: int) -> object:
-        tokens = {"input_tokens": 0, "output_tokens": 0, **counts}
-        return await self.client.settle(hold, cost_nanos=cost, event=b'{"event":true}', **tokens)
+    async def settle(self, hold: Hold, cost: int, *, input_tokens: int = 0, output_tokens: int = 0) -> object:
+        return await self.client.settle(
+            hold, cost_nanos=cost, event=b'{"event":true}', input_tokens=input_tokens, output_tokens=output_tokens
+        )
 
     def org(self, *fields: str) -> list[int]:
         return self._read(SHARDS[ORGANIZATION].org(ORGANIZATION), fields)
@@ -89,11 +90,11 @@ class Gate:
         return self._read(SHARDS[ORGANIZATION].key(KEY), fields)
 
     def _read(self, name: str, fields: tuple[str, ...]) -> list[int]:
-        return [int(value or 0) for value in self.server.hmget(name, list(fields))]  # type: ignore[union-attr]
+        return [int(value or 0) for value in self.server.hmget(name, list(fields))]
 
-    def everything(self) -> dict[bytes, object]:
+    def everything(self) -> dict[str | bytes, object]:
         """Return the whole of Redis, to see that something left no trace."""
-        return {name: self.server.dump(name) for name in self.server.keys()}  # type: ignore[union-attr]  # noqa: SIM118
+        return {name: self.server.dump(name) for name in self.server.scan_iter()}
 
 
 def today() -> int:

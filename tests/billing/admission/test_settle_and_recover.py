@@ -134,11 +134,12 @@ async def test_another_redis_process_is_noticed_before_anything_is_written(gate:
     await gate.admit(hold)
     gate.server.set(NAMES.epoch, "of a process that is gone")
     before = gate.everything()
-    for script, keys, args in (
+    calls: list[tuple[scripts.Script, list[str], list[str | bytes | int]]] = [
         (scripts.BEAT, [NAMES.epoch, NAMES.deadlines, NAMES.usage], [1000]),
         (scripts.CONFIRM, [NAMES.epoch, NAMES.usage], [NAMES.prefix, 0, 1, 0, ORGANIZATION, 99 * USD, 99]),
         (scripts.FIGURES, [NAMES.epoch, NAMES.org(ORGANIZATION)], []),
-    ):
+    ]
+    for script, keys, args in calls:
         assert worker.run_script(script, keys, args) == [b"REBUILD"]
     assert gate.everything() == before
     assert await gate.admit(gate.hold()) == NotReady("REBUILD")
