@@ -31,10 +31,19 @@ def run_rows(sql: str, columns: Mapping[str, str], rows: Iterable[Sequence[Any]]
 
 
 def _array(kind: str, values: Sequence[Any]) -> str | list[Any]:
-    """Return a column as Postgres takes it. Plain ones are written here: five times as fast as element by element."""
+    """Return a column as Postgres takes it. Numbers and texts are written here: many times as fast as by the driver."""
     if kind in PLAIN_TYPES:
         return "{" + ",".join(["NULL" if value is None else str(value) for value in values]) + "}"
+    if kind == "text":
+        return "{" + ",".join(["NULL" if value is None else _quote(value) for value in values]) + "}"
     return list(values)
+
+
+def _quote(text: str) -> str:
+    """Return an element of a text array. Inside its quotes only quotes and backslashes mean anything else."""
+    if "\\" in text or '"' in text:
+        text = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
 
 
 def fetch_all(sql: str, parameters: Sequence[Any] | None = None) -> list[Any]:
