@@ -1,8 +1,8 @@
 """The usage event: what the gateway observed of one admitted request, on its way from Redis to the ledger. Pure.
 
-An event is a JSON object on one line. `v` is its schema version; workers read this one and the one before. Counts are in
-tokens (or units), amounts in nano-dollars, times in milliseconds. `outcome` is `billed` or `failed`: a failed event releases
-its hold and costs nothing, but records its attempts.
+An event is a JSON object on one line. `v` is its schema version; workers read this one and the one before. Counts are
+in tokens (or units), amounts in nano-dollars, times in milliseconds. `outcome` is `billed` or `failed`: a failed event
+releases its hold and costs nothing, but records its attempts.
 """
 
 from dataclasses import dataclass, field, fields
@@ -88,7 +88,9 @@ def decode_event(raw: bytes) -> UsageEvent:
     if values.get("v") not in READABLE_VERSIONS:
         raise InvalidEventError(f"schema version {values.get('v')!r} cannot be read")
     try:
-        event = UsageEvent(**{name: value for name, value in values.items() if name in _FIELDS})
+        if not values.keys() <= _FIELDS.keys():  # Of the version before or after this one.
+            values = {name: value for name, value in values.items() if name in _FIELDS}
+        event = UsageEvent(**values)
     except TypeError as error:
         raise InvalidEventError(str(error)) from None
     _check(event)
