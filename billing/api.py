@@ -100,7 +100,10 @@ class Generation(serializers.Serializer[Any]):
     lines = ReceiptLineBody(many=True)
     minimum_charge = serializers.CharField(allow_null=True, help_text="Where it applied in place of the lines.")
     factor_ppm = serializers.IntegerField(allow_null=True, help_text="1,000,000 is the published price.")
-    cost = serializers.CharField(help_text="Rounded up once to the nano-dollar.")
+    cost = serializers.CharField(help_text="As it was charged: rounded up once to the nano-dollar.")
+    corrected_cost = serializers.CharField(
+        allow_null=True, help_text="What is paid in the end, where a price was corrected or something was refunded."
+    )
     attempts = AttemptBody(many=True)
 
 
@@ -231,6 +234,7 @@ def _billed_body(receipt: Receipt) -> dict[str, Any]:
         "minimum_charge": format_usd(receipt.minimum_charge_nanos) if receipt.minimum_charge_nanos else None,
         "factor_ppm": record.factor_ppm,
         "cost": format_usd(record.cost_nanos),
+        "corrected_cost": format_usd(receipt.current_nanos) if receipt.is_corrected else None,
         "attempts": _attempts(receipt),
     }
 
@@ -254,6 +258,7 @@ def _failed_body(receipt: FailedReceipt) -> dict[str, Any]:
         "minimum_charge": None,
         "factor_ppm": None,
         "cost": format_usd(0),
+        "corrected_cost": None,
         "attempts": _attempts(receipt),
     }
 

@@ -1,20 +1,24 @@
 """What is left between what organizations paid and what providers charged, for operators.
 
 Read from usage records, which hold both figures of every request, and from failed requests, which cost us something at
-times and never bring anything. Windows are half open and by the time that the request id was made.
+times and never bring anything. Re-rated requests count as what they cost since; refunds and adjustments by hand are not
+taken off: they are no question of price. Windows are half open and by the time that the request id was made.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Literal
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import Count, F, QuerySet, Sum
+from django.db.models import Count, F, OuterRef, QuerySet, Subquery, Sum
+from django.db.models.functions import Coalesce
 
 from accounts.models import Organization
-from billing.models import FailedRequest, UsageRecord
+from billing.bulk_rows import fetch_all
+from billing.models import FailedRequest, ReratedRequest, UsageRecord
 from billing.request_id import first_id_at
 
 MAX_WINDOW = timedelta(days=92)
@@ -53,12 +57,15 @@ def margins(grouping: Grouping, *, begins: datetime, ends: datetime) -> list[Mar
     it; what was paid counts for the upstream that served. Raises WindowTooLongError.
     """
     billed, failed = _records(begins, ends), _failed(begins, ends)
+    rerated = partial(_rerated_differences, begins, ends)
     if grouping == "upstream":
-        rows = _add_up(_sums(billed, "upstream"), _attempt_costs(begins, ends))
+        rows = _add_up(_sums(billed, "upstream"), _attempt_costs(begins, ends), rerated("upstream"))
     elif grouping == "model":
-        rows = _add_up(_sums(billed, "model_id", with_upstream=True), _failed_costs(failed, "model_id"))
+        sums = _sums(billed, "model_id", with_upstream=True)
+        rows = _add_up(sums, _failed_costs(failed, "model_id"), rerated("model_id"))
     else:
-        rows = _add_up(_sums(billed, "organization_id", with_upstream=True), _failed_costs(failed, "organization_id"))
+        sums = _sums(billed, "organization_id", with_upstream=True)
+        rows = _add_up(sums, _failed_costs(failed, "organization_id"), rerated("organization_id"))
         slugs = Organization.objects.in_bulk([int(row.name) for row in rows])
         for row in rows:
             row.name = slugs[int(row.name)].slug if int(row.name) in slugs else row.name
@@ -67,9 +74,11 @@ def margins(grouping: Grouping, *, begins: datetime, ends: datetime) -> list[Mar
 
 def request_margins(*, begins: datetime, ends: datetime, limit: int = 50) -> list[Margin]:
     """Return the requests of the window that left the least, worst first, named by id. Raises WindowTooLongError."""
-    records = _records(begins, ends).annotate(left=F("cost_nanos") - F("upstream_cost_nanos"))
+    latest = ReratedRequest.objects.filter(request_id=OuterRef("request_id")).order_by("-id")
+    paid = Coalesce(Subquery(latest.values("cost_after_nanos")[:1]), F("cost_nanos"))
+    records = _records(begins, ends).annotate(paid=paid).annotate(left=F("paid") - F("upstream_cost_nanos"))
     return [
-        Margin(record.request_id.hex, 1, record.cost_nanos, record.upstream_cost_nanos)
+        Margin(record.request_id.hex, 1, record.paid, record.upstream_cost_nanos)
         for record in records.order_by("left", "request_id")[: min(limit, MAX_REQUESTS)]
     ]
 
@@ -105,6 +114,20 @@ def _sums(records: QuerySet[UsageRecord], group: str, *, with_upstream: bool = F
 def _failed_costs(failed: QuerySet[FailedRequest], group: str) -> Iterable[Margin]:
     rows: Iterable[dict[str, Any]] = failed.order_by().values(group).annotate(cost=Sum("upstream_cost_nanos"))
     return [Margin(str(row[group]), upstream_cost_nanos=int(row["cost"])) for row in rows]
+
+
+def _rerated_differences(begins: datetime, ends: datetime, group: str) -> Iterable[Margin]:
+    """Return by how much re-ratings changed what was paid, by a column of the usage record."""
+    first, end = _window(begins, ends)
+    sql = f"""
+        SELECT record.{group}, sum(latest.cost_after_nanos - record.cost_nanos)
+        FROM (
+            SELECT DISTINCT ON (request_id) request_id, cost_after_nanos FROM billing_reratedrequest
+            WHERE request_id >= %s AND request_id < %s ORDER BY request_id, id DESC
+        ) AS latest JOIN billing_usagerecord AS record USING (request_id)
+        GROUP BY record.{group}
+    """  # noqa: S608  A column that is named in this file.
+    return [Margin(str(name), cost_nanos=int(difference)) for name, difference in fetch_all(sql, [first, end])]
 
 
 def _attempt_costs(begins: datetime, ends: datetime) -> Iterable[Margin]:

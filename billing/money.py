@@ -1,7 +1,7 @@
 """Amounts of money as integers. Pure.
 
-Nano-dollars (1 USD = 1,000,000,000 nanos) are what balances, holds and costs are kept in. Pico-dollars per token are what
-prices are kept in: 1 pico-dollar per token is 1 micro-dollar per million tokens, so every published price is whole.
+Nano-dollars (1 USD = 1,000,000,000 nanos) are what balances, holds and costs are kept in. Prices are kept in
+pico-dollars per token: 1 pico-dollar per token is 1 micro-dollar per million tokens, so every published price is whole.
 """
 
 from decimal import Decimal, InvalidOperation
@@ -26,7 +26,7 @@ def parse_usd(text: str) -> int:
 
 
 def parse_usd_per_million(text: str) -> int:
-    """Return pico-dollars per token for a decimal string of US dollars per million tokens. Raises InvalidAmountError."""
+    """Return pico-dollars per token for a decimal string of USD per million tokens. Raises InvalidAmountError."""
     return _scale(text, PICOS_PER_TOKEN_PER_USD_PER_MILLION, "micro-dollar per million")
 
 

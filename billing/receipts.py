@@ -13,6 +13,8 @@ from billing import pricing
 from billing.models import FailedRequest, LedgerTransaction, PriceComponent, PriceVersion, RequestDetail, UsageRecord
 from billing.money import PICOS_PER_NANO
 from billing.prices import price_table
+from billing.refunds import refunded_nanos
+from billing.rerating import current_costs
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,11 @@ class ReceiptLine:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """A billed request. `recomputed_nanos` is None when its price version cannot be read any more."""
+    """A billed request. `recomputed_nanos` is None when its price version cannot be read any more.
+
+    The record and its lines say what was charged at the time. `rerated_nanos` is what the request costs since a
+    re-rating, None when there was none; `refunded_nanos` is what refunds gave back.
+    """
 
     record: UsageRecord
     price_version: PriceVersion | None
@@ -37,6 +43,18 @@ class Receipt:
     key: ApiKey | None
     detail: RequestDetail | None
     ledger_transaction: LedgerTransaction | None
+    rerated_nanos: int | None
+    refunded_nanos: int
+
+    @property
+    def current_nanos(self) -> int:
+        """What the organization pays for the request, after every correction."""
+        cost = self.record.cost_nanos if self.rerated_nanos is None else self.rerated_nanos
+        return cost - self.refunded_nanos
+
+    @property
+    def is_corrected(self) -> bool:
+        return self.rerated_nanos is not None or self.refunded_nanos != 0
 
     @property
     def subtotal_picos(self) -> int:
@@ -119,6 +137,8 @@ def _write_receipt(organization: Organization, record: UsageRecord) -> Receipt:
         ).first()
         if record.ledger_transaction_id
         else None,
+        rerated_nanos=current_costs([record.request_id]).get(record.request_id),
+        refunded_nanos=refunded_nanos(record) if record.ledger_transaction_id else 0,
     )
 
 

@@ -19,6 +19,7 @@ from billing.ledger import (
 )
 from billing.models import CreditLot, LedgerAccount, LedgerTransaction, UsageRecord
 from billing.money import format_usd
+from billing.rerating import current_costs
 from billing.shards import shard_of
 from billing.top_ups import MAX_TOP_UP_NANOS
 
@@ -62,23 +63,25 @@ def refund_usage(
     idempotency_key: str,
     amount_nanos: int | None = None,
 ) -> PostedTransaction:
-    """Give back what a request cost, or a part of it; refunds of a request never exceed its cost in sum.
+    """Give back what a request cost, or a part of it.
 
+    Refunds of a request never exceed in sum what it cost, nor what it costs since a re-rating has lowered that.
     Raises InvalidRefundError, and IdempotencyConflictError for a key that was used with another amount.
     """
     record = UsageRecord.objects.filter(pk=request_id, organization_id=organization.pk).first()
     if record is None or record.ledger_transaction_id is None:
         raise InvalidRefundError(f"Nothing was charged to {organization} for request {request_id}.")
-    amount = record.cost_nanos if amount_nanos is None else amount_nanos
+    amount = _refundable(record) if amount_nanos is None else amount_nanos
     charge_id = record.ledger_transaction_id
     revenue = house_account(LedgerAccount.Kind.REVENUE, shard_of(organization.pk))
 
     def compose(posting: Posting) -> None:
         refunded = _refunded_nanos(f"refund:{charge_id}:{request_id.hex}:%")
-        if not 0 < amount <= record.cost_nanos - refunded:
+        refundable = _refundable(record)
+        if not 0 < amount <= refundable - refunded:
             raise InvalidRefundError(
                 f"{format_usd(amount)} USD cannot be refunded: request {request_id} cost"
-                f" {format_usd(record.cost_nanos)} USD, of which {format_usd(refunded)} were refunded before."
+                f" {format_usd(refundable)} USD, of which {format_usd(refunded)} were refunded before."
             )
         posting.add(revenue, -amount)
         _put_back(posting, _read_charge(organization.pk, charge_id), amount)
@@ -200,6 +203,15 @@ def _read_charge(organization_id: int, transaction_id: int) -> _Charge:
         refunded_nanos=_refunded_nanos(f"refund:{transaction_id}:%"),
         clearing=dict(clearing),
     )
+
+
+def refunded_nanos(record: UsageRecord) -> int:
+    """Return what was given back of a request so far."""
+    return _refunded_nanos(f"refund:{record.ledger_transaction_id}:{record.request_id.hex}:%")
+
+
+def _refundable(record: UsageRecord) -> int:
+    return min(record.cost_nanos, current_costs([record.request_id]).get(record.request_id, record.cost_nanos))
 
 
 def _refunded_nanos(key_pattern: str) -> int:

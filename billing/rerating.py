@@ -14,6 +14,7 @@ from django.db.models import Sum
 from django.utils import timezone
 
 from accounts.models import Organization
+from billing.bulk_rows import fetch_all
 from billing.burn_order import PROMOTIONAL
 from billing.ledger import Posting, house_account, organization_account, post_transaction
 from billing.models import (
@@ -163,8 +164,12 @@ def _chunks(plan: ReratingPlan, organization: Organization) -> Iterator[list[Usa
 
 
 def _changes(records: list[UsageRecord], table: PriceTable) -> list[_Change]:
-    """Return the requests whose cost differs. Their organization's factor stays as it was at the time."""
+    """Return the requests whose cost differs. Their organization's factor stays as it was at the time.
+
+    What was refunded is not given back a second time: no cost falls below what its refunds returned.
+    """
     now = current_costs([record.request_id for record in records])
+    refunded = _refunded(records)
     changes = []
     for record in records:
         before = now.get(record.request_id, record.cost_nanos)
@@ -172,9 +177,25 @@ def _changes(records: list[UsageRecord], table: PriceTable) -> list[_Change]:
             after = cost_nanos(_usage(record), table, record.factor_ppm)
         except MissingPriceError as error:
             raise ReratingError(f"Request {record.request_id.hex}: {error}.") from None
+        after = max(after, min(before, refunded.get(record.request_id, 0)))
         if after != before:
             changes.append(_Change(record.request_id, before, after))
     return changes
+
+
+def _refunded(records: Sequence[UsageRecord]) -> dict[UUID, int]:
+    """Return what refunds gave back of these requests, all of one organization; those without one are missing."""
+    rows = fetch_all(
+        """SELECT split_part(refund.idempotency_key, ':', 3)::uuid, (-sum(entry.amount_nanos))::bigint
+            FROM billing_ledgertransaction refund
+            JOIN billing_ledgerentry entry ON entry.transaction_id = refund.id
+            JOIN billing_ledgeraccount account ON account.id = entry.account_id AND account.kind = 'revenue'
+            WHERE refund.idempotency_key LIKE 'refund:%%' AND refund.organization_id = %s
+              AND split_part(refund.idempotency_key, ':', 3) = ANY(%s)
+            GROUP BY 1""",
+        [records[0].organization_id, [record.request_id.hex for record in records]],
+    )
+    return dict(rows)
 
 
 def _usage(record: UsageRecord) -> Usage:

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 from django.db.models import Prefetch
 
 from accounts.models import Organization
-from billing.models import LedgerAccount, LedgerEntry, LedgerTransaction, OrganizationBalance
+from billing.models import LedgerAccount, LedgerEntry, LedgerTransaction, OrganizationBalance, ReratedRequest
 
 PAGE_ROWS = 50
 
@@ -67,6 +68,28 @@ def find_transaction(organization: Organization, transaction_id: int) -> LedgerT
         .prefetch_related(_own_entries(organization), "lot_entries__lot")
         .first()
     )
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectedRequest:
+    """A request whose cost a transaction corrected: `difference_nanos` is above zero where something was given back."""
+
+    request_id: UUID
+    difference_nanos: int
+
+
+def corrected_requests(transaction: LedgerTransaction, *, limit: int) -> list[CorrectedRequest]:
+    """Return the requests that a re-rating or a refund is about, at most `limit`; none for other transactions."""
+    if transaction.kind == LedgerTransaction.Kind.REFUND:
+        request_id = UUID(transaction.idempotency_key.split(":")[2])
+        return [CorrectedRequest(request_id, sum(entry.amount_nanos for entry in transaction.entries.all()))]
+    if transaction.kind != LedgerTransaction.Kind.RERATING:
+        return []
+    rows = ReratedRequest.objects.filter(ledger_transaction_id=transaction.pk)
+    return [
+        CorrectedRequest(row.request_id, row.cost_before_nanos - row.cost_after_nanos)
+        for row in rows.order_by("-request_id")[:limit]
+    ]
 
 
 def _own_entries(organization: Organization) -> "Prefetch[str]":

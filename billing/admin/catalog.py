@@ -6,6 +6,7 @@ from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
+from django.utils import timezone
 
 from accounts.admin_base import (
     OperatorAdmin,
@@ -91,7 +92,9 @@ class PriceVersionAdmin(ReadOnlyAdmin):
 
     @admin.display(description="State")
     def state(self, version: PriceVersion) -> str:
-        return "Approved" if version.approved_at else "Draft"
+        if not version.approved_at:
+            return "Draft"
+        return "Scheduled" if version.effective_from > timezone.now() else "Approved"
 
     @detail_action("Approve", permission="billing.change_priceversion", url_path="approve")
     def approve(self, request: HttpRequest, object_id: str) -> HttpResponse:

@@ -1,5 +1,6 @@
-"""Usage and quarantine, to look at; an operator settles a quarantined event, or gives it up."""
+"""Usage and quarantine, to look at; an operator refunds a request, and settles a quarantined event, or gives it up."""
 
+import uuid
 from collections.abc import Callable
 
 from django import forms
@@ -9,10 +10,21 @@ from django.shortcuts import redirect
 from django.urls import reverse
 from unfold.widgets import UnfoldAdminTextInputWidget
 
-from accounts.admin_base import ReadOnlyAdmin, detail_action, operator_form, usd_column
+from accounts.admin_base import ReadOnlyAdmin, admin_usd_field, detail_action, operator_form, usd_column
+from accounts.models import Organization
 from accounts.views.publishing import publish_or_tell
+from billing.ledger import IdempotencyConflictError
 from billing.models import FailedRequest, UsageQuarantine, UsageRecord
+from billing.money import format_usd
 from billing.quarantine_resolution import ResolutionError, discard_quarantined, settle_quarantined
+from billing.refunds import InvalidRefundError, refund_usage, refunded_nanos
+
+
+class RefundForm(forms.Form):
+    amount_nanos = admin_usd_field("Amount, USD (empty: all of it)")
+    reason = forms.CharField(max_length=500, widget=UnfoldAdminTextInputWidget, help_text="Members see it.")
+    # Sent twice, the same form refunds once.
+    form_id = forms.UUIDField(widget=forms.HiddenInput)
 
 
 class ReasonForm(forms.Form):
@@ -36,8 +48,46 @@ class UsageRecordAdmin(ReadOnlyAdmin):
     search_fields = ["=request_id", "=organization_id"]
     ordering = ["-request_id"]
     sortable_by = ()  # Only the request id has an index that a page could follow.
+    actions_detail = ["refund"]
     cost = usd_column("cost_nanos", "Cost")
     upstream_cost = usd_column("upstream_cost_nanos", "Upstream cost")
+
+    @detail_action("Refund", permission="billing.add_ledgertransaction", url_path="refund")
+    def refund(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        record = UsageRecord.objects.get(pk=object_id)
+        form = RefundForm(request.POST or None, initial={"form_id": uuid.uuid4()})
+        cost, refunded = format_usd(record.cost_nanos), format_usd(refunded_nanos(record))
+        if request.method == "POST" and form.is_valid() and _refund(request, record, form):
+            self.log_change(request, record, f"Refunded: {form.cleaned_data['reason']}")
+            return redirect(reverse("admin:billing_usagerecord_change", args=[object_id]))
+        return operator_form(
+            self,
+            request,
+            row=record,
+            title=f"Refund request {record.request_id.hex}",
+            text=f"It cost ${cost}, of which ${refunded} were refunded so far. A refund goes back to the credit lots"
+            " that paid for it.",
+            form=form,
+            submit="Refund",
+        )
+
+
+def _refund(request: HttpRequest, record: UsageRecord, form: RefundForm) -> bool:
+    values = form.cleaned_data
+    try:
+        refund_usage(
+            Organization.objects.get(pk=record.organization_id),
+            request_id=record.request_id,
+            amount_nanos=values["amount_nanos"],
+            reason=values["reason"],
+            actor=str(request.user),
+            idempotency_key=str(values["form_id"]),
+        )
+    except (InvalidRefundError, IdempotencyConflictError) as error:
+        form.add_error(None, str(error))
+        return False
+    publish_or_tell(request, done="Refunded.", what_waits="Refunded.")
+    return True
 
 
 @admin.register(FailedRequest)

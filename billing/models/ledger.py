@@ -1,8 +1,8 @@
 """Double entry. Only billing.ledger writes these tables; triggers refuse what would break them (see the migration).
 
-Signs: an entry is positive where it adds to what an organization has or the house has earned, negative where it takes away;
-the entries of a transaction sum to zero. So `prepaid` and `promotional` accounts of organizations are at or above zero,
-`receivable` (what is owed) is at or below zero, and an organization's balance is the sum of its three accounts.
+Signs: an entry is positive where it adds to what an organization has or the house has earned, negative where it takes
+away; the entries of a transaction sum to zero. So `prepaid` and `promotional` accounts of organizations are at or above
+zero, `receivable` (what is owed) is at or below zero, and an organization's balance is the sum of its three accounts.
 """
 
 from django.db import models
@@ -69,7 +69,7 @@ class LedgerAccount(models.Model):
 
 
 class LedgerTransaction(models.Model):
-    """Immutable. `idempotency_key` with `input_sha256`: same key, same input, same effect once; other input, an error."""
+    """Immutable. `idempotency_key` with `input_sha256`: same key and input, same effect once; other input, an error."""
 
     class Kind(models.TextChoices):
         USAGE = "usage", "Usage"

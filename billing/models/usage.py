@@ -9,8 +9,9 @@ from accounts.models import Organization
 class UsageRecord(models.Model):
     """One billed response. The request id is the only de-duplicator in the system.
 
-    The table is partitioned by month ranges of the id, a UUIDv7 (see the migration). No foreign keys: rows outlive keys and
-    models, and the insert is the hottest statement here. `admitted_day` counts UTC days since 1970-01-01 on Redis' clock.
+    The table is partitioned by month ranges of the id, a UUIDv7 (see the migration). No foreign keys: rows outlive keys
+    and models, and the insert is the hottest statement here. `admitted_day` counts UTC days since 1970-01-01 on Redis'
+    clock.
     """
 
     class Source(models.TextChoices):

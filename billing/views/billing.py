@@ -12,7 +12,7 @@ from billing.forms import RedeemForm
 from billing.models import CreditLot, LedgerTransaction, UsageRecord
 from billing.money import format_usd
 from billing.redemption import RedemptionError, redeem
-from billing.statements import find_transaction, list_statement
+from billing.statements import corrected_requests, find_transaction, list_statement
 
 MAX_LOTS_SHOWN = 100
 MAX_RECORDS_SHOWN = 100
@@ -63,6 +63,7 @@ def transaction(request: HttpRequest, access: Access, transaction_id: int) -> Ht
         "names": dict(access.organization.keys.values_list("pk", "name")[:MAX_KEY_NAMES]) if records else {},
         "has_more_records": len(records) > MAX_RECORDS_SHOWN,
         "max_records": MAX_RECORDS_SHOWN,
+        "corrected": corrected_requests(found, limit=MAX_RECORDS_SHOWN),
     }
     return render(request, "billing/transaction.html", context)
 

@@ -21,8 +21,9 @@ from billing.models import (
     OrganizationPriceFactor,
     PriceVersion,
     UsageQuarantine,
+    UsageRecord,
 )
-from billing.prices import PriceDraft, draft_price
+from billing.prices import PriceDraft, approve_price_version, draft_price
 from tests.support.people import People, client_of, make_person
 from tests.support.settled_usage import billed_event, failed_event, sell_model, settle
 
@@ -305,3 +306,43 @@ def test_a_login_is_made_by_email(operator: Client) -> None:
     response = operator.post(url("user", "add"), values)
     assert response.status_code == 302
     assert User.objects.get(email="erin@example.org").check_password(password)
+
+
+def test_a_request_is_refunded_once_for_a_reason(operator: Client, people: People) -> None:
+    settle([billed_event(people.key, sell_model())])
+    record = UsageRecord.objects.get()
+    page = url("usagerecord", "change", record.pk).replace("/change/", "/refund/")
+    form_id = str(uuid.uuid4())
+    values = {"amount_nanos": "0.001", "reason": "A slow answer", "form_id": form_id}
+    assert operator.get(page).status_code == 200
+    assert operator.post(page, {**values, "reason": ""}).status_code == 422
+    for _ in range(2):
+        assert operator.post(page, values).status_code == 302
+    assert OrganizationBalance.objects.get().posted_nanos == 1_000_000 - record.cost_nanos
+    too_much = operator.post(page, {**values, "amount_nanos": "5", "form_id": str(uuid.uuid4())})
+    assert "cannot be refunded" in too_much.content.decode()
+    refund = LedgerTransaction.objects.get(kind="refund")
+    assert (refund.actor, refund.reason) == ("operator@example.org", "A slow answer")
+    member = client_of(people.alice)
+    receipt = member.get(f"/console/alice/usage/{record.pk.hex}/").content.decode()
+    assert "Paid in the end" in receipt
+    statement = member.get(f"/console/alice/billing/transactions/{refund.pk}/").content.decode()
+    assert record.pk.hex in statement
+
+
+def test_a_price_of_the_future_is_seen_to_be_scheduled(operator: Client) -> None:
+    version = sell_model()
+    future = draft_price(
+        version.language_model,
+        PriceDraft(
+            datetime.now(UTC) + timedelta(days=3),
+            "a test",
+            version.source_date,
+            {"input": ((0, 1),), "output": ((0, 1),)},
+        ),
+        created_by="alice",
+    )
+    list_url = url("priceversion", "changelist")
+    assert "Scheduled" not in operator.get(list_url).content.decode()
+    approve_price_version(future, approved_by="bob")
+    assert "Scheduled" in operator.get(list_url).content.decode()
