@@ -23,6 +23,8 @@ from gateway.token_density import TokenDensity
 logger = logging.getLogger(__name__)
 
 IN_FLIGHT, SERVED, BROKEN = "in_flight", "served", "broken_mid_stream"
+# Attempts that were given up after the upstream had been asked: it says nothing, and may charge for the prompt.
+GIVEN_UP = ("upstream_timeout", "upstream_broken")
 NOTHING_READ = UsageReading(
     state=UsageState.ABSENT,
     usage=Usage(),
@@ -247,6 +249,10 @@ class MeteredRequest:
     def _event(self, usage: Usage, source: str) -> UsageEvent:
         facts, hold = self.facts, self.hold
         upstream = self.attempts[-1].upstream if self.attempts else ""
+        for attempt in self.attempts:
+            if attempt.outcome in GIVEN_UP:
+                prompt = Usage(input_tokens=self._estimated_input())
+                attempt.upstream_cost_nanos = self._upstream_cost(attempt.upstream, prompt)
         if self.attempts and self.attempts[-1].outcome in (IN_FLIGHT, SERVED, BROKEN):
             self.attempts[-1].upstream_cost_nanos = self._upstream_cost(upstream, usage)
         return UsageEvent(
