@@ -4,11 +4,9 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import httpx
-
 from billing.models import LanguageModel, Route, Upstream
 from tests.support.settled_usage import sell_model
-from tests.support.world import Caller, World
+from tests.support.world import HTTP, Caller, World
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ def offer(
 
     def is_sold() -> bool:
         paths = [f"{gateway}/v1/models/{offered.model_id}" for gateway in gateways]
-        return all(httpx.get(path, headers=caller.headers).status_code == 200 for path in paths)
+        return all(HTTP.get(path, headers=caller.headers).status_code == 200 for path in paths)
 
     world.wait_until(is_sold, f"{offered.model_id} is on sale")
     return offered

@@ -15,13 +15,13 @@ from billing.admission.feed import publish_pending_changes
 from tests.gateway.checks import assert_error, assert_nothing_is_held, assert_refused, attempts_of
 from tests.gateway.wire import Connection
 from tests.support.extra_gateway import ExtraGateway
-from tests.support.world import MODEL, Caller, World, body
+from tests.support.world import HTTP, MODEL, Caller, World, body
 
 HAIKU = "anthropic/claude-haiku-4.5"
 
 
 def post(base_url: str, headers: dict[str, str], **fields: Any) -> httpx.Response:
-    return httpx.post(base_url + "/v1/messages", headers=headers, json=body(**fields))
+    return HTTP.post(base_url + "/v1/messages", headers=headers, json=body(**fields))
 
 
 def post_with(world: World, caller: Caller, headers: dict[str, str]) -> httpx.Response:
@@ -133,7 +133,7 @@ def test_almost_a_key(world: World, alice: Caller) -> None:
 
 
 def test_who_has_no_key_learns_nothing_about_the_body(world: World, alice: Caller) -> None:
-    response = httpx.post(world.base_url + "/v1/messages", content=b"not json")
+    response = HTTP.post(world.base_url + "/v1/messages", content=b"not json")
     assert_unauthorized(response, "missing_api_key")
 
 
@@ -146,15 +146,15 @@ def test_a_revoked_key_is_dead_on_every_gateway_at_once(
     gateways = [world.base_url, second_gateway.base_url]
     for base_url in gateways:
         assert post(base_url, alice.headers).status_code == 200
-        assert httpx.get(base_url + "/v1/models", headers=alice.headers).status_code == 200
+        assert HTTP.get(base_url + "/v1/models", headers=alice.headers).status_code == 200
     revoke_key(alice.key, revoked_by=None)
     publish_pending_changes()
     for base_url in gateways:
         response = post(base_url, alice.headers)
         assert_unauthorized(response, "key_revoked")
         assert attempts_of(world, response) == []
-        assert_unauthorized(httpx.get(base_url + "/v1/models", headers=alice.headers), "key_revoked")
-        count = httpx.post(base_url + "/v1/messages/count_tokens", headers=alice.headers, json=body())
+        assert_unauthorized(HTTP.get(base_url + "/v1/models", headers=alice.headers), "key_revoked")
+        count = HTTP.post(base_url + "/v1/messages/count_tokens", headers=alice.headers, json=body())
         assert_unauthorized(count, "key_revoked")
 
 
@@ -175,9 +175,9 @@ def test_an_expired_key(world: World) -> None:
 
 
 def test_a_key_that_expires_while_it_is_in_use(world: World) -> None:
-    short = world.caller(key={"expires_at": datetime.now(UTC) + timedelta(seconds=1.2)})
+    short = world.caller(key={"expires_at": datetime.now(UTC) + timedelta(seconds=3)})
     assert world.post(short).status_code == 200
-    world.wait_until(lambda: world.post(short).status_code != 200, "the key has expired", seconds=5)
+    world.wait_until(lambda: world.post(short).status_code != 200, "the key has expired")
     assert_unauthorized(world.post(short), "key_expired")
 
 

@@ -9,14 +9,14 @@ import pytest
 
 from tests.gateway.checks import assert_refused
 from tests.gateway.wire import Connection
-from tests.support.world import MODEL, Caller, World, body
+from tests.support.world import HTTP, MODEL, Caller, World, body
 
 MEBIBYTE = 1024**2
 MAX_BODY_BYTES = 32 * MEBIBYTE
 
 
 def post_raw(world: World, caller: Caller, content: Any, **headers: str) -> httpx.Response:
-    return httpx.post(world.base_url + "/v1/messages", headers={**caller.headers, **headers}, content=content)
+    return HTTP.post(world.base_url + "/v1/messages", headers={**caller.headers, **headers}, content=content)
 
 
 def without(name: str) -> dict[str, Any]:

@@ -2,12 +2,11 @@
 
 import json
 
-import httpx
 import pytest
 
 from tests.gateway.checks import REQUEST_ID, assert_error
 from tests.gateway.wire import Connection
-from tests.support.world import Caller, World, body
+from tests.support.world import HTTP, Caller, World, body
 
 
 @pytest.mark.parametrize(
@@ -36,7 +35,7 @@ def test_paths_that_are_not_there(world: World, alice: Caller, method: str, path
 
 
 def test_html_is_not_reflected(world: World) -> None:
-    response = httpx.get(world.base_url + "/v1/<script>alert(1)</script>")
+    response = HTTP.get(world.base_url + "/v1/<script>alert(1)</script>")
     assert_error(response, 404, "not_found")
     assert response.headers["content-type"] == "application/json"
 
@@ -44,7 +43,7 @@ def test_html_is_not_reflected(world: World) -> None:
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
 def test_methods_that_messages_do_not_have(world: World, alice: Caller, method: str, path: str) -> None:
-    response = httpx.request(method, world.base_url + path, headers=alice.headers, json=body())
+    response = HTTP.request(method, world.base_url + path, headers=alice.headers, json=body())
     assert_error(response, 405, "method_not_allowed")
     assert response.headers["allow"] == "POST"
 
@@ -52,7 +51,7 @@ def test_methods_that_messages_do_not_have(world: World, alice: Caller, method: 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/models/claude-sonnet-4-6"])
 def test_methods_that_models_do_not_have(world: World, alice: Caller, method: str, path: str) -> None:
-    response = httpx.request(method, world.base_url + path, headers=alice.headers)
+    response = HTTP.request(method, world.base_url + path, headers=alice.headers)
     assert_error(response, 405, "method_not_allowed")
     assert response.headers["allow"] == "GET, HEAD"
 
@@ -73,12 +72,12 @@ def test_head(world: World, alice: Caller) -> None:
 
 def test_the_paths_that_clients_probe(world: World) -> None:
     for path in ("/", "/api/hello"):
-        assert httpx.head(world.base_url + path).status_code in (200, 302, 404)
+        assert HTTP.head(world.base_url + path).status_code in (200, 302, 404)
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/v1", "/v2/messages", "/messages", "/.env", "/api/v1/nothing"])
 def test_elsewhere_nothing_leaks_either(world: World, path: str) -> None:
-    response = httpx.get(world.base_url + path)
+    response = HTTP.get(world.base_url + path)
     assert response.status_code == 404
     for word in ("Traceback", "DEBUG", "urlconf", "URLconf", "django", "settings"):
         assert word not in response.text
@@ -156,8 +155,8 @@ def test_request_ids_are_unique_and_everywhere(world: World, alice: Caller) -> N
         world.post(alice, stream=True),
         world.post(alice, model="none"),
         world.get(alice, "/v1/models"),
-        httpx.get(world.base_url + "/v1/nothing"),
-        httpx.post(world.base_url + "/v1/messages"),
+        HTTP.get(world.base_url + "/v1/nothing"),
+        HTTP.post(world.base_url + "/v1/messages"),
     ]
     ids = [response.headers["request-id"] for response in responses]
     assert all(REQUEST_ID.fullmatch(request_id) for request_id in ids)
@@ -167,5 +166,5 @@ def test_request_ids_are_unique_and_everywhere(world: World, alice: Caller) -> N
 def test_no_key_reaches_the_logs(world: World, alice: Caller) -> None:
     world.post(alice)
     world.post(alice, "[[sandbox: status=500]]")
-    httpx.get(f"{world.base_url}/v1/nothing?key={alice.secret}", headers=alice.headers)
+    HTTP.get(f"{world.base_url}/v1/nothing?key={alice.secret}", headers=alice.headers)
     assert alice.secret not in world.log("uvicorn")

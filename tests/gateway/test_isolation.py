@@ -2,7 +2,6 @@
 
 import json
 
-import httpx
 import pytest
 
 from billing.admission.worker import read_figures
@@ -11,7 +10,7 @@ from billing.money import parse_usd
 from billing.shards import SHARD_COUNT
 from tests.gateway.checks import assert_error, wait_until_released
 from tests.gateway.wire import post_at_once
-from tests.support.world import Caller, World
+from tests.support.world import HTTP, Caller, World
 
 TINY = "[[sandbox: tokens=1]]"
 
@@ -56,7 +55,7 @@ def test_fields_of_a_request_name_no_other_payer(world: World, alice: Caller, bo
     }
     fields = {"model": "claude-sonnet-4-6", "max_tokens": 5, "messages": [{"role": "user", "content": "x"}]}
     odd = {**fields, "organization_id": bob.organization.pk, "key_id": bob.key.pk, "request_id": "0" * 32}
-    response = httpx.post(world.base_url + "/v1/messages", headers=headers, content=json.dumps(odd))
+    response = HTTP.post(world.base_url + "/v1/messages", headers=headers, content=json.dumps(odd))
     record = world.record(response)
     assert (record.organization_id, record.key_id) == (alice.organization.pk, alice.key.pk)
     assert record.request_id.int != 0
@@ -80,26 +79,26 @@ def test_the_api_shows_its_own_organization_only(world: World, alice: Caller, bo
 
 
 def test_a_flood_of_one_tenant_stops_no_other(world: World, bob: Caller) -> None:
-    """Three hundred requests at once of a tenant that may make ten, and those of another between them."""
+    """A hundred and fifty requests at once of a tenant that may make ten, and those of another between them."""
     loud = world.caller(key={"requests_per_minute": 10, "concurrent_requests": 3})
-    calls = [(bob, TINY) if number % 10 == 0 else (loud, TINY) for number in range(300)]
+    calls = [(bob, TINY) if number % 10 == 0 else (loud, TINY) for number in range(150)]
     responses = post_at_once(world.base_url, calls)
     of_bob = [response for (caller, _), response in zip(calls, responses, strict=True) if caller is bob]
     of_loud = [response for (caller, _), response in zip(calls, responses, strict=True) if caller is loud]
-    assert [(response.status_code, response.json().get("error")) for response in of_bob] == [(200, None)] * 30
+    assert [(response.status_code, response.json().get("error")) for response in of_bob] == [(200, None)] * 15
     served = [response for response in of_loud if response.status_code == 200]
-    assert 1 <= len(served) <= 13
+    assert 1 <= len(served) <= 12
     for response in of_loud:
         if response.status_code != 200:
             assert response.status_code == 429
             assert response.json()["error"]["code"] in ("rate_limited_requests", "rate_limited_concurrency")
-    assert len(wait_for_records(world, bob, 30)) == 30
+    assert len(wait_for_records(world, bob, 15)) == 15
     assert len(wait_for_records(world, loud, len(served))) == len(served)
 
 
 def test_wrong_keys_by_the_hundred_stop_nobody(world: World, alice: Caller) -> None:
     stranger = Caller(alice.organization, alice.key, "cm-" + "x" * 8 + "-" + "y" * 43)
-    calls = [(alice if number % 10 == 0 else stranger, TINY) for number in range(200)]
+    calls = [(alice if number % 10 == 0 else stranger, TINY) for number in range(100)]
     responses = post_at_once(world.base_url, calls)
     for (caller, _), response in zip(calls, responses, strict=True):
         if caller is alice:

@@ -2,13 +2,12 @@
 
 from typing import Any
 
-import httpx
 import pytest
 
 from billing.models import LanguageModel
 from tests.gateway.checks import assert_error
 from tests.gateway.offers import offer
-from tests.support.world import MODEL, Caller, World
+from tests.support.world import HTTP, MODEL, Caller, World
 
 FIELDS = {"type", "id", "display_name", "created_at", "aliases", "max_output_tokens", "capabilities", "prices"}
 
@@ -79,7 +78,7 @@ def test_pages_forward_and_backward_give_every_model_once(world: World, alice: C
 
 @pytest.mark.parametrize("limit", ["0", "-1", "1001", "x", "1.5", "", "%20", "\u0663", "1e2", "9" * 5_000])
 def test_limits_that_are_none(world: World, alice: Caller, limit: str) -> None:
-    response = httpx.get(f"{world.base_url}/v1/models?limit={limit}", headers=alice.headers)
+    response = HTTP.get(f"{world.base_url}/v1/models?limit={limit}", headers=alice.headers)
     assert_error(response, 400, "invalid_limit")
 
 
@@ -99,7 +98,7 @@ def test_a_model_that_is_no_longer_sold(world: World, alice: Caller) -> None:
 
 def test_the_list_is_not_public(world: World) -> None:
     for path in ("/v1/models", f"/v1/models/{MODEL}"):
-        assert_error(httpx.get(world.base_url + path), 401, "missing_api_key")
+        assert_error(HTTP.get(world.base_url + path), 401, "missing_api_key")
 
 
 def test_the_list_costs_nothing_and_eats_no_request_limit(world: World) -> None:

@@ -12,7 +12,7 @@ from accounts.keys import change_key, create_key
 from billing.admission.feed import publish_pending_changes
 from tests.gateway.checks import assert_error, assert_refused, wait_until_released
 from tests.gateway.wire import post_at_once
-from tests.support.world import Caller, World, body
+from tests.support.world import HTTP, Caller, World, body
 
 TINY = "[[sandbox: tokens=1]]"
 SCOPES = ["key", "organization"]
@@ -138,7 +138,7 @@ def test_the_tighter_of_key_and_organization_shows(world: World) -> None:
 
 def test_streams_and_errors_carry_the_headers_too(world: World) -> None:
     caller = world.caller(key={"requests_per_minute": 10})
-    with httpx.stream(
+    with HTTP.stream(
         "POST", world.base_url + "/v1/messages", headers=caller.headers, json=body(TINY, stream=True)
     ) as response:
         assert rate_headers(response, "requests")[:2] == (10, 9)

@@ -4,14 +4,13 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.gateway.checks import wait_for_record, wait_until_released
 from tests.gateway.offers import Offer, offer
 from tests.gateway.scripted_upstream import ScriptedUpstream, scripted_upstream, streamed, whole
 from tests.gateway.wire import Connection, Stream, read_stream
-from tests.support.world import MODEL, Caller, World, body
+from tests.support.world import HTTP, MODEL, Caller, World, body
 
 COUNTS = {"input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"}
 # The gateway's own, those of rates and of HTTP itself; nothing that an upstream sent.
@@ -116,7 +115,7 @@ def test_headers_of_the_upstream_stay_there(world: World, alice: Caller) -> None
 
 def test_a_stream_is_neither_compressed_nor_buffered(world: World, alice: Caller) -> None:
     headers = {**alice.headers, "accept-encoding": "gzip, br, zstd, deflate"}
-    with httpx.stream(
+    with HTTP.stream(
         "POST",
         world.base_url + "/v1/messages",
         headers=headers,
@@ -133,11 +132,11 @@ def test_a_stream_is_neither_compressed_nor_buffered(world: World, alice: Caller
 def test_the_body_decides_whether_it_streams(world: World, alice: Caller) -> None:
     url = world.base_url + "/v1/messages?beta=true&stream=true"
     as_json = {**alice.headers, "accept": "application/json"}
-    streamed_reply = httpx.post(url, headers=as_json, json=body(stream=True))
+    streamed_reply = HTTP.post(url, headers=as_json, json=body(stream=True))
     assert streamed_reply.headers["content-type"].startswith("text/event-stream")
     as_events = {**alice.headers, "accept": "text/event-stream"}
     for fields in ({}, {"stream": False}, {"stream": None}):
-        assert httpx.post(url, headers=as_events, json=body(**fields)).headers["content-type"] == "application/json"
+        assert HTTP.post(url, headers=as_events, json=body(**fields)).headers["content-type"] == "application/json"
 
 
 # --- what reaches the upstream ---------------------------------------------------------------------------------------
@@ -158,7 +157,7 @@ def test_unknown_fields_and_blocks_reach_the_upstream_unchanged(world: World, al
         {"role": "assistant", "content": "y"},
         {"role": "user", "content": [{"type": "text", "text": "[[sandbox: echo]]", "future": {"a": 1}}]},
     ]
-    response = httpx.post(world.base_url + "/v1/messages", headers=alice.headers, json=sent)
+    response = HTTP.post(world.base_url + "/v1/messages", headers=alice.headers, json=sent)
     assert response.status_code == 200
     echoed = json.loads(response.json()["content"][0]["text"])
     assert echoed == {**sent, "model": "claude-sonnet-4-6"}
@@ -170,7 +169,7 @@ def test_beta_and_version_headers(world: World, alice: Caller, version: str | No
     headers = {"x-api-key": alice.secret, "anthropic-beta": "future-2027-01-01,other-1"}
     if version:
         headers["anthropic-version"] = version
-    response = httpx.post(world.base_url + "/v1/messages", headers=headers, json=body("[[sandbox: echo_headers]]"))
+    response = HTTP.post(world.base_url + "/v1/messages", headers=headers, json=body("[[sandbox: echo_headers]]"))
     arrived = json.loads(response.json()["content"][0]["text"])
     assert arrived["anthropic-beta"] == "future-2027-01-01,other-1"
     assert arrived["anthropic-version"] == (version or "2023-06-01")
@@ -183,7 +182,7 @@ def test_beta_and_version_headers(world: World, alice: Caller, version: str | No
 
 def test_sampling_works_under_either_version(world: World, alice: Caller) -> None:
     headers = {**alice.headers, "anthropic-version": "2026-10-21"}
-    response = httpx.post(world.base_url + "/v1/messages", headers=headers, json=body(temperature=0.2, top_k=5))
+    response = HTTP.post(world.base_url + "/v1/messages", headers=headers, json=body(temperature=0.2, top_k=5))
     assert response.status_code == 200
 
 

@@ -12,7 +12,7 @@ from tests.gateway.checks import assert_error, attempts_of, wait_for_failure, wa
 from tests.gateway.offers import offer
 from tests.gateway.wire import read_stream
 from tests.support.extra_gateway import ExtraGateway
-from tests.support.world import Caller, World, body
+from tests.support.world import HTTP, Caller, World, body
 
 EITHER_WAY = pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 
@@ -30,7 +30,7 @@ def assert_not_billed(world: World, caller: Caller, code: str) -> list[dict[str,
 
 def post_to(gateway: ExtraGateway, caller: Caller, text: str, **fields: Any) -> httpx.Response:
     url = gateway.base_url + "/v1/messages"
-    return httpx.post(url, headers=caller.headers, json=body(text, **fields), timeout=20)
+    return HTTP.post(url, headers=caller.headers, json=body(text, **fields), timeout=20)
 
 
 ANSWERS = {

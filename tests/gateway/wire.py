@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from tests.support.world import Caller, body
+from tests.support.world import HTTP, Caller, body
 
 READ_SECONDS = 20.0
 RECEIVE_BYTES = 64 * 1024
@@ -63,7 +63,7 @@ class Stream:
 
 def read_stream(base_url: str, caller: Caller, text: str = "Hello!", **fields: Any) -> Stream:
     """POST a streamed request and read its answer to the end, however it ends."""
-    with httpx.stream(
+    with HTTP.stream(
         "POST",
         base_url + "/v1/messages",
         headers=caller.headers,

@@ -10,7 +10,7 @@ import httpx
 
 from crossmodel_site.embedded.ports import find_free_port
 from crossmodel_site.embedded.process import start_child
-from tests.support.world import ROOT, START_SECONDS, World, end
+from tests.support.world import HTTP, ROOT, START_SECONDS, World, end
 
 
 class ExtraGateway:
@@ -54,7 +54,7 @@ class ExtraGateway:
         if self.process is not None and self.process.poll() is not None:
             raise RuntimeError(f"{self.name} ended:\n{self.log()}")
         try:
-            return httpx.get(self.base_url + "/v1/models").status_code == 401
+            return HTTP.get(self.base_url + "/v1/models").status_code == 401
         except httpx.TransportError:
             return False
 

@@ -58,6 +58,9 @@ QUICK = {
     "CROSSMODEL_BREAKER_FAILURES": "1000000",
 }
 
+# Making a client reads all certificates, which takes longer than most calls; no connection outlives its call.
+HTTP = httpx.Client(timeout=30, limits=httpx.Limits(max_keepalive_connections=0))
+
 T = TypeVar("T")
 
 
@@ -175,7 +178,7 @@ class World:
         if self.gateway is not None and self.gateway.poll() is not None:
             raise RuntimeError("the gateway ended:\n" + self.log("uvicorn"))
         try:
-            return httpx.get(self.base_url + "/v1/models").status_code == 401
+            return HTTP.get(self.base_url + "/v1/models").status_code == 401
         except httpx.TransportError:
             return False
 
@@ -206,10 +209,10 @@ class World:
 
     def post(self, caller: Caller, text: str = "Hello!", **fields: Any) -> httpx.Response:
         """POST /v1/messages with one user message; `fields` are merged into the body."""
-        return httpx.post(self.base_url + "/v1/messages", headers=caller.headers, json=body(text, **fields), timeout=30)
+        return HTTP.post(self.base_url + "/v1/messages", headers=caller.headers, json=body(text, **fields))
 
     def get(self, caller: Caller, path: str) -> httpx.Response:
-        return httpx.get(self.base_url + path, headers=caller.headers, timeout=10)
+        return HTTP.get(self.base_url + path, headers=caller.headers, timeout=10)
 
     # --- what is to be seen afterwards ----------------------------------------------------------------------------
 
