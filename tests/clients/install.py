@@ -60,9 +60,16 @@ def make_python_environment(name: str) -> None:
     with Environment(folder, lock.read_text() + sys.version) as environment:
         if environment.is_made:
             return
-        venv.create(folder, with_pip=True, clear=True)
-        pip = [str(environment_python(name)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        run([*pip, "--no-input", "--require-hashes", "--no-deps", "-r", str(lock)], f"The environment {name} failed")
+        venv.create(folder, clear=True)
+        # Compiled when it is first imported: most of these packages never are.
+        options = ["--no-deps", "--require-hashes", "--no-compile"]
+        run([*pip_of(name), "install", "--quiet", *options, "-r", str(lock)], f"The environment {name} failed")
+
+
+def pip_of(name: str) -> list[str]:
+    """Return this environment's own pip, working for that one."""
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
+    return [*pip, "--python", str(environment_python(name))]
 
 
 def unpack_sdk_sources() -> None:
@@ -77,9 +84,9 @@ def unpack_sdk_sources() -> None:
         with tempfile.TemporaryDirectory() as folder:
             wanted = Path(folder, "requirements.txt")
             wanted.write_text(entry.group(0))
-            pip = [str(environment_python(SDK_TESTS)), "-m", "pip", "download", "--quiet", "--no-input", "--no-deps"]
-            built_here = ["--no-binary", ":all:", "--no-build-isolation", "--require-hashes"]
-            run([*pip, *built_here, "-d", folder, "-r", str(wanted)], "The SDK's sources could not be downloaded")
+            options = ["--no-deps", "--require-hashes", "--no-binary", ":all:", "--no-build-isolation"]
+            command = [*pip_of(SDK_TESTS), "download", "--quiet", *options, "-d", folder, "-r", str(wanted)]
+            run(command, "The SDK's sources could not be downloaded")
             [archive] = Path(folder).glob("*.tar.gz")
             with tarfile.open(archive) as sources:
                 sources.extractall(folder, filter="data")
