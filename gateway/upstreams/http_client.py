@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
+from functools import lru_cache
 from typing import cast
 
 import httpx
@@ -35,6 +36,7 @@ DECODED_ENCODINGS = ("", "identity")
 CONNECT_CAUSE = "client error (Connect)"
 # How much of a body pyreqwest waits for before it hands over the headers: by default 64 KiB, or a whole short stream.
 READ_AHEAD_BYTES = 0
+MAX_PARSED_URLS = 1_000
 WRITTEN_BY_CLIENT = ("host", "content-length")
 
 
@@ -100,7 +102,7 @@ class UpstreamClient:
         """Send a request and return its answer as soon as the headers are there. Raises UpstreamError."""
         try:
             request = httpx.Request(
-                "POST", url, headers=httpx.Headers(_sendable(headers), encoding="utf-8"), content=body
+                "POST", _parse_url(url), headers=httpx.Headers(_sendable(headers), encoding="utf-8"), content=body
             )
             async with asyncio.timeout(timeout_seconds):
                 response = await self._transport.handle_async_request(request)
@@ -176,6 +178,12 @@ async def _close_when_answered(call: StreamRequest, sending: "asyncio.Task[Respo
     with contextlib.suppress(PyreqwestError, OSError):
         await sending
         await call.__aexit__(None, None, None)
+
+
+@lru_cache(maxsize=MAX_PARSED_URLS)
+def _parse_url(url: str) -> httpx.URL:
+    """Return the URL, parsed once: the few that upstreams have are called over and over."""
+    return httpx.URL(url)
 
 
 def _forwarded(headers: httpx.Headers) -> dict[str, str]:
