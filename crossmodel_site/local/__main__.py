@@ -34,7 +34,9 @@ SAME_WISH_SECONDS = 1.0
 def main() -> int:
     """Run until asked to stop. Returns 0 then, 1 when the start failed."""
     for number in STOP_SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # As SIGHUP is under nohup.
+        # Under nohup the run is meant to outlive its terminal. SIGINT is ignored in the background of a script, but
+        # whoever sends it to this very process means it.
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _request_stop)
     supervisor: Supervisor | None = None
     try:

@@ -149,6 +149,21 @@ def test_ctrl_c_ends_every_process_and_a_second_start_finds_its_data_again(tmp_p
     assert seconds < SECOND_START_SECONDS
 
 
+def test_a_run_in_the_background_of_a_script_stops_too(tmp_path: Path) -> None:
+    """There the shell makes it ignore SIGINT, and nohup SIGHUP; SIGINT is obeyed all the same, SIGHUP is not."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
+    try:
+        run = LocalRun(tmp_path / "var").start()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    started = descendants(run.pid)
+    os.kill(run.pid, signal.SIGHUP)
+    assert wait_until_gone({run.pid}, seconds=2) == {run.pid}
+    assert run.stop(signal.SIGINT) == 0
+    assert wait_until_gone(started) == set()
+
+
 def test_nothing_outlives_a_launcher_that_was_killed(tmp_path: Path) -> None:
     run = LocalRun(tmp_path / "var").start()
     demo, started = run.demo, descendants(run.pid)
