@@ -143,8 +143,8 @@ PULSE_SECONDS = read_float("CROSSMODEL_PULSE_SECONDS", 1.0, minimum=0.05)
 HOUSEKEEPING_SECONDS = read_float("CROSSMODEL_HOUSEKEEPING_SECONDS", 60.0, minimum=0.1)
 CELERY_BEAT_SCHEDULER = "crossmodel_site.beat:Scheduler"
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat-schedule")
-# A trigger that waited is worth nothing: a later one does its work. But it is the worker's clock that judges the sender's,
-# and if they differed by more than this, no trigger would ever be carried out.
+# A trigger that waited is worth nothing: a later one does its work. But the worker judges by its own clock, and if that
+# differed from the sender's by more than this, no trigger would ever be carried out.
 TRIGGER_EXPIRES_SECONDS = 2 * 3600
 CELERY_BEAT_SCHEDULE = {
     "pulse": {
