@@ -26,7 +26,7 @@ class Load:
         self.missing = total
         self.statuses: Counter[str] = Counter()
         self.seconds: list[float] = []
-        self.first_error = ""
+        self.first_errors: dict[str, str] = {}
         self.done = asyncio.Event()
 
     def note(self, status: str, seconds: float) -> None:
@@ -74,7 +74,7 @@ class Client(asyncio.Protocol):
         if is_whole:
             status = head[9:12].decode()
             if status != "200":
-                self._load.first_error = self._load.first_error or self._received.decode(errors="replace")
+                self._load.first_errors.setdefault(status, self._received.decode(errors="replace"))
             self._received = b""
             self._end(status)
 
@@ -109,7 +109,7 @@ async def run(port: int, requests: list[bytes], *, connections: int, total: int)
         "seconds": took,
         "per_second": total / took,
         "statuses": dict(load.statuses),
-        "first_error": load.first_error,
+        "first_errors": load.first_errors,
         "p50_ms": load.seconds[total // 2] * 1000,
         "p99_ms": load.seconds[total * 99 // 100] * 1000,
         "cpu_seconds": time.process_time(),

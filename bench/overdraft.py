@@ -54,7 +54,7 @@ def measure(plant: Plant, quick: bool) -> dict[str, Any]:
     return {
         "at_once": at_once,
         "statuses": load["statuses"],
-        "first_error": load["first_error"],
+        "first_errors": load["first_errors"],
         "seconds": load["seconds"],
         "balance_nanos": balance_nanos,
         "bound_nanos": -above_hold_nanos,

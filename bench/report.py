@@ -94,6 +94,8 @@ def show_overdraft(figures: dict[str, Any]) -> None:
         f"\nBalance afterwards {figures['balance_nanos'] / 1e9:.6f} USD; it may not fall below"
         f" {figures['bound_nanos'] / 1e9:.6f}."
     )
+    for status, text in sorted(figures["first_errors"].items()):
+        say(f"First {status}: {text.rpartition(chr(10))[2]}")
 
 
 def show_idle(figures: dict[str, Any]) -> None:

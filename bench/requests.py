@@ -105,7 +105,7 @@ def _load(plant: Plant, target: Program, requests: Path, *, connections: int, to
     # A busy disk may hold Redis up beyond its time-out now and then; such requests are few, or nothing was measured.
     if load["statuses"].get("200", 0) < total * MIN_SERVED:
         raise RuntimeError(
-            f"{target.name} did not serve nearly every request: {load['statuses']}\n{load['first_error']}"
+            f"{target.name} did not serve nearly every request: {load['statuses']}\n{load['first_errors']}"
         )
     return load
 
