@@ -28,6 +28,8 @@ from tests.support.world import Caller, World
 
 MINUTE_SECONDS = 60
 MAX_LINES = 20
+SANDBOX_CHARS_PER_TOKEN = 4
+NO_REQUEST = UUID(int=0)
 COUNTS = {
     "input": "input_tokens",
     "output": "output_tokens",
@@ -139,7 +141,8 @@ def keys_have_one_effect(evidence: Evidence) -> list[str]:
     for answer in evidence.answers:
         if not answer.idempotency_key:
             continue
-        if answer.request_id is not None and answer.request_id in evidence.records:
+        record = evidence.records.get(answer.request_id) if answer.request_id is not None else None
+        if answer.request_id is not None and record is not None and record.cost_nanos:  # An orphan may cost nothing.
             billed.setdefault(answer.idempotency_key, set()).add(answer.request_id)
         if answer.is_complete:
             contents.setdefault(answer.idempotency_key, set()).add(answer.content)
@@ -282,8 +285,13 @@ def _cut(lines: list[str]) -> list[str]:
 
 
 def summarize(evidence: Evidence) -> dict[str, int]:
-    """Return how many requests ended in which way, and how many tokens an estimate was off."""
+    """Return how many requests ended in which way; and for estimates, their output tokens and the true ones."""
     figures: Counter[str] = Counter(record.usage_source for record in evidence.records.values())
+    for call in evidence.journal:
+        record = evidence.records.get(parse_request_id(call.request_id or "") or NO_REQUEST)
+        if record is not None and record.usage_source != UsageRecord.Source.PROVIDER:
+            figures["output_estimated"] += record.output_tokens
+            figures["output_delivered"] += -(-call.text_chars // SANDBOX_CHARS_PER_TOKEN)
     figures["failed"] = len(evidence.failed)
     figures["answers"] = len(evidence.answers)
     figures["complete"] = sum(answer.is_complete for answer in evidence.answers)

@@ -43,7 +43,8 @@ def worker_killed(stage: Stage) -> None:
 def worker_killed_before_it_confirms(stage: Stage) -> None:
     """The worker commits to Postgres and dies before it could tell Redis.
 
-    A lock holds its transaction up; meanwhile Redis is stopped, so that it hangs where the confirmation is.
+    A lock holds its transaction up; meanwhile Redis is stopped, so that it hangs where the confirmation is. Redis must
+    die too: going on, it would carry out what the dead worker had sent.
     """
     redis_pid = stage.world.redis.pid
     ids = [caller.organization.pk for caller in stage.callers]
@@ -61,7 +62,8 @@ def worker_killed_before_it_confirms(stage: Stage) -> None:
             time.sleep(0.02)
         stage.world.kill_worker()
     finally:
-        os.kill(redis_pid, signal.SIGCONT)
+        stage.world.redis.kill()
+        stage.world.start_redis()
     stage.pause(0.0, 0.3)
     stage.world.start_worker()
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from accounts.models import AdmissionChange
+from billing.models import UsageRecord
 from tests.faults.invariants import Evidence, describe_answers, find_violations, is_quiet, summarize
 from tests.support.durable_world import DurableWorld
 from tests.support.load import CLIENTS, Load, Order
@@ -77,6 +78,8 @@ def run_fault(
     stage.load.start()
     try:
         stage.load.wait_for_answers(WARM_UP_ANSWERS)
+        records = UsageRecord.objects.filter(organization_id=stage.rich.organization.pk)
+        world.wait_until(records.exists, "the worker settles")
         inflict(stage)
         world.reconnect()
         stage.load.wait_for_answers(WARM_UP_ANSWERS, seconds=BACK_SECONDS)

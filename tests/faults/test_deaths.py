@@ -3,7 +3,7 @@
 import pytest
 
 from tests.faults.catalog import DEATHS
-from tests.faults.stage import run_fault
+from tests.faults.stage import WARM_UP_ANSWERS, run_fault
 from tests.support.durable_world import DurableWorld
 
 pytestmark = [pytest.mark.faults, pytest.mark.keeps_redis]
@@ -13,4 +13,4 @@ pytestmark = [pytest.mark.faults, pytest.mark.keeps_redis]
 def test_no_money_is_lost(durable_world: DurableWorld, name: str) -> None:
     run = run_fault(durable_world, name, DEATHS[name], seed=1)
     assert not run.violations, "\n".join(run.violations)
-    assert run.figures["complete"] > 50, run.answers
+    assert run.figures["complete"] >= 2 * WARM_UP_ANSWERS, run.answers

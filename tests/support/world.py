@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -124,6 +124,8 @@ class World:
         for process in (self.gateway, self.worker):
             if process is not None:
                 end(process, signal.SIGTERM)
+                with suppress(ProcessLookupError):  # A worker that had to be killed leaves its beat behind.
+                    os.killpg(process.pid, signal.SIGKILL)
         self.sandbox.stop()
 
     def start_gateway(self) -> None:
