@@ -1,15 +1,19 @@
 """What the tests of the request path ask again and again: of an answer, of what is held, of the sandbox's journal."""
 
 import re
+import time
 from typing import Any
 
 import httpx
 
 from billing.admission.worker import AdmissionFigures, read_figures
-from billing.models import FailedRequest, UsageRecord
-from sandbox.journal import STARTED, JournalRecord
+from billing.models import FailedRequest, LedgerEntry, UsageRecord
+from billing.money import parse_usd
+from sandbox.journal import ABORTED_BY_CLIENT, STARTED, JournalRecord
+from tests.gateway.wire import Connection
 from tests.support.world import Caller, World
 
+CLOSED_WITHIN_SECONDS = 5.0
 REQUEST_ID = re.compile(r"req_[0-9a-f]{32}")
 TYPE_BY_STATUS = {
     400: "invalid_request_error",
@@ -105,3 +109,35 @@ def wait_for_attempt(world: World, answered: Any) -> JournalRecord:
 
     [attempt] = world.wait_until(ended, "the sandbox has journaled the attempt's outcome")
     return attempt
+
+
+def depart(connection: Connection, leave: str) -> float:
+    """Leave, and return when."""
+    if leave == "reset":
+        connection.reset()
+    else:
+        connection.socket.close()
+    return time.time()
+
+
+def assert_billed_once(world: World, caller: Caller, record: UsageRecord) -> None:
+    """Check that one record and one debit of its cost are all that happened to the organization."""
+    figures = wait_until_released(world, caller)
+    assert figures.credit_nanos == parse_usd("10") - record.cost_nanos
+    assert [found.request_id for found in world.records(caller)] == [record.request_id]
+    assert not FailedRequest.objects.filter(organization_id=caller.organization.pk).exists()
+    debits = LedgerEntry.objects.filter(
+        transaction_id=record.ledger_transaction_id, account__organization_id=caller.organization.pk
+    )
+    assert sum(debits.values_list("amount_nanos", flat=True)) == -record.cost_nanos
+
+
+def assert_closed_in_time(attempt: JournalRecord, left_at: float) -> None:
+    assert attempt.delivered == ABORTED_BY_CLIENT
+    assert attempt.ended_time is not None
+    assert attempt.ended_time - left_at < CLOSED_WITHIN_SECONDS
+
+
+def started_attempts(world: World, caller: Caller) -> bool:
+    """True once an upstream works for the organization: it holds money, and the sandbox has begun."""
+    return any(attempt.delivered == "started" for attempt in world.sandbox.journal()[-3:])

@@ -1,0 +1,183 @@
+"""Silence, slow readers, and a Redis or a gateway that stops for a while: streams wait, and nothing is billed twice."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psutil
+import pytest
+
+from billing.admission.worker import redis_client
+from billing.models import UsageRecord
+from tests.gateway.checks import (
+    assert_billed_once,
+    assert_closed_in_time,
+    depart,
+    started_attempts,
+    wait_for_attempt,
+    wait_for_record,
+    wait_until_released,
+)
+from tests.gateway.wire import Connection, read_stream
+from tests.support.extra_gateway import ExtraGateway
+from tests.support.world import Caller, World
+
+CLOSED_WITHIN_SECONDS = 5.0
+SLOW = "[[sandbox: tokens=2000; pace=20]]"
+MEBIBYTE = 1024**2
+LEAVING = pytest.mark.parametrize("leave", ["reset", "close"])
+PROVIDER, ESTIMATED, PARTIAL, ORPHAN = (
+    UsageRecord.Source.PROVIDER,
+    UsageRecord.Source.ESTIMATED,
+    UsageRecord.Source.PARTIAL,
+    UsageRecord.Source.ORPHAN,
+)
+
+
+def test_pings_fill_silence(world: World, impatient: ExtraGateway, alice: Caller) -> None:
+    stream = read_stream(impatient.base_url, alice, "[[sandbox: first=700; tokens=20]]")
+    assert stream.names[:2] == ["ping", "ping"]
+    assert stream.names[-1] == "message_stop"
+    for event in stream.events:
+        if event.name == "ping":
+            assert event.data == {"type": "ping"}
+    paced = read_stream(impatient.base_url, alice, "[[sandbox: tokens=10; delta=20; pace=500]]")
+    names = paced.names
+    assert "ping" in names[names.index("content_block_delta") : len(names) - names[::-1].index("content_block_delta")]
+    assert paced.names[-1] == "message_stop"
+
+
+def test_a_client_that_stops_reading_stops_the_stream(world: World, alice: Caller) -> None:
+    """Nothing piles up in the gateway: the upstream waits as long as the client does."""
+    assert world.gateway is not None
+    process = psutil.Process(world.gateway.pid)
+    world.post(alice)
+    before = process.memory_info().rss
+    with Connection(world.base_url, receive_buffer_bytes=4096) as connection:
+        connection.send_message(alice, "[[sandbox: flood=64000000; delta=16384]]", stream=True)
+        connection.read_until(b"content_block_delta")
+        peak = before
+        for _ in range(20):
+            time.sleep(0.05)
+            peak = max(peak, process.memory_info().rss)
+        assert peak - before < 40 * MEBIBYTE
+        left_at = depart(connection, "reset")
+    world.wait_until(lambda: len(world.records(alice)) == 2, "both are billed")
+    [record] = [record for record in world.records(alice) if record.is_streamed]
+    attempt = wait_for_attempt(world, record)
+    assert_closed_in_time(attempt, left_at)
+    assert attempt.bytes < 40 * MEBIBYTE
+    assert record.usage_source == ESTIMATED
+    assert record.cost_nanos <= record.hold_nanos
+    wait_until_released(world, alice)
+
+
+def test_a_flood_that_is_read_leaves_no_memory_behind(world: World, alice: Caller) -> None:
+    assert world.gateway is not None
+    process = psutil.Process(world.gateway.pid)
+    before = process.memory_info().rss
+    peak = before
+    with Connection(world.base_url) as connection:
+        connection.send_message(alice, "[[sandbox: flood=30000000; delta=16384]]", stream=True)
+        total = 0
+        tail = b""
+        while b"event: message_stop" not in tail:
+            part = connection.socket.recv(MEBIBYTE)
+            assert part
+            total += len(part)
+            tail = tail[-200:] + part
+            peak = max(peak, process.memory_info().rss)
+    assert total > 30_000_000
+    assert peak - before < 40 * MEBIBYTE
+    record = wait_for_record(world, alice)
+    assert record.usage_source == PROVIDER
+    wait_until_released(world, alice)
+
+
+# --- Redis and the gateway stop for a while --------------------------------------------------------------------------
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """Stop a process in its tracks meanwhile."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_the_last_events_wait_for_settlement_but_not_for_ever(
+    world: World, impatient: ExtraGateway, alice: Caller
+) -> None:
+    """Redis is silent at the end: the end is held back by the bound of 0.5 s, then sent; billed once all the same."""
+    redis_pid = redis_client().info("server")["process_id"]
+    with Connection(impatient.base_url) as connection:
+        connection.send_message(alice, "[[sandbox: tokens=20; delta=20; pace=100]]", stream=True)
+        connection.read_until(b"content_block_delta")
+        with stopped(redis_pid):
+            connection.read_until(b"content_block_stop")
+            whole_at = time.monotonic()
+            connection.read_until(b"message_stop")
+            waited = time.monotonic() - whole_at
+    assert 0.4 <= waited <= 2.5
+    record = wait_for_record(world, alice)
+    assert (record.usage_source, record.output_tokens) == (PROVIDER, 20)
+    assert_billed_once(world, alice, record)
+
+
+def test_nothing_is_served_while_redis_is_silent(world: World, alice: Caller) -> None:
+    assert world.post(alice).status_code == 200
+    wait_until_released(world, alice)
+    before = len(world.sandbox.journal())
+    with stopped(redis_client().info("server")["process_id"]):
+        for streamed in (False, True):
+            started = time.monotonic()
+            response = world.post(alice, stream=streamed)
+            assert time.monotonic() - started < 2
+            assert response.status_code == 503
+            assert response.json()["error"]["code"] == "admission_unavailable"
+            assert response.headers["retry-after"] == "1"
+    assert len(world.sandbox.journal()) == before
+    # What Redis still found in its socket was taken back.
+    wait_until_released(world, alice)
+    assert len(world.records(alice)) == 1
+
+
+def test_a_gateway_that_sleeps_past_its_lease(world: World, second_gateway: ExtraGateway, alice: Caller) -> None:
+    """Its hold is settled from the last checkpoint meanwhile; when it wakes it ends the stream and charges nothing."""
+    with Connection(second_gateway.base_url) as connection:
+        connection.send_message(alice, SLOW, stream=True, max_tokens=4_000)
+        received = connection.read_until(b"content_block_delta")
+        while received.count(b"content_block_delta") < 30:
+            received = connection.receive()
+        with stopped(second_gateway.pid):
+            record = wait_for_record(world, alice)
+        woke_at = time.time()
+        rest = connection.read_until(b"request_orphaned")
+        assert b"event: error" in rest
+    assert b"message_stop" not in rest
+    assert record.usage_source == ORPHAN
+    assert record.output_tokens > 0
+    assert record.cost_nanos <= record.hold_nanos
+    attempt = wait_for_attempt(world, record)
+    assert_closed_in_time(attempt, woke_at)
+    assert_billed_once(world, alice, record)
+
+
+def test_an_orphan_without_a_checkpoint_costs_nothing(
+    world: World, second_gateway: ExtraGateway, alice: Caller
+) -> None:
+    with Connection(second_gateway.base_url) as connection:
+        connection.send_message(alice, "[[sandbox: delay=4000; tokens=30]]")
+        world.wait_until(lambda: started_attempts(world, alice), "the upstream was called")
+        with stopped(second_gateway.pid):
+            record = wait_for_record(world, alice)
+        answer = connection.read_answer()
+    assert answer.status_code == 500
+    assert answer.json()["error"]["code"] == "request_orphaned"
+    assert (record.usage_source, record.cost_nanos) == (ORPHAN, 0)
+    assert record.upstream_cost_nanos > 0
+    assert_billed_once(world, alice, record)
