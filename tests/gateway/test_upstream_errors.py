@@ -185,7 +185,10 @@ def test_the_next_route_serves(world: World, alice: Caller, directive: str, outc
     assert [attempt["outcome"] for attempt in record.attempts] == [outcome, "served"]
     assert record.upstream == offered.upstreams[1]
     assert record.usage_source == UsageRecord.Source.PROVIDER
-    assert [attempt.is_complete for attempt in attempts_of(world, response)] == [False, True]
+    first, second = attempts_of(world, response)
+    # What is compressed is refused by its headers: the sandbox may have written all of it by then.
+    assert directive == "gzip" or not first.is_complete
+    assert second.is_complete
     wait_until_released(world, alice)
 
 
