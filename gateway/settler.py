@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from billing.admission.client import AdmissionClient, Beaten, Hold
+from billing.admission.client import AdmissionClient, Hold
 from billing.admission.errors import AdmissionUnavailableError
 from billing.shards import shard_of
 from gateway.spool import Spool, SpooledEvent
@@ -83,8 +83,7 @@ class Settler:
 
     def resend(self, spooled: SpooledEvent) -> None:
         """Tell Redis of a spooled event again, at the next beat."""
-        hold = Hold(spooled.request_id, spooled.organization_id, spooled.key_id, 0, 0, 0, b"", day=spooled.day)
-        self._unconfirmed[spooled.request_id] = Unconfirmed(hold, spooled, 0, 0)
+        self._unconfirmed[spooled.request_id] = Unconfirmed(spooled.as_hold(), spooled, 0, 0)
 
     async def stop(self) -> None:
         """Stop beating; what is unsettled stays in the spool for the next process."""
@@ -189,6 +188,7 @@ class Settler:
                 state = "ok" if await self._admission.readd(request.hold) else "orphaned"
             if state == "orphaned" and self._running.pop(request.hold.request_id, None) is not None:
                 request.on_orphaned()
+        bound = _parse_stream_id(beaten.settled_bound)
         resent = 0
         for entry in waiting:
             if entry.is_being_sent or entry.spooled.request_id not in self._unconfirmed:
@@ -198,7 +198,7 @@ class Settler:
                 if resent < MAX_RESENT_PER_BEAT:
                     await self._try_settle(entry)
                 resent += 1
-            elif _is_settled(entry.stream_id, beaten):
+            elif entry.stream_id < bound or (beaten.bound_is_inclusive and entry.stream_id == bound):
                 self._forget(entry.spooled.request_id)
 
 
@@ -212,8 +212,3 @@ def _by_shard(items: list[T], organization_id: Callable[[T], int]) -> dict[int, 
 def _parse_stream_id(text: str) -> tuple[int, int]:
     milliseconds, _, sequence = text.partition("-")
     return int(milliseconds), int(sequence)
-
-
-def _is_settled(stream_id: tuple[int, int], beaten: Beaten) -> bool:
-    bound = _parse_stream_id(beaten.settled_bound)
-    return stream_id <= bound if beaten.bound_is_inclusive else stream_id < bound

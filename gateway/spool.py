@@ -17,6 +17,8 @@ from pathlib import Path
 
 import orjson
 
+from billing.admission.client import Hold
+
 MAX_SEGMENT_BYTES = 16 * 1024 * 1024
 MAX_SEGMENT_SECONDS = 600.0
 NEW_SUFFIX, OPEN_SUFFIX, DONE_SUFFIX = ".new", ".jsonl", ".done"
@@ -39,6 +41,10 @@ class SpooledEvent:
     day: int
     is_release: bool
     event: bytes
+
+    def as_hold(self) -> Hold:
+        """Return the hold to settle it with: nothing is known any more of what it reserved, and SETTLE does not ask."""
+        return Hold(self.request_id, self.organization_id, self.key_id, 0, 0, 0, b"", day=self.day)
 
     def encode(self) -> bytes:
         head = orjson.dumps(

@@ -7,7 +7,6 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
-from billing.admission.client import Hold
 from gateway.runtime import GatewayRuntime, find_settled_ids
 from gateway.spool import SpooledEvent, read_all
 
@@ -37,9 +36,8 @@ async def _send(events: list[SpooledEvent]) -> None:
     runtime = GatewayRuntime()
     try:
         for spooled in events:
-            hold = Hold(spooled.request_id, spooled.organization_id, spooled.key_id, 0, 0, 0, b"", day=spooled.day)
             await runtime.admission.settle(
-                hold,
+                spooled.as_hold(),
                 cost_nanos=spooled.cost_nanos,
                 event=spooled.event,
                 input_tokens=0,
