@@ -1,15 +1,12 @@
 """One CrossModel for all tests of the gateway. Each test makes its own organizations in it, as tenants do."""
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from pytest_django.plugin import DjangoDbBlocker
 
-from crossmodel_site.embedded import RedisServer
 from tests.support.extra_gateway import ExtraGateway, extra_gateway
-from tests.support.world import Caller, World, create_database, looking_at
+from tests.support.world import Caller, World, standing_world, visit
 
 # What a gateway waits for in vain, it waits for about a second here.
 IMPATIENT = {
@@ -23,28 +20,15 @@ IMPATIENT = {
 
 
 @pytest.fixture(scope="session")
-def _standing_world(tmp_path_factory: pytest.TempPathFactory, django_db_blocker: DjangoDbBlocker) -> Iterator[World]:
-    folder: Path = tmp_path_factory.mktemp("world")
-    redis_server = RedisServer(folder / "redis", durable=False)
-    redis_server.start()
-    world = World(
-        folder,
-        postgres_url=create_database(os.environ["DATABASE_URL"], f"world_{os.getpid()}"),
-        redis_url=redis_server.url,
-    )
-    try:
-        world.start()
+def _standing_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with standing_world(tmp_path_factory.mktemp("world"), "world") as world:
         yield world
-    finally:
-        world.stop()
-        redis_server.stop()
 
 
 @pytest.fixture
 def world(_standing_world: World, django_db_blocker: DjangoDbBlocker) -> Iterator[World]:
-    with django_db_blocker.unblock(), looking_at(_standing_world):
-        yield _standing_world
-    _standing_world.sandbox.clear()
+    with visit(_standing_world, django_db_blocker) as world:
+        yield world
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,5 @@
 """Breakers and keys of upstreams, in a CrossModel whose breakers open soon and with two gateways."""
 
-import os
-import secrets
 from collections.abc import Iterator
 
 import pytest
@@ -9,10 +7,9 @@ from pytest_django.plugin import DjangoDbBlocker
 
 from billing.admission.worker import read_upstream_news
 from billing.models import Upstream
-from crossmodel_site.embedded import RedisServer
 from gateway.upstreams.pool import fingerprint
 from tests.gateway.offers import offer
-from tests.support.world import Caller, World, create_database, looking_at
+from tests.support.world import Caller, World, standing_world, visit
 
 GOOD_KEY, BAD_KEY = "provider-key-that-works", "provider-key-that-does-not"
 KEYS_VARIABLE = "TEST_PROVIDER_KEYS"
@@ -20,30 +17,16 @@ KEYS_VARIABLE = "TEST_PROVIDER_KEYS"
 
 @pytest.fixture(scope="module")
 def _fragile_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    keys = {KEYS_VARIABLE: f"{BAD_KEY},{GOOD_KEY}"}
     folder = tmp_path_factory.mktemp("fragile")
-    server = RedisServer(folder / "redis", durable=False)
-    server.start()
-    name = "fragile_" + secrets.token_hex(4)
-    world = World(
-        folder,
-        postgres_url=create_database(os.environ["DATABASE_URL"], name),
-        redis_url=server.url,
-        CROSSMODEL_BREAKER_FAILURES="3",
-        **{KEYS_VARIABLE: f"{BAD_KEY},{GOOD_KEY}"},
-    )
-    try:
-        world.start()
+    with standing_world(folder, "fragile", CROSSMODEL_BREAKER_FAILURES="3", **keys) as world:
         yield world
-    finally:
-        world.stop()
-        server.stop()
 
 
 @pytest.fixture
 def fragile(_fragile_world: World, django_db_blocker: DjangoDbBlocker) -> Iterator[World]:
-    with django_db_blocker.unblock(), looking_at(_fragile_world):
-        yield _fragile_world
-    _fragile_world.sandbox.clear()
+    with visit(_fragile_world, django_db_blocker) as world:
+        yield world
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ import httpx
 import psycopg
 from django.conf import settings
 from django.db import connections
+from pytest_django.plugin import DjangoDbBlocker
 
 from accounts.keys import create_key
 from accounts.models import ApiKey, Organization
@@ -32,6 +33,7 @@ from billing.models import CreditLot, FailedRequest, UsageRecord
 from billing.money import parse_usd
 from billing.request_id import parse_request_id
 from billing.top_ups import grant_credit
+from crossmodel_site.embedded import RedisServer
 from crossmodel_site.embedded.ports import find_free_port
 from crossmodel_site.embedded.process import start_child
 from crossmodel_site.settings import read_database_url
@@ -272,6 +274,29 @@ def end(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+@contextmanager
+def standing_world(folder: Path, name: str, **overrides: str) -> Iterator[World]:
+    """Start a world with a database and a Redis of its own, on the session's Postgres; stop it at the end."""
+    redis_server = RedisServer(folder / "redis", durable=False)
+    redis_server.start()
+    postgres_url = create_database(os.environ["DATABASE_URL"], f"{name}_{secrets.token_hex(4)}")
+    world = World(folder, postgres_url=postgres_url, redis_url=redis_server.url, **overrides)
+    try:
+        world.start()
+        yield world
+    finally:
+        world.stop()
+        redis_server.stop()
+
+
+@contextmanager
+def visit(world: World, blocker: DjangoDbBlocker) -> Iterator[World]:
+    """Look at a standing world for one test, and leave its sandbox without directives."""
+    with blocker.unblock(), looking_at(world):
+        yield world
+    world.sandbox.clear()
 
 
 def create_database(server_url: str, name: str) -> str:
