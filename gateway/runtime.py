@@ -60,12 +60,7 @@ class GatewayRuntime:
             beat_seconds=settings.ADMISSION["heartbeat_seconds"],
             settle_bound_seconds=settings.GATEWAY["settle_bound_seconds"],
         )
-        self.upstreams = UpstreamClient(
-            connect_seconds=settings.GATEWAY["upstream_connect_seconds"],
-            silence_seconds=max(
-                settings.GATEWAY["upstream_first_byte_seconds"], settings.GATEWAY["upstream_idle_seconds"]
-            ),
-        )
+        self.upstreams = UpstreamClient(connect_seconds=settings.GATEWAY["upstream_connect_seconds"])
         self.pool = UpstreamPool(failures_to_open=settings.BREAKER_FAILURES)
         self.density = TokenDensity()
         self._catalog: CatalogSnapshot | None = None

@@ -215,10 +215,9 @@ class UpstreamCaller:
         try:
             response = await self._send(planned, key, attempt, deadline)
             try:
-                async with asyncio.timeout(self._patience.total_seconds):
-                    body = await response.read(timeout_seconds=self._patience.idle_seconds)
-            except TimeoutError:
-                raise UpstreamTimeoutError(f"Not whole after {self._patience.total_seconds:g} s.") from None
+                body = await response.read(
+                    timeout_seconds=self._patience.idle_seconds, total_seconds=self._patience.total_seconds
+                )
             finally:
                 await response.aclose()
         finally:
@@ -258,7 +257,9 @@ class UpstreamCaller:
             self.is_accepted = True
             return response
         try:
-            body = await response.read(timeout_seconds=ERROR_BODY_SECONDS, max_bytes=MAX_ERROR_BODY_BYTES)
+            body = await response.read(
+                timeout_seconds=ERROR_BODY_SECONDS, total_seconds=ERROR_BODY_SECONDS, max_bytes=MAX_ERROR_BODY_BYTES
+            )
         except UpstreamError:
             body = b""
         finally:

@@ -3,7 +3,6 @@
 The upstream counts where it can; otherwise the answer is an upper bound, and a header says so.
 """
 
-import asyncio
 from datetime import UTC, datetime
 
 from django.conf import settings
@@ -66,14 +65,15 @@ async def _ask_upstream(
         try:
             call = codec.render_count_tokens(parsed, target)
             headers = {**call.headers, **codec.credential_headers(route.credential, profile)}
-            async with asyncio.timeout(UPSTREAM_SECONDS):
-                response = await runtime.upstreams.post(
-                    route.base_url + call.path, headers=headers, body=call.body, timeout_seconds=UPSTREAM_SECONDS
+            response = await runtime.upstreams.post(
+                route.base_url + call.path, headers=headers, body=call.body, timeout_seconds=UPSTREAM_SECONDS
+            )
+            try:
+                body = await response.read(
+                    timeout_seconds=UPSTREAM_SECONDS, total_seconds=UPSTREAM_SECONDS, max_bytes=MAX_ERROR_BODY_BYTES
                 )
-                try:
-                    body = await response.read(timeout_seconds=UPSTREAM_SECONDS, max_bytes=MAX_ERROR_BODY_BYTES)
-                finally:
-                    await response.aclose()
+            finally:
+                await response.aclose()
             if response.status == 200:
                 return codec.decode_count_tokens(body)
             failure = map_upstream_error(response.status, response.headers, body)
@@ -81,6 +81,6 @@ async def _ask_upstream(
                 raise GatewayError(failure.status, failure.code, failure.message)
         except InvalidRequestError as error:
             raise GatewayError(400, error.code, error.message) from error
-        except (UpstreamError, UpstreamProtocolError, TimeoutError):
+        except (UpstreamError, UpstreamProtocolError):
             continue
     return None
