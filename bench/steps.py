@@ -12,7 +12,6 @@ import resource
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
-from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -136,23 +135,22 @@ async def _take_steps(watch: Stopwatch, requests: list[tuple[dict[str, Any], byt
     from billing.request_id import MESSAGE_PREFIX, make_request_id
     from crossmodel_site.asgi import gateway
     from gateway.admitting import admit_request, identify_caller, propose_request
-    from gateway.handler import GatewayRequest, send_response
+    from gateway.handler import ClientWatch, GatewayRequest, send_response
     from gateway.protocol.codec import ReplyIdentity
     from gateway.request_log import log_request
     from gateway.responses import GatewayResponse
     from gateway.runtime import current_runtime
-    from gateway.views.messages import make_caller, parse_body
+    from gateway.upstreams.calls import UpstreamCaller
+    from gateway.views.messages import parse_body
 
     runtime = current_runtime()
     with watch.step("request id, Django's request object"):
         made = []
         for scope, body in requests:
-            request = GatewayRequest(scope, BytesIO(body))
-            request.request_id = make_request_id().hex
-            made.append(request)
+            made.append(GatewayRequest(scope, body, make_request_id().hex, ClientWatch(Receive(body))))
     with watch.step("URL"):
         for request in made:
-            gateway._resolver.resolve(request.path)
+            gateway._resolve(request.path)
     with watch.step("authenticate"):
         callers = [await identify_caller(runtime, request.META) for request in made]
     with watch.step("parse the body"):
@@ -168,7 +166,15 @@ async def _take_steps(watch: Stopwatch, requests: list[tuple[dict[str, Any], byt
             lambda item: _admit(admit_request(runtime, item[0], item[1]), item[2], item[1]),
         )
     upstream_callers = [
-        make_caller(runtime, metered, each, proposal.planned, ReplyIdentity(MESSAGE_PREFIX, each.model))
+        UpstreamCaller(
+            runtime.upstreams,
+            runtime.pool,
+            metered,
+            each,
+            proposal.planned,
+            ReplyIdentity(MESSAGE_PREFIX, each.model),
+            runtime.patience,
+        )
         for (metered, _), each, proposal in admitted
     ]
     with watch.step("upstream call, decode its reply"):

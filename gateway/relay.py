@@ -62,8 +62,9 @@ class StreamRelay:
         self._stream: OpenStream | None = None
         # What the upstream said last, until the client has it and it was acted upon.
         self._step = NOTHING
-        self._reading: asyncio.Future[bytes | None] | None = None
-        self._ends_at = asyncio.get_running_loop().time() + times.total_seconds
+        self._now = asyncio.get_running_loop().time
+        self._ends_at = self._now() + times.total_seconds
+        self._ping_at = self._now() + times.ping_seconds
         metered.interrupt = self._interrupt
 
     async def open(self) -> None:
@@ -105,8 +106,12 @@ class StreamRelay:
             if done:
                 await self._take_over()
             else:
-                await send(PING)
+                await self._send(send, PING)
         await self._relay(self._stream, send)
+
+    async def _send(self, send: SendChunk, chunk: bytes) -> None:
+        await send(chunk)
+        self._ping_at = self._now() + self._times.ping_seconds
 
     async def _take_over(self) -> None:
         """Take the stream from the task that opened it; release the hold when there is none."""
@@ -124,28 +129,38 @@ class StreamRelay:
             step = self._step
             if step.forward:
                 self._metered.note_first_byte()
-                await send(step.forward)
+                await self._send(send, step.forward)
             if step.end is not None:
                 await self._finish(stream, step.end, send)
                 return
             if step.failure is not None:
                 await self._break_off(stream, step.failure, send)
                 return
-            if self._reading is None:
-                self._reading = asyncio.ensure_future(
-                    stream.response.next_chunk(timeout_seconds=self._times.idle_seconds)
-                )
-            while not (await asyncio.wait((self._reading,), timeout=self._times.ping_seconds))[0]:
-                await send(PING)
-            reading, self._reading = self._reading, None
+            self._step = await self._read_next(stream, send)
             if self._metered.is_orphaned:
                 await stream.aclose()
                 await send(self._orphaned_event())
                 return
-            self._step = _next_step(stream, reading)
-            if self._step.end is None and asyncio.get_running_loop().time() > self._ends_at:
+            if self._step.end is None and self._now() > self._ends_at:
                 endless = UpstreamProtocolError("It never ends.", code="upstream_timeout")
                 self._step = self._step._replace(failure=endless)
+
+    async def _read_next(self, stream: OpenStream, send: SendChunk) -> RelayStep:
+        """Return what the upstream says next. While nothing comes for the client, it gets a ping now and then."""
+        silent_at = self._now() + self._times.idle_seconds
+        while True:
+            if self._now() >= self._ping_at:
+                await self._send(send, PING)
+            try:
+                chunk = await stream.response.next_chunk(timeout_seconds=min(self._ping_at, silent_at) - self._now())
+            except UpstreamTimeoutError:
+                if self._now() < silent_at:
+                    continue
+                reason = f"No data for {self._times.idle_seconds:g} s."
+                return RelayStep(b"", failure=UpstreamProtocolError(reason, code="upstream_timeout"))
+            except UpstreamError as error:
+                return RelayStep(b"", failure=UpstreamProtocolError(str(error), code="upstream_broken"))
+            return stream.decoder.flush() if chunk is None else stream.decoder.feed(chunk)
 
     async def _finish(self, stream: OpenStream, end: StreamEnd, send: SendChunk) -> None:
         """The reply is whole. Its last events go out once the usage is safe, or a bound has passed."""
@@ -201,8 +216,6 @@ class StreamRelay:
         if self._stream is None and not await self._stop_opening():
             await self._metered.release("client_left")
             return
-        if self._reading is not None:
-            self._reading.cancel()
         if self._stream is not None:
             await self._stream.aclose()
         if not self._metered.is_orphaned:
@@ -225,8 +238,8 @@ class StreamRelay:
         return was_accepted
 
     def _interrupt(self) -> None:
-        if self._reading is not None:
-            self._reading.cancel()
+        if self._stream is not None:
+            self._stream.response.interrupt()
 
     # --- error events ------------------------------------------------------------------------------------------------
 
@@ -235,15 +248,6 @@ class StreamRelay:
 
     def _error_event(self, error_type: str, code: str, message: str) -> bytes:
         return encode_error_event(error_type=error_type, code=code, message=message, request_id=self._request_header)
-
-
-def _next_step(stream: OpenStream, reading: "asyncio.Future[bytes | None]") -> RelayStep:
-    try:
-        chunk = reading.result()
-    except UpstreamError as error:
-        code = "upstream_timeout" if isinstance(error, UpstreamTimeoutError) else "upstream_broken"
-        return RelayStep(b"", failure=UpstreamProtocolError(str(error), code=code))
-    return stream.decoder.flush() if chunk is None else stream.decoder.feed(chunk)
 
 
 def _patiently(send: SendChunk) -> SendChunk:

@@ -24,6 +24,7 @@ from gateway.idempotency import delete_expired_answers
 from gateway.settler import Settler
 from gateway.spool import Spool
 from gateway.token_density import TokenDensity
+from gateway.upstreams.calls import Patience
 from gateway.upstreams.http_client import UpstreamClient
 from gateway.upstreams.pool import UpstreamPool
 
@@ -61,6 +62,11 @@ class GatewayRuntime:
             settle_bound_seconds=settings.GATEWAY["settle_bound_seconds"],
         )
         self.upstreams = UpstreamClient(connect_seconds=settings.GATEWAY["upstream_connect_seconds"])
+        self.patience = Patience(
+            first_byte_seconds=settings.GATEWAY["upstream_first_byte_seconds"],
+            idle_seconds=settings.GATEWAY["upstream_idle_seconds"],
+            total_seconds=settings.GATEWAY["request_total_seconds"],
+        )
         self.pool = UpstreamPool(failures_to_open=settings.BREAKER_FAILURES)
         self.density = TokenDensity()
         self._catalog: CatalogSnapshot | None = None

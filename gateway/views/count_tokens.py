@@ -6,7 +6,6 @@ The upstream counts where it can; otherwise the answer is an upper bound, and a 
 from datetime import UTC, datetime
 
 from django.conf import settings
-from django.http import HttpResponse
 
 from billing.catalog.snapshot import OfferedModel
 from gateway.admitting import admit_free, check_restrictions, find_model, identify_caller
@@ -27,7 +26,7 @@ from gateway.upstreams.http_client import MAX_ERROR_BODY_BYTES
 UPSTREAM_SECONDS = 10.0  # A count that takes longer is worth less than an estimate now.
 
 
-async def count_tokens(request: GatewayRequest) -> HttpResponse:
+async def count_tokens(request: GatewayRequest) -> GatewayResponse:
     if request.method != "POST":
         raise GatewayError(405, "method_not_allowed", "Use POST.", headers={"allow": "POST"})
     runtime = current_runtime()

@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from django.conf import settings
-from django.http import HttpResponse
 
 from billing.catalog.snapshot import OfferedModel
 from billing.pricing import offered_price_strings
@@ -13,14 +12,14 @@ from gateway.admitting import admit_free, identify_caller
 from gateway.errors import GatewayError
 from gateway.handler import GatewayRequest
 from gateway.protocol.capabilities import describe_capabilities
-from gateway.responses import json_response
+from gateway.responses import GatewayResponse, json_response
 from gateway.runtime import current_runtime
 
 DEFAULT_PAGE, MAX_PAGE = 20, 1000
 PAGE_PATTERN = re.compile(r"[0-9]{1,9}")
 
 
-async def list_language_models(request: GatewayRequest) -> HttpResponse:
+async def list_language_models(request: GatewayRequest) -> GatewayResponse:
     """A page of models, newest first: `limit` (1 to 1000), `after_id`, `before_id`."""
     _require_get(request)
     runtime = current_runtime()
@@ -49,7 +48,7 @@ async def list_language_models(request: GatewayRequest) -> HttpResponse:
     )
 
 
-async def show_language_model(request: GatewayRequest, model_id: str) -> HttpResponse:
+async def show_language_model(request: GatewayRequest, model_id: str) -> GatewayResponse:
     _require_get(request)
     runtime = current_runtime()
     caller = await identify_caller(runtime, request.META)

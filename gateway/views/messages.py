@@ -4,9 +4,9 @@ parse -> admit -> call upstreams -> relay -> settle -> the last bytes. Each step
 """
 
 import asyncio
+from typing import cast
 
 from django.conf import settings
-from django.http import HttpResponse
 
 from billing.request_id import MESSAGE_PREFIX
 from gateway.admitting import Caller, admit_request, identify_caller, propose_request
@@ -23,13 +23,13 @@ from gateway.relay import RelayTimes, StreamRelay
 from gateway.responses import EVENT_STREAM_HEADERS, GatewayResponse, RelayResponse
 from gateway.runtime import GatewayRuntime, current_runtime
 from gateway.settler import ORPHANED
-from gateway.upstreams.calls import Patience, PlannedCall, UpstreamCaller
+from gateway.upstreams.calls import UpstreamCaller
 
 REPLAYED = {"idempotent-replayed": "true"}
 COST_HEADER = "HTTP_X_CROSSMODEL_USAGE_COST"
 
 
-async def create_message(request: GatewayRequest) -> HttpResponse:
+async def create_message(request: GatewayRequest) -> GatewayResponse:
     if request.method != "POST":
         raise GatewayError(405, "method_not_allowed", "Use POST.", headers={"allow": "POST"})
     runtime = current_runtime()
@@ -57,17 +57,19 @@ async def create_message(request: GatewayRequest) -> HttpResponse:
 
 async def _serve(
     runtime: GatewayRuntime, request: GatewayRequest, caller: Caller, parsed: MessagesRequest, *, claim: Claim | None
-) -> HttpResponse:
+) -> GatewayResponse:
     proposal = propose_request(runtime, caller, parsed, request_id=request.request_id)
     metered, headers = await admit_request(runtime, caller, proposal)
     request.metered = metered
     metered.shows_cost = metered.shows_cost or request.META.get(COST_HEADER, "").lower() in ("1", "true")
     identity = ReplyIdentity(MESSAGE_PREFIX + request.request_id, parsed.model)
-    upstream_caller = make_caller(runtime, metered, parsed, proposal.planned, identity)
+    upstream_caller = UpstreamCaller(
+        runtime.upstreams, runtime.pool, metered, parsed, proposal.planned, identity, runtime.patience
+    )
     try:
         if parsed.is_streamed:
             return await _stream(runtime, request, metered, upstream_caller, headers, claim)
-        body = await _serve_whole(runtime, metered, upstream_caller, claim)
+        body = await _serve_whole(runtime, request, metered, upstream_caller, claim)
     except GatewayError as error:
         error.headers = {**headers, **error.headers}
         raise
@@ -82,21 +84,6 @@ def parse_body(body: bytes) -> MessagesRequest:
         raise GatewayError(400, error.code, error.message) from error
 
 
-def make_caller(
-    runtime: GatewayRuntime,
-    metered: MeteredRequest,
-    parsed: MessagesRequest,
-    planned: list[PlannedCall],
-    identity: ReplyIdentity,
-) -> UpstreamCaller:
-    patience = Patience(
-        first_byte_seconds=settings.GATEWAY["upstream_first_byte_seconds"],
-        idle_seconds=settings.GATEWAY["upstream_idle_seconds"],
-        total_seconds=settings.GATEWAY["request_total_seconds"],
-    )
-    return UpstreamCaller(runtime.upstreams, runtime.pool, metered, parsed, planned, identity, patience)
-
-
 async def _stream(
     runtime: GatewayRuntime,
     request: GatewayRequest,
@@ -104,13 +91,14 @@ async def _stream(
     caller: UpstreamCaller,
     headers: dict[str, str],
     claim: Claim | None,
-) -> HttpResponse:
+) -> GatewayResponse:
     times = RelayTimes(
         ping_seconds=settings.GATEWAY["ping_seconds"],
-        idle_seconds=settings.GATEWAY["upstream_idle_seconds"],
-        total_seconds=settings.GATEWAY["request_total_seconds"],
+        idle_seconds=runtime.patience.idle_seconds,
+        total_seconds=runtime.patience.total_seconds,
         drain_seconds=runtime.drain_seconds(),
     )
+    request.watch.cancel_on_departure()
     relay = StreamRelay(
         metered,
         caller,
@@ -125,22 +113,22 @@ async def _stream(
 
 
 async def _serve_whole(
-    runtime: GatewayRuntime, metered: MeteredRequest, caller: UpstreamCaller, claim: Claim | None
+    runtime: GatewayRuntime,
+    request: GatewayRequest,
+    metered: MeteredRequest,
+    caller: UpstreamCaller,
+    claim: Claim | None,
 ) -> bytes:
-    """Return the body of the reply. A client that leaves does not stop it: its upstream bills for the whole anyway."""
-    work = asyncio.ensure_future(_fetch_and_bill(metered, caller, claim))
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        runtime.run_in_background(_end_without_client(work, metered, caller, runtime.drain_seconds()))
-        raise
-
-
-async def _fetch_and_bill(metered: MeteredRequest, caller: UpstreamCaller, claim: Claim | None) -> bytes:
+    """Return the body of the reply. A client that leaves does not stop it at once: its upstream bills for the whole."""
+    serving = cast("asyncio.Task[None]", asyncio.current_task())
+    request.watch.start(lambda: runtime.run_in_background(_end_in_time(serving, runtime.drain_seconds())))
     try:
         decoded = await caller.fetch_whole()
     except GatewayError as error:
         await metered.release(error.code)
+        raise
+    except asyncio.CancelledError:
+        runtime.run_in_background(_close_unserved(metered, was_accepted=caller.is_accepted))
         raise
     except Exception:
         await metered.release("internal_error")
@@ -158,19 +146,15 @@ async def _fetch_and_bill(metered: MeteredRequest, caller: UpstreamCaller, claim
     return body
 
 
-async def _end_without_client(
-    work: "asyncio.Future[bytes]", metered: MeteredRequest, caller: UpstreamCaller, drain_seconds: float
-) -> None:
-    await asyncio.wait((work,), timeout=drain_seconds)
-    if work.done():
-        if not work.cancelled():
-            work.exception()  # Whoever would have been told has left.
-        return
-    was_accepted = caller.is_accepted
-    work.cancel()
-    await asyncio.wait((work,))
-    if metered.has_ended:
-        return
+async def _end_in_time(serving: "asyncio.Task[None]", seconds: float) -> None:
+    """Let a request whose client has left go on for so long."""
+    await asyncio.wait((serving,), timeout=seconds)
+    if not serving.done():
+        serving.cancel()
+
+
+async def _close_unserved(metered: MeteredRequest, *, was_accepted: bool) -> None:
+    """End a request that is given up: its client left too long ago, or this process stops."""
     if was_accepted:
         await metered.end_for_left_client(None)
     else:

@@ -6,7 +6,6 @@ from collections.abc import MutableMapping
 from typing import Any
 
 import pytest
-from django.http import HttpResponse
 from django.urls import path
 from django.urls.resolvers import RegexPattern, URLResolver
 
@@ -26,17 +25,18 @@ class Views:
         self.was_cancelled = False
         self.began = asyncio.Event()
 
-    async def echo(self, request: GatewayRequest) -> HttpResponse:
+    async def echo(self, request: GatewayRequest) -> GatewayResponse:
         self.bodies.append(request.body)
         return GatewayResponse(request.body)
 
-    async def fail(self, request: GatewayRequest) -> HttpResponse:
+    async def fail(self, request: GatewayRequest) -> GatewayResponse:
         raise ValueError("the secret is 1234")
 
-    async def refuse(self, request: GatewayRequest) -> HttpResponse:
+    async def refuse(self, request: GatewayRequest) -> GatewayResponse:
         raise GatewayError(429, "slow_down", "Slow down.", retry_after_seconds=120)
 
-    async def wait(self, request: GatewayRequest) -> HttpResponse:
+    async def wait(self, request: GatewayRequest) -> GatewayResponse:
+        request.watch.cancel_on_departure()
         self.began.set()
         try:
             await asyncio.sleep(60)
@@ -45,7 +45,9 @@ class Views:
             raise
         return GatewayResponse(b"late")
 
-    async def relay(self, request: GatewayRequest) -> HttpResponse:
+    async def relay(self, request: GatewayRequest) -> GatewayResponse:
+        request.watch.cancel_on_departure()
+
         async def write(send: SendChunk) -> None:
             self.began.set()
             try:
