@@ -119,15 +119,12 @@ class PriceTable:
 
     def dearest_picos(self, components: tuple[str, ...], *, prompt_tokens: int) -> int:
         """Return the highest price among the components, over every tier that a prompt of up to this size can reach."""
-        return max(
-            (
-                picos
-                for component in components
-                for start, picos in self.tiers.get(component, ())
-                if start <= prompt_tokens
-            ),
-            default=0,
-        )
+        dearest = 0
+        for component in components:
+            for start, picos in self.tiers.get(component, ()):
+                if start <= prompt_tokens and picos > dearest:
+                    dearest = picos
+        return dearest
 
 
 def cost_nanos(usage: Usage, price: PriceTable, factor_ppm: int = FACTOR_ONE_PPM) -> int:
@@ -135,18 +132,18 @@ def cost_nanos(usage: Usage, price: PriceTable, factor_ppm: int = FACTOR_ONE_PPM
 
     Raises InvalidUsageError, MissingPriceError for used components without a price, InvalidPriceError for the factor.
     """
-    counts = usage.counts
-    for component, count in zip(COMPONENTS, counts, strict=True):
+    used = []
+    for component, count in zip(COMPONENTS, usage.counts, strict=True):
         if type(count) is not int or not 0 <= count <= MAX_COUNT:
             raise InvalidUsageError(f"{component}: {count!r} is no count between 0 and {MAX_COUNT}")
-    if not any(counts):
+        if count:
+            used.append((component, count))
+    if not used:
         return 0
     prompt_tokens = usage.prompt_tokens
-    picos = sum(
-        count * price.picos_per_unit(component, prompt_tokens=prompt_tokens)
-        for component, count in zip(COMPONENTS, counts, strict=True)
-        if count
-    )
+    picos = 0
+    for component, count in used:
+        picos += count * price.picos_per_unit(component, prompt_tokens=prompt_tokens)
     return price_picos(picos, price, factor_ppm)
 
 

@@ -9,6 +9,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import NamedTuple
 
 from django.conf import settings
 
@@ -40,6 +42,7 @@ from gateway.upstreams.calls import PlannedCall, plan_calls
 MAX_ADMISSION_ROUNDS = 8  # Two loads and a stale key are usual at most; more means that something changes all the time.
 DEFAULT_WEB_SEARCHES = 10  # Held for when a web search tool names no `max_uses`.
 MAX_CLIENT_CHARS = 200
+MAX_KNOWN_SECONDS = 1_000
 
 
 @dataclass(slots=True)
@@ -51,8 +54,7 @@ class Caller:
     meta: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Proposal:
+class Proposal(NamedTuple):
     """A request that could be served: what it is, the hold that it needs, the calls that could be made."""
 
     facts: RequestFacts
@@ -345,8 +347,14 @@ def rate_headers(rates: Rates, now: datetime) -> dict[str, str]:
     for name, rate in figures.items():
         if rate.limit < 0:
             continue
-        reset = now + timedelta(microseconds=rate.reset_us)
+        reset_second = int(now.timestamp() + rate.reset_us / 1_000_000)
         headers[f"anthropic-ratelimit-{name}-limit"] = str(rate.limit)
         headers[f"anthropic-ratelimit-{name}-remaining"] = str(rate.remaining)
-        headers[f"anthropic-ratelimit-{name}-reset"] = reset.strftime("%Y-%m-%dT%H:%M:%SZ")
+        headers[f"anthropic-ratelimit-{name}-reset"] = _format_second(reset_second)
     return headers
+
+
+@lru_cache(maxsize=MAX_KNOWN_SECONDS)
+def _format_second(second: int) -> str:
+    """Return the time as RFC 3339 has it, UTC: the same few seconds are told over and over."""
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 from billing.admission.client import Hold
 from billing.catalog.snapshot import OfferedModel
@@ -62,8 +62,7 @@ class Attempt:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class RequestFacts:
+class RequestFacts(NamedTuple):
     """What is known of a request before it is admitted, and does not change."""
 
     request_id: str

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import orjson
 
@@ -30,8 +31,7 @@ class SpoolFullError(Exception):
     """More bytes wait for confirmation than the spool may hold, or the disk refuses writes. Nothing may be admitted."""
 
 
-@dataclass(frozen=True, slots=True)
-class SpooledEvent:
+class SpooledEvent(NamedTuple):
     """All that SETTLE needs to be told again. Amounts in nano-dollars."""
 
     request_id: str

@@ -6,19 +6,18 @@ AdmissionUnavailableError when Redis does not answer in time.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from billing.admission import scripts
 from billing.admission.errors import ShardRebuildingError
-from billing.admission.names import SHARDS, UPSTREAM_NEWS, names_of, prefix_of
+from billing.admission.names import SHARDS, UPSTREAM_NEWS, holder_names, names_of, prefix_of
 from billing.admission.pipeline import ScriptRouter
 from billing.admission.publishing import Publication, publish_arguments
 
 TOMBSTONE_SECONDS = 86_400
 
 
-@dataclass(frozen=True, slots=True)
-class RateFigures:
+class RateFigures(NamedTuple):
     """`limit` and `remaining` are -1 where no limit is set; `reset_us` is microseconds until the rate is full again."""
 
     limit: int
@@ -26,15 +25,13 @@ class RateFigures:
     reset_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class Rates:
+class Rates(NamedTuple):
     requests: RateFigures
     input_tokens: RateFigures
     output_tokens: RateFigures
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(NamedTuple):
     day: int
     available_nanos: int
     shows_cost: bool
@@ -84,8 +81,7 @@ class Hold:
     checkpoint_is_new: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(NamedTuple):
     stream_id: str
     epoch: str
 
@@ -122,24 +118,25 @@ class AdmissionClient:
         """Judge a request against every limit and write its hold, in one atomic step."""
         names = names_of(hold.organization_id)
         org, key = hold.organization_id, hold.key_id
+        holder = holder_names(org, key)
         reply = await self._router.call(
             names.prefix,
             scripts.ADMIT,
             (
                 names.epoch,
                 names.opens,
-                names.org(org),
-                names.key(key),
+                holder.org,
+                holder.key,
                 names.hold(hold.request_id),
                 names.deadlines,
                 names.usage,
                 names.orphaned(hold.request_id),
-                names.rate("org", org, "requests"),
-                names.rate("org", org, "input"),
-                names.rate("org", org, "output"),
-                names.rate("key", key, "requests"),
-                names.rate("key", key, "input"),
-                names.rate("key", key, "output"),
+                holder.org_requests,
+                holder.org_input,
+                holder.org_output,
+                holder.key_requests,
+                holder.key_input,
+                holder.key_output,
             ),
             (
                 hold.request_id,
@@ -202,19 +199,20 @@ class AdmissionClient:
         """
         names = names_of(hold.organization_id)
         org, key = hold.organization_id, hold.key_id
+        holder = holder_names(org, key)
         keys = (
             names.epoch,
-            names.org(org),
-            names.key(key),
+            holder.org,
+            holder.key,
             names.hold(hold.request_id),
             names.deadlines,
             names.usage,
             names.orphaned(hold.request_id),
             names.index,
-            names.rate("org", org, "input"),
-            names.rate("org", org, "output"),
-            names.rate("key", key, "input"),
-            names.rate("key", key, "output"),
+            holder.org_input,
+            holder.org_output,
+            holder.key_input,
+            holder.key_output,
         )
         args = (
             hold.request_id,

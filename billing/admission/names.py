@@ -1,7 +1,11 @@
 """Names of the keys in Redis. All keys of an organization carry the hash tag of its shard. Pure."""
 
+from functools import lru_cache
+from typing import NamedTuple
+
 from billing.shards import SHARD_COUNT, shard_of
 
+MAX_KNOWN_HOLDERS = 10_000
 UPSTREAM_NEWS = "upstream-news"
 PREFIXES = tuple(f"{{s{shard}}}:" for shard in range(SHARD_COUNT))
 
@@ -45,3 +49,27 @@ SHARDS = tuple(ShardNames(shard) for shard in range(SHARD_COUNT))
 
 def names_of(organization_id: int) -> ShardNames:
     return SHARDS[shard_of(organization_id)]
+
+
+class HolderNames(NamedTuple):
+    """The keys of one organization and one of its API keys: the same for each of its requests."""
+
+    org: str
+    key: str
+    org_requests: str
+    org_input: str
+    org_output: str
+    key_requests: str
+    key_input: str
+    key_output: str
+
+
+@lru_cache(maxsize=MAX_KNOWN_HOLDERS)
+def holder_names(organization_id: int, key_id: int) -> HolderNames:
+    names = names_of(organization_id)
+    rates = [
+        names.rate(scope, holder_id, kind)
+        for scope, holder_id in (("org", organization_id), ("key", key_id))
+        for kind in ("requests", "input", "output")
+    ]
+    return HolderNames(names.org(organization_id), names.key(key_id), *rates)

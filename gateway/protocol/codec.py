@@ -29,16 +29,14 @@ from gateway.protocol.wording import EXTRA_WORDING, refuse
 MESSAGE_STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 
 
-@dataclass(frozen=True, slots=True)
-class ReplyIdentity:
+class ReplyIdentity(NamedTuple):
     """What the client is told instead of the upstream's own: `msg_...` and the model id that it asked for."""
 
     message_id: str
     model_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class RouteTarget:
+class RouteTarget(NamedTuple):
     """Where one attempt goes, as far as the protocol is concerned."""
 
     upstream_model: str

@@ -1,7 +1,7 @@
 """What the gateway knows about the usage of one call to an upstream, at any moment of it. Pure."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from billing.pricing import Usage
 
@@ -20,8 +20,7 @@ class UsageState(StrEnum):
     UNUSABLE = "unusable"  # What was said cannot be true: negative, absurd, contradictory or no whole numbers.
 
 
-@dataclass(frozen=True, slots=True)
-class UsageReading:
+class UsageReading(NamedTuple):
     """`usage` holds disjoint counts as last said by the upstream; what was not said, or cannot be true, is 0 in it.
 
     `has_input` and `has_output` tell an explicit zero from silence: only what is False may be replaced by an estimate.

@@ -7,9 +7,9 @@ not.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from billing.catalog.snapshot import UsableRoute
 from gateway.errors import GatewayError, unavailable
@@ -26,7 +26,7 @@ from gateway.protocol.codec import (
 from gateway.protocol.codecs import CODECS
 from gateway.protocol.errors import InvalidProfileError, InvalidRequestError, UpstreamProtocolError
 from gateway.protocol.messages_request import MessagesRequest
-from gateway.protocol.profile import read_profile
+from gateway.protocol.profile import UpstreamProfile, read_profile
 from gateway.protocol.upstream_errors import Fault, UpstreamFailure, map_upstream_error
 from gateway.upstreams.errors import UpstreamError, UpstreamTimeoutError, UpstreamUnreachableError
 from gateway.upstreams.http_client import MAX_ERROR_BODY_BYTES, UpstreamClient, UpstreamResponse
@@ -34,14 +34,17 @@ from gateway.upstreams.pool import UpstreamPool
 from gateway.upstreams.routing import order_routes
 
 ERROR_BODY_SECONDS = 5.0
+MAX_KNOWN_PROFILES = 10_000
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
+# By route: the text that the catalog had, and what it says.
+_profiles: dict[int, tuple[Mapping[str, object], UpstreamProfile]] = {}
 
-@dataclass(frozen=True, slots=True)
-class PlannedCall:
+
+class PlannedCall(NamedTuple):
     """One route, ready to be called."""
 
     route: UsableRoute
@@ -96,7 +99,7 @@ def plan_calls(
     for route in ordered:
         codec = CODECS[route.protocol]
         try:
-            target = RouteTarget(route.upstream_model, read_profile(route.profile), client_version, client_beta)
+            target = RouteTarget(route.upstream_model, _profile_of(route), client_version, client_beta)
             planned.append(PlannedCall(route, codec, target, codec.render_request(request, target)))
         except InvalidRequestError as error:
             refusal = refusal or error
@@ -105,6 +108,18 @@ def plan_calls(
     if not planned and refusal is not None:
         raise GatewayError(400, refusal.code, refusal.message)
     return planned
+
+
+def _profile_of(route: UsableRoute) -> UpstreamProfile:
+    """Return the route's profile, read once for as long as the catalog stays the same. Raises InvalidProfileError."""
+    known = _profiles.get(route.route_id)
+    if known is not None and known[0] is route.profile:
+        return known[1]
+    profile = read_profile(route.profile)
+    if len(_profiles) >= MAX_KNOWN_PROFILES:
+        _profiles.clear()
+    _profiles[route.route_id] = (route.profile, profile)
+    return profile
 
 
 class UpstreamCaller:

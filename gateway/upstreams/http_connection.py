@@ -14,6 +14,7 @@ import httpx
 # Past this many bytes that nobody has taken, reading stops until somebody does: a slow client holds its upstream up.
 MAX_BUFFERED_BYTES = 64 * 1024
 MAX_HEAD_BYTES = 256 * 1024
+MAX_JOINED_BYTES = 64 * 1024  # A larger body is not copied to be sent together with its head.
 
 NO_ANSWER = "The connection was closed before the answer began."
 CUT_SHORT = "The connection was closed before the answer was whole."
@@ -79,8 +80,10 @@ class HttpConnection(asyncio.Protocol):
         if not self.is_open:
             self._failure = httpx.ReadError(NO_ANSWER)
             return
-        self._transport.write(head)
-        self._transport.write(body)
+        if len(body) < MAX_JOINED_BYTES:
+            self._transport.write(head + body)
+        else:
+            self._transport.writelines((head, body))
 
     async def receive_head(self, *, timeout_seconds: float) -> None:
         """Return once `status` and `headers` are here. Raises httpx.TransportError."""

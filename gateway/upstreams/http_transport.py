@@ -33,7 +33,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         """
         timeout = request.extensions["timeout"]
         origin = _origin_of(request.url)
-        body = await request.aread()
+        body = request.read()
         head = render_head(request, len(body))
         connection = self._take(origin) or await self._connect(origin, timeout["connect"])
         try:
