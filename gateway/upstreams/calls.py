@@ -4,8 +4,8 @@ While no byte has reached the client, another route may be tried. Each attempt i
 not.
 """
 
-import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -164,7 +164,7 @@ class UpstreamCaller:
         return await self._first_success(self._open_stream)
 
     async def _first_success(self, call: Callable[[PlannedCall, str, Attempt, float], Awaitable[T]]) -> T:
-        deadline = asyncio.get_running_loop().time() + self._patience.first_byte_seconds
+        deadline = time.monotonic() + self._patience.first_byte_seconds
         failure = unavailable("The model is temporarily unavailable.", code="no_route")
         waiting = deque(self._planned)
         while waiting and self._has_client:
@@ -245,9 +245,8 @@ class UpstreamCaller:
         try:
             response = await self._send(planned, key, attempt, deadline)
             decoder = planned.codec.stream_decoder(self._request, planned.target, self._identity)
-            loop = asyncio.get_running_loop()
             while not decoder.has_started:
-                chunk = await response.next_chunk(timeout_seconds=max(0.0, deadline - loop.time()))
+                chunk = await response.next_chunk(timeout_seconds=max(0.0, deadline - time.monotonic()))
                 step = decoder.flush() if chunk is None else decoder.feed(chunk)
                 if step.failure is not None and not decoder.has_started:
                     raise step.failure
@@ -264,7 +263,7 @@ class UpstreamCaller:
         headers = {**planned.call.headers, **planned.codec.credential_headers(key, profile)}
         if profile.request_id_header:
             headers[profile.request_id_header] = self._metered.hold.request_id
-        seconds = max(0.0, deadline - asyncio.get_running_loop().time())
+        seconds = max(0.0, deadline - time.monotonic())
         url = planned.route.base_url + planned.call.path
         response = await self._client.post(url, headers=headers, body=planned.call.body, timeout_seconds=seconds)
         attempt.status = response.status

@@ -1,6 +1,6 @@
 """Calls upstreams over HTTP, and says in our words how that can fail."""
 
-import asyncio
+import time
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import cast
@@ -47,18 +47,21 @@ class UpstreamResponse:
         """Return the whole body, waiting for so long for each piece and for the whole. Raises UpstreamError,
         UpstreamTooLargeError past `max_bytes`.
         """
-        now = asyncio.get_running_loop().time
-        ends_at = now() + total_seconds
+        ends_at = time.monotonic() + total_seconds
         parts: list[bytes] = []
         size = 0
-        while (chunk := await self.next_chunk(timeout_seconds=min(timeout_seconds, ends_at - now()))) is not None:
+        while (chunk := await self._next_within(timeout_seconds, ends_at)) is not None:
             size += len(chunk)
             if size > max_bytes:
                 raise UpstreamTooLargeError(f"The answer is larger than {max_bytes} bytes.")
-            if now() > ends_at:
-                raise UpstreamTimeoutError(f"Not whole after {total_seconds:g} s.")
             parts.append(chunk)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def _next_within(self, timeout_seconds: float, ends_at: float) -> bytes | None:
+        seconds_left = ends_at - time.monotonic()
+        if seconds_left < 0:
+            raise UpstreamTimeoutError("It was not whole in time.")
+        return await self.next_chunk(timeout_seconds=min(timeout_seconds, seconds_left))
 
     def interrupt(self) -> None:
         """Let whoever waits for the next bytes get UpstreamBrokenError."""

@@ -5,6 +5,7 @@ the environment names are not used.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import httpx
@@ -53,7 +54,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         if len(idle) >= MAX_IDLE_CONNECTIONS:
             connection.close()
             return
-        connection.idle_since = asyncio.get_running_loop().time()
+        connection.idle_since = time.monotonic()
         idle.append(connection)
         if self._sweeping is None:
             self._sweeping = asyncio.get_running_loop().call_later(MAX_IDLE_SECONDS, self._sweep)
@@ -86,7 +87,7 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
                 )
         except TimeoutError:
             raise httpx.ConnectTimeout(f"No connection within {timeout_seconds:g} s.") from None
-        except OSError as error:
+        except (OSError, ValueError, OverflowError) as error:  # Of a name or a port that cannot be one, too.
             raise httpx.ConnectError(str(error)) from error
         return connection
 
@@ -165,4 +166,4 @@ def _origin_of(url: httpx.URL) -> Origin:
 
 
 def _is_stale(connection: HttpConnection) -> bool:
-    return asyncio.get_running_loop().time() - connection.idle_since > MAX_IDLE_SECONDS
+    return time.monotonic() - connection.idle_since > MAX_IDLE_SECONDS

@@ -1,8 +1,10 @@
 """One CrossModel for all tests of the gateway. Each test makes its own organizations in it, as tenants do."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
 
 import pytest
+import uvloop
 from pytest_django.plugin import DjangoDbBlocker
 
 from tests.support.extra_gateway import ExtraGateway, extra_gateway
@@ -17,6 +19,13 @@ IMPATIENT = {
     "CROSSMODEL_SETTLE_BOUND_SECONDS": "0.5",
     "CROSSMODEL_DRAIN_SECONDS": "0.6",
 }
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run what is tested by itself in the event loop that a gateway has."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,258 @@
+"""The client that calls upstreams, against a server that says any bytes: what is sent, answers, and waiting."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gateway.upstreams import http_connection
+from gateway.upstreams.errors import UpstreamBrokenError, UpstreamTimeoutError, UpstreamTooLargeError
+from gateway.upstreams.http_client import UpstreamClient
+from tests.gateway.raw_server import CHUNKED, CHUNKED_HEAD, PATIENT_SECONDS, WHOLE, Conversation, fetch, serving
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[UpstreamClient]:
+    client = UpstreamClient(connect_seconds=PATIENT_SECONDS)
+    yield client
+    await client.aclose()
+
+
+# --- answers ---------------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_sent(client: UpstreamClient) -> None:
+    async with serving(WHOLE) as server:
+        assert await fetch(client, server.url + "?beta=true") == b"hello"
+    [(head, body)] = server.requests
+    host = server.url.split("/")[2].encode()
+    lines = [b"POST /v1/messages?beta=true HTTP/1.1", b"host: " + host, b"content-length: 2", b"x-a: 1", b"", b""]
+    assert (head.split(b"\r\n"), body) == (lines, b"{}")
+
+
+async def test_a_connection_serves_one_call_after_another(client: UpstreamClient) -> None:
+    async with serving(WHOLE) as server:
+        assert [await fetch(client, server.url) for _ in range(3)] == [b"hello"] * 3
+        assert (len(server.conversations), len(server.requests)) == (1, 3)
+        await asyncio.gather(*(fetch(client, server.url) for _ in range(3)))
+        assert len(server.conversations) == 3
+
+
+@pytest.mark.parametrize("answer", [WHOLE, CHUNKED])
+async def test_an_answer_may_be_cut_anywhere(client: UpstreamClient, answer: bytes) -> None:
+    cuts = iter(range(1, len(answer)))
+
+    async def say_in_two(conversation: Conversation) -> None:
+        cut = next(cuts)
+        await conversation.say(answer[:cut])
+        await asyncio.sleep(0.001)
+        await conversation.say(answer[cut:])
+
+    async with serving(say_in_two) as server:
+        for _ in range(1, len(answer)):
+            assert await fetch(client, server.url) == b"hello"
+        assert len(server.conversations) == 1
+
+
+@pytest.mark.parametrize("interim", [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n"])
+async def test_an_answer_may_be_announced(client: UpstreamClient, interim: bytes) -> None:
+    async with serving(interim + interim + WHOLE) as server:
+        response = await client.post(server.url, headers={}, body=b"", timeout_seconds=PATIENT_SECONDS)
+        assert (response.status, dict(response.headers)) == (
+            200,
+            {"content-type": "text/plain", "content-length": "5"},
+        )
+        await response.aclose()
+
+
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+async def test_an_answer_without_a_length_ends_with_its_connection(client: UpstreamClient, version: bytes) -> None:
+    async def say_and_close(conversation: Conversation) -> None:
+        await conversation.say(b"HTTP/" + version + b" 200 OK\r\n\r\nhel")
+        await conversation.say(b"lo")
+        conversation.writer.close()
+
+    async with serving(say_and_close) as server:
+        assert [await fetch(client, server.url) for _ in range(2)] == [b"hello"] * 2
+        assert len(server.conversations) == 2
+
+
+async def test_an_answer_without_a_body(client: UpstreamClient) -> None:
+    async with serving(b"HTTP/1.1 204 No Content\r\n\r\n") as server:
+        assert [await fetch(client, server.url) for _ in range(2)] == [b""] * 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"", "before the answer began"),
+        (b"HTTP/1.1 200 OK\r\ncontent-le", "before the answer began"),
+        (WHOLE[:-1], "before the answer was whole"),
+        (CHUNKED[:-2], "before the answer was whole"),
+        (CHUNKED_HEAD + b"zz\r\nhello\r\n", "does not speak HTTP"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "does not speak HTTP"),
+        (b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n", "another protocol"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello", "does not speak HTTP"),
+        (b"HTTP/1.1 200 OK\r\nx: " + b"x" * (http_connection.MAX_HEAD_BYTES + 1), "headers are larger"),
+        (b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 5\r\n\r\nhello", "compressed"),
+    ],
+)
+async def test_what_is_no_answer(client: UpstreamClient, answer: bytes, reason: str) -> None:
+    async def say_and_close(conversation: Conversation) -> None:
+        await conversation.say(answer)
+        conversation.writer.close()
+
+    async with serving(say_and_close) as server:
+        with pytest.raises(UpstreamBrokenError, match=reason):
+            await fetch(client, server.url)
+
+
+async def test_what_was_delivered_before_a_break_is_read(client: UpstreamClient) -> None:
+    async def break_off(conversation: Conversation) -> None:
+        await conversation.say(CHUNKED_HEAD + b"3\r\nhel\r\nbroken")
+        conversation.writer.transport.abort()
+
+    async with serving(break_off) as server:
+        response = await client.post(server.url, headers={}, body=b"", timeout_seconds=PATIENT_SECONDS)
+        assert await response.next_chunk(timeout_seconds=PATIENT_SECONDS) == b"hel"
+        for _ in range(2):
+            with pytest.raises(UpstreamBrokenError):
+                await response.next_chunk(timeout_seconds=PATIENT_SECONDS)
+        await response.aclose()
+
+
+async def test_a_redirect_is_an_answer_like_any_other(client: UpstreamClient) -> None:
+    async with serving(b"HTTP/1.1 307 Moved\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n") as server:
+        response = await client.post(server.url, headers={}, body=b"", timeout_seconds=PATIENT_SECONDS)
+        await response.aclose()
+    assert (response.status, response.headers["location"]) == (307, "http://127.0.0.1:1/")
+
+
+async def test_a_body_past_the_bound_is_not_read(client: UpstreamClient) -> None:
+    async with serving(WHOLE) as server:
+        response = await client.post(server.url, headers={}, body=b"", timeout_seconds=PATIENT_SECONDS)
+        with pytest.raises(UpstreamTooLargeError):
+            await response.read(timeout_seconds=PATIENT_SECONDS, total_seconds=PATIENT_SECONDS, max_bytes=4)
+        await response.aclose()
+
+
+# --- headers of ours -------------------------------------------------------------------------------------------------
+
+
+async def test_header_bytes_of_a_client_pass_unchanged(client: UpstreamClient) -> None:
+    async with serving(WHOLE) as server:
+        for value in (b"caf\xc3\xa9".decode("latin-1"), b"caf\xe9".decode("latin-1")):
+            response = await client.post(server.url, headers={"x-a": value}, body=b"", timeout_seconds=PATIENT_SECONDS)
+            await response.aclose()
+        response = await client.post(server.url, headers={"x-a": "日本"}, body=b"", timeout_seconds=PATIENT_SECONDS)
+        await response.aclose()
+    values = [head.split(b"x-a: ")[1].removesuffix(b"\r\n\r\n") for head, _ in server.requests]
+    assert values == [b"caf\xc3\xa9", b"caf\xe9", "日本".encode()]
+
+
+@pytest.mark.parametrize("value", ["a\r\nx-b: 1", "a\nx-b: 1", "a\rb", "a\n\rb", "a\x00b"])
+async def test_nobody_writes_a_header_into_another(client: UpstreamClient, value: str) -> None:
+    async with serving(WHOLE) as server:
+        with pytest.raises(UpstreamBrokenError, match="line break or NUL"):
+            await client.post(server.url, headers={"x-a": value}, body=b"", timeout_seconds=PATIENT_SECONDS)
+        assert server.conversations == []
+
+
+# --- waiting ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_silent_upstream_is_left_and_knows_it(client: UpstreamClient) -> None:
+    async with serving(lambda conversation: conversation.wait_for_close()) as server:
+        with pytest.raises(UpstreamTimeoutError, match="No answer within"):
+            await fetch(client, server.url, timeout_seconds=0.05)
+        assert await server.ended.get() == "connection"
+
+
+async def test_a_call_is_taken_back_before_its_answer_begins(client: UpstreamClient) -> None:
+    async with serving(lambda conversation: conversation.wait_for_close()) as server:
+        call = asyncio.create_task(fetch(client, server.url))
+        await server.was_asked.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert await server.ended.get() == "connection"
+
+
+async def test_waiting_is_taken_up_again_after_a_time_out_and_a_cancellation(client: UpstreamClient) -> None:
+    go_on = asyncio.Event()
+
+    async def pause(conversation: Conversation) -> None:
+        await conversation.say(CHUNKED_HEAD + b"3\r\nhel\r\n")
+        await go_on.wait()
+        await conversation.say(b"2\r\nlo\r\n0\r\n\r\n")
+
+    async with serving(pause) as server:
+        response = await client.post(server.url, headers={}, body=b"", timeout_seconds=PATIENT_SECONDS)
+        assert await response.next_chunk(timeout_seconds=PATIENT_SECONDS) == b"hel"
+        for _ in range(2):
+            with pytest.raises(UpstreamTimeoutError, match=r"No data for 0\.01 s"):
+                await response.next_chunk(timeout_seconds=0.01)
+        waiting = asyncio.create_task(response.next_chunk(timeout_seconds=PATIENT_SECONDS))
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        go_on.set()
+        assert await response.next_chunk(timeout_seconds=PATIENT_SECONDS) == b"lo"
+        assert await response.next_chunk(timeout_seconds=PATIENT_SECONDS) is None
+        await response.aclose()
+
+
+async def test_an_answer_that_drips_for_ever_ends(client: UpstreamClient) -> None:
+    async def drip(conversation: Conversation) -> None:
+        await conversation.say(CHUNKED_HEAD)
+        while True:
+            await conversation.say(b"1\r\nx\r\n")
+            await asyncio.sleep(0.01)
+
+    async with serving(drip) as server:
+        response = await client.post(server.url, headers={}, body=b"", timeout_seconds=PATIENT_SECONDS)
+        with pytest.raises(UpstreamTimeoutError):
+            await response.read(timeout_seconds=PATIENT_SECONDS, total_seconds=0.1)
+        await response.aclose()
+        assert await server.ended.get() == "connection"
+
+
+async def test_whoever_waits_can_be_interrupted(client: UpstreamClient) -> None:
+    async def pause(conversation: Conversation) -> None:
+        await conversation.say(CHUNKED_HEAD)
+        await conversation.wait_for_close()
+
+    async with serving(pause) as server:
+        response = await client.post(server.url, headers={}, body=b"", timeout_seconds=PATIENT_SECONDS)
+        waiting = asyncio.create_task(response.next_chunk(timeout_seconds=PATIENT_SECONDS))
+        await asyncio.sleep(0.01)
+        response.interrupt()
+        with pytest.raises(UpstreamBrokenError, match="given up"):
+            await waiting
+        await response.aclose()
+
+
+async def test_what_nobody_reads_is_not_sent(client: UpstreamClient) -> None:
+    """The upstream is held up once the sockets' own buffers are full, and what was held up comes whole afterwards."""
+    total, piece = 64_000_000, b"x" * 64_000
+    sent = 0
+
+    async def flood(conversation: Conversation) -> None:
+        nonlocal sent
+        await conversation.say(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % total)
+        while sent < total:
+            await conversation.say(piece)
+            sent += len(piece)
+
+    async with serving(flood) as server:
+        response = await client.post(server.url, headers={}, body=b"", timeout_seconds=PATIENT_SECONDS)
+        stood_at = -1
+        while stood_at != sent:
+            stood_at = sent
+            await asyncio.sleep(0.2)
+        assert sent < total / 2
+        assert await response.read(timeout_seconds=PATIENT_SECONDS, total_seconds=PATIENT_SECONDS, max_bytes=total) == (
+            b"x" * total
+        )
+        await response.aclose()
