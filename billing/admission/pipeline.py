@@ -19,6 +19,9 @@ from billing.admission.scripts import Script
 from billing.admission.topology import Address, AsyncServers
 
 MAX_QUEUED_CALLS = 20_000
+# Calls that Redis has and has not answered. Further ones wait here: a crowd is then served in turn, while each call's
+# time runs only from when it was sent, and what was never sent need not be taken back.
+MAX_UNANSWERED_CALLS = 256
 # Answers of a server that is no longer, or not yet, the one to ask.
 LEAVE_SERVER = ("READONLY", "LOADING", "MASTERDOWN")
 Arg = bytes | str | int
@@ -56,7 +59,7 @@ class ScriptConnection(asyncio.Protocol):
     def send(self, command: tuple[Arg, ...]) -> asyncio.Future[Any]:
         """Return the reply to come: redis.ResponseError for an error reply, AdmissionUnavailableError for none."""
         future: asyncio.Future[Any] = self._loop.create_future()
-        if not self._unsent:
+        if not self._unsent and len(self._waiting) < MAX_UNANSWERED_CALLS:
             self._loop.call_soon(self._flush)
         self._unsent.append(hiredis.pack_command(command))  # type: ignore[arg-type]  # Typed for one argument only.
         self._waiting.append(future)
@@ -69,9 +72,11 @@ class ScriptConnection(asyncio.Protocol):
         if self._watching is not None:
             self._watching.cancel()
         waiting, self._waiting = self._waiting, deque()
-        for future in waiting:
+        sent_count = len(waiting) - len(self._unsent)
+        never_sent = AdmissionUnavailableError(str(error))
+        for number, future in enumerate(waiting):
             if not future.done():
-                future.set_exception(error)
+                future.set_exception(error if number < sent_count else never_sent)
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
@@ -89,6 +94,8 @@ class ScriptConnection(asyncio.Protocol):
                 future.set_exception(reply)
             else:
                 future.set_result(reply)
+        if self._unsent:
+            self._flush()
         if leave is not None:
             self.close(AdmissionUnavailableError(f"Redis cannot be used: {leave}", may_have_run=True))
 
@@ -96,12 +103,14 @@ class ScriptConnection(asyncio.Protocol):
         self.close(AdmissionUnavailableError(f"The connection to Redis broke: {exc or 'closed'}", may_have_run=True))
 
     def _flush(self) -> None:
-        unsent, self._unsent = self._unsent, []
-        if not self.is_open:
+        room = MAX_UNANSWERED_CALLS - (len(self._waiting) - len(self._unsent))
+        if not self.is_open or room <= 0:
             return
-        self._transport.write(b"".join(unsent))
+        sent, self._unsent = self._unsent[:room], self._unsent[room:]
+        self._transport.write(b"".join(sent))
         # Redis' time begins now: a busy loop writes late, and its own clock stands still meanwhile.
-        self._overdue.append((self._replies + len(self._waiting), time.monotonic() + self._timeout_seconds))
+        last = self._replies + len(self._waiting) - len(self._unsent)
+        self._overdue.append((last, time.monotonic() + self._timeout_seconds))
         if self._watching is None:
             self._watching = self._loop.call_later(self._timeout_seconds, self._watch)
 

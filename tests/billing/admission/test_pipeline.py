@@ -8,7 +8,8 @@ import pytest
 import redis
 import uvloop
 
-from billing.admission.client import AdmissionClient
+from billing.admission import pipeline
+from billing.admission.client import AdmissionClient, Admitted
 from billing.admission.errors import AdmissionUnavailableError
 from billing.admission.pipeline import ScriptRouter
 from billing.admission.topology import AsyncServers, read_topology
@@ -17,13 +18,19 @@ from tests.billing.admission.conftest import ORGANIZATION, USD, Gate
 TIMEOUT_SECONDS = 0.1
 PAUSE_MS = 400
 CALLS = 50
+CROWD = 4_000
+
+
+def make_client() -> AdmissionClient:
+    """Return a client that soon loses patience."""
+    servers = AsyncServers(read_topology(os.environ["REDIS_URL"]), timeout_seconds=TIMEOUT_SECONDS)
+    router = ScriptRouter(servers, timeout_seconds=TIMEOUT_SECONDS)
+    return AdmissionClient(router, lease_seconds=60.0, reopen_seconds=3.0, max_waiting_events=1_000_000)
 
 
 @pytest.mark.single_redis
 async def test_calls_that_time_out_together_may_all_have_run_and_can_all_be_released(gate: Gate) -> None:
-    servers = AsyncServers(read_topology(os.environ["REDIS_URL"]), timeout_seconds=TIMEOUT_SECONDS)
-    router = ScriptRouter(servers, timeout_seconds=TIMEOUT_SECONDS)
-    impatient = AdmissionClient(router, lease_seconds=60.0, reopen_seconds=3.0, max_waiting_events=1000)
+    impatient = make_client()
     await impatient.beat(0, [])  # It is connected.
     gate.server.execute_command("CLIENT", "PAUSE", PAUSE_MS)
     holds = [gate.hold(USD // CALLS) for _ in range(CALLS)]
@@ -35,6 +42,27 @@ async def test_calls_that_time_out_together_may_all_have_run_and_can_all_be_rele
         hold.day = int(time.time()) // 86_400
         await impatient.settle(hold, cost_nanos=0, event=b"{}", input_tokens=0, output_tokens=0, release=True)
     assert gate.org("held", "open") == [0, 0]
+    await impatient.aclose()
+
+
+@pytest.mark.single_redis
+async def test_what_was_never_sent_cannot_have_run(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "MAX_UNANSWERED_CALLS", 8)
+    impatient = make_client()
+    await impatient.beat(0, [])  # It is connected.
+    gate.server.execute_command("CLIENT", "PAUSE", PAUSE_MS)
+    beats = [impatient.beat(shard, []) for shard in range(CALLS)]
+    outcomes = await asyncio.gather(*beats, return_exceptions=True)
+    assert [getattr(outcome, "may_have_run", None) for outcome in outcomes] == [True] * 8 + [False] * (CALLS - 8)
+    await impatient.aclose()
+
+
+async def test_a_crowd_is_served_in_turn(gate: Gate) -> None:
+    """Longer than the time-out in all, and none of the calls waits for Redis that long."""
+    impatient = make_client()
+    holds = [gate.hold(USD // CROWD) for _ in range(CROWD)]
+    answers = await asyncio.gather(*(impatient.admit(hold, key_config_version=gate.version) for hold in holds))
+    assert {type(answer) for answer in answers} == {Admitted}
     await impatient.aclose()
 
 
@@ -53,9 +81,7 @@ async def test_a_server_that_is_away_and_back_is_found_again(gate: Gate, redis_c
 
 def test_a_loop_that_was_busy_past_the_deadline_still_takes_the_reply(redis_client: redis.Redis) -> None:
     async def call_and_block() -> None:
-        servers = AsyncServers(read_topology(os.environ["REDIS_URL"]), timeout_seconds=TIMEOUT_SECONDS)
-        router = ScriptRouter(servers, timeout_seconds=TIMEOUT_SECONDS)
-        client = AdmissionClient(router, lease_seconds=60.0, reopen_seconds=3.0, max_waiting_events=1000)
+        client = make_client()
         await client.beat(0, [])  # It is connected.
         redis_client.execute_command("CLIENT", "PAUSE", 50)
         call = asyncio.create_task(client.beat(0, []))
@@ -71,9 +97,7 @@ def test_a_loop_that_was_busy_before_it_could_send_gives_redis_its_time(redis_cl
     """As with hundreds of requests that arrive in one turn of the loop: what they take is not Redis' fault."""
 
     async def call_and_block() -> None:
-        servers = AsyncServers(read_topology(os.environ["REDIS_URL"]), timeout_seconds=TIMEOUT_SECONDS)
-        router = ScriptRouter(servers, timeout_seconds=TIMEOUT_SECONDS)
-        client = AdmissionClient(router, lease_seconds=60.0, reopen_seconds=3.0, max_waiting_events=1000)
+        client = make_client()
         await client.beat(0, [])  # It is connected.
         calls = []
         for _ in range(4):
