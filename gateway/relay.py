@@ -224,7 +224,8 @@ class StreamRelay:
     async def _stop_opening(self) -> bool:
         """Stop calling upstreams. Returns whether one had accepted the call, and so may charge for it.
 
-        A call cannot be taken back before the upstream has said whether it accepts, so that is waited for a little.
+        Whether it has, and what it counts as input, is waited for a little: taken back before, the call would cost us
+        what nobody pays for.
         """
         self._caller.note_client_left()
         ends_at = asyncio.get_running_loop().time() + ACCEPTANCE_SECONDS
