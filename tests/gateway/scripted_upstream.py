@@ -1,13 +1,40 @@
 """An upstream that sends the very bytes that a test wrote down: what no provider, and no sandbox, would send."""
 
+import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 READ_BYTES = 64 * 1024
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\n%bconnection: close\r\n\r\n"
+PAUSE = b"<pause>"  # Within a script: nothing is sent for PAUSE_SECONDS.
+PAUSE_SECONDS = 0.1
 STREAM_HEAD = HEAD % (b"text/event-stream", b"")
+
+# The events of a whole stream.
+MESSAGE: dict[str, Any] = {
+    "id": "msg_theirs",
+    "type": "message",
+    "role": "assistant",
+    "model": "theirs",
+    "content": [],
+    "stop_reason": None,
+    "stop_sequence": None,
+    "usage": {"input_tokens": 7, "output_tokens": 1},
+}
+START = ("message_start", json.dumps({"type": "message_start", "message": MESSAGE}).encode())
+BLOCK = ("content_block_start", b'{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}')
+DELTA = ("content_block_delta", b'{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Hi"}}')
+STOP_BLOCK = ("content_block_stop", b'{"type":"content_block_stop","index":0}')
+END = (
+    "message_delta",
+    b'{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":5}}',
+)
+STOP = ("message_stop", b'{"type":"message_stop"}')
+COMPLETE = (START, BLOCK, DELTA, STOP_BLOCK, END, STOP)
 
 
 def whole(body: bytes, *, status: str = "200 OK", headers: bytes = b"") -> bytes:
@@ -39,7 +66,9 @@ class ScriptedUpstream:
                 with connection, suppress(OSError):
                     connection.settimeout(5)
                     self.requests.append(self._read_request(connection))
-                    connection.sendall(self.script)
+                    for number, part in enumerate(self.script.split(PAUSE)):
+                        time.sleep(PAUSE_SECONDS if number else 0)
+                        connection.sendall(part)
 
     @staticmethod
     def _read_request(connection: socket.socket) -> bytes:

@@ -20,6 +20,8 @@ from tests.gateway.checks import (
     wait_for_record,
     wait_until_released,
 )
+from tests.gateway.offers import offer
+from tests.gateway.scripted_upstream import COMPLETE, PAUSE, scripted_upstream, streamed
 from tests.gateway.wire import Connection, read_stream
 from tests.support.extra_gateway import ExtraGateway
 from tests.support.world import Caller, World
@@ -47,6 +49,21 @@ def test_pings_fill_silence(world: World, impatient: ExtraGateway, alice: Caller
     names = paced.names
     assert "ping" in names[names.index("content_block_delta") : len(names) - names[::-1].index("content_block_delta")]
     assert paced.names[-1] == "message_stop"
+
+
+def test_pings_fill_what_an_upstream_says_that_is_not_for_the_client(
+    world: World, impatient: ExtraGateway, alice: Caller
+) -> None:
+    """Comments keep the upstream's connection alive, and nobody else's: its client would hear nothing."""
+    comments = PAUSE.join([b": still here\n\n"] * 10)
+    with scripted_upstream() as upstream:
+        offered = offer(world, alice, [impatient.base_url], upstream_urls=[upstream.url])
+        upstream.script = streamed(*COMPLETE).replace(
+            b"event: content_block_delta", comments + b"event: content_block_delta"
+        )
+        stream = read_stream(impatient.base_url, alice, model=offered.model_id)
+    assert "ping" in stream.names
+    assert [name for name in stream.names if name != "ping"] == [name for name, _ in COMPLETE]
 
 
 def test_a_client_that_stops_reading_stops_the_stream(world: World, alice: Caller) -> None:

@@ -8,7 +8,20 @@ import pytest
 
 from tests.gateway.checks import wait_for_record, wait_until_released
 from tests.gateway.offers import Offer, offer
-from tests.gateway.scripted_upstream import ScriptedUpstream, scripted_upstream, streamed, whole
+from tests.gateway.scripted_upstream import (
+    BLOCK,
+    COMPLETE,
+    DELTA,
+    END,
+    MESSAGE,
+    START,
+    STOP,
+    STOP_BLOCK,
+    ScriptedUpstream,
+    scripted_upstream,
+    streamed,
+    whole,
+)
 from tests.gateway.wire import Connection, Stream, read_stream
 from tests.support.world import HTTP, MODEL, Caller, World, body
 
@@ -196,26 +209,6 @@ def test_a_model_is_called_as_it_was_asked_for(world: World, alice: Caller) -> N
 
 # --- an upstream that sends anything ---------------------------------------------------------------------------------
 
-MESSAGE: dict[str, Any] = {
-    "id": "msg_theirs",
-    "type": "message",
-    "role": "assistant",
-    "model": "theirs",
-    "content": [],
-    "stop_reason": None,
-    "stop_sequence": None,
-    "usage": {"input_tokens": 7, "output_tokens": 1},
-}
-START = ("message_start", json.dumps({"type": "message_start", "message": MESSAGE}).encode())
-BLOCK = ("content_block_start", b'{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}')
-DELTA = ("content_block_delta", b'{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Hi"}}')
-STOP_BLOCK = ("content_block_stop", b'{"type":"content_block_stop","index":0}')
-END = (
-    "message_delta",
-    b'{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":5}}',
-)
-STOP = ("message_stop", b'{"type":"message_stop"}')
-COMPLETE = (START, BLOCK, DELTA, STOP_BLOCK, END, STOP)
 DEEP = b'{"a":' * 400 + b"1" + b"}" * 400
 
 
