@@ -83,12 +83,16 @@ class ClientWatch:
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | asyncio.TimerHandle | None = None
         self.has_left = False
 
     def start(self, on_departure: Callable[[], object]) -> None:
         """Call `on_departure` once, when the client has left before the answer was whole."""
         self._watching = asyncio.get_running_loop().create_task(self._watch(on_departure))
+
+    def start_later(self, seconds: float, on_departure: Callable[[], object]) -> None:
+        """The same, looking only after a while: what is answered by then needs no watch."""
+        self._watching = asyncio.get_running_loop().call_later(seconds, self.start, on_departure)
 
     def cancel_on_departure(self) -> None:
         """Cancel the task that serves the request when the client leaves. The handler knows that it was meant."""

@@ -30,7 +30,7 @@ from gateway.upstreams.pool import UpstreamPool
 
 SHUTDOWN_SECONDS = 30.0
 FIND_SETTLED_BATCH = 5_000
-GC_THRESHOLDS = (10_000, 20, 20)
+GC_THRESHOLDS = (50_000, 20, 20)
 FORGET_ANSWERS_SECONDS = 600.0
 
 logger = logging.getLogger(__name__)

@@ -26,6 +26,8 @@ from gateway.settler import ORPHANED
 from gateway.upstreams.calls import UpstreamCaller
 
 REPLAYED = {"idempotent-replayed": "true"}
+# A client that leaves sooner changes nothing: the upstream is read for longer than this all the same.
+UNWATCHED_SECONDS = 0.5
 COST_HEADER = "HTTP_X_CROSSMODEL_USAGE_COST"
 
 
@@ -121,7 +123,9 @@ async def _serve_whole(
 ) -> bytes:
     """Return the body of the reply. A client that leaves does not stop it at once: its upstream bills for the whole."""
     serving = cast("asyncio.Task[None]", asyncio.current_task())
-    request.watch.start(lambda: runtime.run_in_background(_end_in_time(serving, runtime.drain_seconds())))
+    request.watch.start_later(
+        UNWATCHED_SECONDS, lambda: runtime.run_in_background(_end_in_time(serving, runtime.drain_seconds()))
+    )
     try:
         decoded = await caller.fetch_whole()
     except GatewayError as error:
