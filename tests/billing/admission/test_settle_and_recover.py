@@ -6,7 +6,7 @@ import time
 import pytest
 
 from billing.admission import scripts, worker
-from billing.admission.client import Admitted, NotReady
+from billing.admission.client import Admitted, NotReady, Refused
 from billing.admission.names import SHARDS
 from billing.stream import CreditFigure, PostedDay, SettledBatch
 from tests.billing.admission.conftest import KEY, ORGANIZATION, USD, Gate, today
@@ -183,6 +183,22 @@ async def test_an_emptied_redis_takes_holds_and_events_back_once(gate: Gate) -> 
     assert await gate.client.readd(held)
     assert await gate.settle(settled, USD) is not None
     assert gate.org("held", "open", "unsettled") == [3 * USD, 1, USD]
+
+
+async def test_a_hold_put_back_gives_no_tokens_back_that_were_never_taken_here(gate: Gate) -> None:
+    lost = gate.hold(1, output_tokens=900)
+    await gate.admit(lost)
+    gate.server.flushall()
+    await gate.client.beat(ORGANIZATION, [lost])
+    assert await gate.client.readd(lost)
+    gate.server.delete(NAMES.opens)
+    await gate.publish_org()
+    await gate.publish_key(output_tokens_per_minute=1000)
+    assert isinstance(await gate.admit(gate.hold(1, output_tokens=850)), Admitted)
+    await gate.settle(lost, 1, output_tokens=100)
+    answer = await gate.admit(gate.hold(1, output_tokens=80))
+    assert isinstance(answer, Refused)
+    assert answer.code == "rate_limited_output_tokens"
 
 
 async def test_older_news_from_postgres_changes_nothing(gate: Gate) -> None:
