@@ -83,7 +83,7 @@ class Settler:
 
     def resend(self, spooled: SpooledEvent) -> None:
         """Tell Redis of a spooled event again, at the next beat."""
-        self._unconfirmed[spooled.request_id] = Unconfirmed(spooled.as_hold(), spooled, 0, 0)
+        self._unconfirmed[spooled.request_id] = Unconfirmed(spooled.as_hold(), spooled, *spooled.used_tokens())
 
     async def stop(self) -> None:
         """Stop beating; what is unsettled stays in the spool for the next process."""

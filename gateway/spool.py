@@ -19,6 +19,7 @@ from typing import NamedTuple
 import orjson
 
 from billing.admission.client import Hold
+from billing.usage_event import InvalidEventError, decode_event
 
 MAX_SEGMENT_BYTES = 16 * 1024 * 1024
 MAX_SEGMENT_SECONDS = 600.0
@@ -43,8 +44,17 @@ class SpooledEvent(NamedTuple):
     event: bytes
 
     def as_hold(self) -> Hold:
-        """Return the hold to settle it with: nothing is known any more of what it reserved, and SETTLE does not ask."""
+        """Return the hold to settle it with: what it reserved is known to Redis, if it is known at all."""
         return Hold(self.request_id, self.organization_id, self.key_id, 0, 0, 0, b"", day=self.day)
+
+    def used_tokens(self) -> tuple[int, int]:
+        """Return the input and output tokens that SETTLE takes in place of what was reserved; (0, 0) if unreadable."""
+        try:
+            event = decode_event(self.event)
+        except InvalidEventError:
+            return 0, 0
+        prompt = event.input_tokens + event.cache_read_tokens + event.cache_write_5m_tokens
+        return prompt + event.cache_write_1h_tokens, event.output_tokens
 
     def encode(self) -> bytes:
         head = orjson.dumps(

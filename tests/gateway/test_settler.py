@@ -8,11 +8,12 @@ from typing import cast
 
 import pytest
 
-from billing.admission.client import Hold
+from billing.admission.client import Admitted, Hold, Refused
 from billing.admission.names import SHARDS
+from billing.usage_event import UsageEvent
 from gateway.settler import ORPHANED, PENDING, SETTLED, Settler
-from gateway.spool import Spool, read_all
-from tests.billing.admission.conftest import ORGANIZATION, USD, Gate, gate
+from gateway.spool import Spool, SpooledEvent, read_all
+from tests.billing.admission.conftest import KEY, ORGANIZATION, USD, Gate, gate
 
 __all__ = ["gate"]  # A fixture: pytest finds it by its name.
 
@@ -128,6 +129,24 @@ async def test_a_redis_that_lost_its_memory_is_told_again(bench: Bench) -> None:
     assert [fields[b"cost"] for fields in bench.waiting] == [b"5"]
     assert not running.is_orphaned
     assert bench.settler.running_count == 1
+
+
+async def test_what_a_dead_process_had_spooled_takes_the_tokens_that_it_used(bench: Bench) -> None:
+    """It died between its spool and Redis: the hold gives back what was reserved beyond what was used, not all."""
+    gate = bench.gate
+    await gate.publish_key(output_tokens_per_minute=1000)
+    hold = gate.hold(1, output_tokens=900)
+    await gate.admit(hold)
+    event = UsageEvent(hold.request_id, ORGANIZATION, KEY, 1, "model", 1, 1_000_000, 1, 1, output_tokens=700)
+    dead = Spool(bench.folder, max_bytes=10**9, retention_seconds=3600.0)
+    dead.append(SpooledEvent(hold.request_id, ORGANIZATION, KEY, 5, hold.day, False, event.encode()))
+    dead.close()
+    heir = bench.make_settler()
+    await heir.start(bench.find_settled)
+    await bench.until(lambda: bench.waiting)
+    assert isinstance(await gate.admit(gate.hold(1, output_tokens=400)), Refused)
+    assert isinstance(await gate.admit(gate.hold(1, output_tokens=250)), Admitted)
+    await heir.stop()
 
 
 async def test_an_orphan_is_told_and_charged_no_more(bench: Bench) -> None:

@@ -36,12 +36,13 @@ async def _send(events: list[SpooledEvent]) -> None:
     runtime = GatewayRuntime()
     try:
         for spooled in events:
+            input_tokens, output_tokens = spooled.used_tokens()
             await runtime.admission.settle(
                 spooled.as_hold(),
                 cost_nanos=spooled.cost_nanos,
                 event=spooled.event,
-                input_tokens=0,
-                output_tokens=0,
+                input_tokens=input_tokens,
+                output_tokens=output_tokens,
                 release=spooled.is_release,
             )
     finally:
