@@ -66,18 +66,19 @@ def refund_usage(
     """Give back what a request cost, or a part of it.
 
     Refunds of a request never exceed in sum what it cost, nor what it costs since a re-rating has lowered that.
+    Without an amount it is all that it costs when this is posted; repeated, the same answer, whatever it costs by then.
     Raises InvalidRefundError, and IdempotencyConflictError for a key that was used with another amount.
     """
     record = UsageRecord.objects.filter(pk=request_id, organization_id=organization.pk).first()
     if record is None or record.ledger_transaction_id is None:
         raise InvalidRefundError(f"Nothing was charged to {organization} for request {request_id}.")
-    amount = _refundable(record) if amount_nanos is None else amount_nanos
     charge_id = record.ledger_transaction_id
     revenue = house_account(LedgerAccount.Kind.REVENUE, shard_of(organization.pk))
 
     def compose(posting: Posting) -> None:
         refunded = _refunded_nanos(f"refund:{charge_id}:{request_id.hex}:%")
         refundable = _refundable(record)
+        amount = refundable if amount_nanos is None else amount_nanos
         if not 0 < amount <= refundable - refunded:
             raise InvalidRefundError(
                 f"{format_usd(amount)} USD cannot be refunded: request {request_id} cost"
@@ -90,7 +91,7 @@ def refund_usage(
         organization,
         kind=LedgerTransaction.Kind.REFUND,
         idempotency_key=f"refund:{charge_id}:{request_id.hex}:{idempotency_key}",
-        inputs={"request_id": request_id.hex, "amount_nanos": amount},
+        inputs={"request_id": request_id.hex, "amount_nanos": amount_nanos},
         actor=actor,
         reason=reason,
         house=[revenue],

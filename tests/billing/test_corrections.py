@@ -103,6 +103,17 @@ def test_a_lowered_price_after_a_part_was_refunded(
     assert_books_hold()
 
 
+def test_a_refund_of_all_is_the_same_when_it_is_repeated_at_another_price(
+    alice: Organization, record: UsageRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert rerate(0.6, monkeypatch) == -400_000
+    assert refund(record) == 600_000
+    assert rerate(1.0, monkeypatch) == 400_000
+    assert refund(record) == 0
+    assert posted(alice) == USD - 400_000
+    assert_books_hold()
+
+
 def test_a_raised_price_is_not_what_refunds_are_bounded_by(
     alice: Organization, record: UsageRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
