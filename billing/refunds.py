@@ -1,7 +1,8 @@
 """Giving back what was charged, and corrections by hand. Both are new transactions: nothing that was posted changes.
 
 A refund goes back the way the charge came, last drawn first: what was owed is owed no longer, and lots get back what
-was drawn from them. Where later lots cleared a debt, they get it back. So promotional credit never becomes cash.
+was drawn from them. Where later lots cleared a debt, they get it back. What finds no room, because a re-rating has
+filled these lots, becomes promotional credit. So promotional credit never becomes cash.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ from uuid import UUID
 from accounts.models import Organization
 from billing.bulk_rows import fetch_all
 from billing.ledger import (
-    LedgerError,
     PostedTransaction,
     Posting,
     house_account,
@@ -43,7 +43,7 @@ class _Charge:
     def owed_left_nanos(self) -> int:
         """What was owed at the charge and no refund has given back."""
         returned_to_lots = sum(nanos for lot_id, nanos in self.returned.items() if lot_id in self.drawn)
-        return self.owed_nanos - (self.refunded_nanos - returned_to_lots)
+        return max(0, self.owed_nanos - (self.refunded_nanos - returned_to_lots))
 
 
 class InvalidRefundError(ValueError):
@@ -141,12 +141,15 @@ def _put_back(posting: Posting, charge: _Charge, amount_nanos: int) -> None:
     owed_part = min(amount_nanos, charge.owed_left_nanos)
     rest = amount_nanos - owed_part
     for lot_id, drawn_nanos in reversed(charge.drawn.items()):
-        returned = min(rest, drawn_nanos - charge.returned.get(lot_id, 0))
-        posting.move_lot(posting.book.find_lot(charge.organization_id, lot_id), returned)
+        lot = posting.book.find_lot(charge.organization_id, lot_id)
+        # A re-rating may have filled it: that goes to whichever lot was drawn last, not by requests.
+        room = lot.amount_nanos - lot.remaining_nanos
+        returned = min(rest, drawn_nanos - charge.returned.get(lot_id, 0), room)
+        posting.move_lot(lot, returned)
         rest -= returned
-    if rest:
-        raise LedgerError(f"Transaction {charge.transaction_id} cannot take {rest} nanos back.")
     _put_back_debt(posting, charge, owed_part)
+    if rest:
+        posting.open_lot(CreditLot.Kind.PROMOTIONAL, rest, origin=REFUND_ORIGIN)
 
 
 def _put_back_debt(posting: Posting, charge: _Charge, amount_nanos: int) -> None:

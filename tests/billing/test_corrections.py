@@ -10,12 +10,13 @@ from django.utils import timezone
 
 from accounts.models import Organization
 from billing.margin import margins, request_margins
-from billing.models import LanguageModel, PriceVersion, UsageRecord
+from billing.models import CreditLot, LanguageModel, PriceVersion, UsageRecord
 from billing.prices import PriceDraft, approve_price_version, draft_price
 from billing.receipts import Receipt, find_receipt
 from billing.refunds import InvalidRefundError, refund_usage
 from billing.rerating import ReratingPlan, apply_rerating
 from billing.statements import CorrectedRequest, corrected_requests, list_statement
+from billing.top_ups import grant_credit
 from tests.billing.books import USD, assert_books_hold, give, make_event, make_organization, make_price, posted, settle
 
 pytestmark = pytest.mark.django_db
@@ -100,6 +101,28 @@ def test_a_lowered_price_after_a_part_was_refunded(
     assert rerate(0.6, monkeypatch) == -200_000
     assert posted(alice) == USD
     assert rerate(0.6, monkeypatch) == 0
+    assert_books_hold()
+
+
+def test_a_refund_finds_room_after_a_re_rating_has_filled_the_lot_that_was_drawn_last(
+    alice: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """600,000 were promotional and 400,000 paid; the re-rating fills the paid lot, the refund the other."""
+    grant_credit(
+        alice,
+        amount_nanos=600_000,
+        kind=CreditLot.Kind.PROMOTIONAL,
+        reason="test",
+        actor="olga",
+        idempotency_key="promotion",
+    )
+    event = make_event(alice, COST, price_version_id=make_price().pk, language_model_id=LanguageModel.objects.get().pk)
+    settle(event)
+    record = UsageRecord.objects.get(pk=event.request_id)
+    assert rerate(0.6, monkeypatch) == -400_000
+    assert refund(record) == 600_000
+    lots = CreditLot.objects.filter(organization=alice).order_by("pk").values_list("kind", "remaining_nanos")
+    assert list(lots) == [("paid", USD), ("promotional", 600_000)]
     assert_books_hold()
 
 
