@@ -39,7 +39,8 @@ bench: environment-dev
 	@exec $(VENV)/python -m bench.run
 
 faults: environment-dev
-	@exec $(VENV)/python -m tests.faults --seconds $(or $(SECONDS),600)
+	@exec $(VENV)/python -m tests.faults $(if $(SEEDS),--seeds $(SEEDS),--seconds $(or $(SECONDS),600)) \
+		$(if $(REPORT),--report $(REPORT))
 
 # The clients get environments of their own in var/clients; those of Node need node and npm.
 test-clients: environment-dev

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from tests.faults import changes, outside, processes, servers
+from billing.admission.topology import CLUSTER, SENTINEL, SINGLE
+from tests.faults import changes, outside, processes, servers, topologies
 from tests.faults.stage import Stage
 
 Fault = Callable[[Stage], None]
@@ -47,3 +48,5 @@ FAULTS = {
     ),
     **CLOCK_FAULTS,
 }
+SENTINEL_FAULTS = _by_name(topologies.master_failed_over)
+FAULTS_BY_TOPOLOGY = {SINGLE: FAULTS, CLUSTER: FAULTS, SENTINEL: {**FAULTS, **SENTINEL_FAULTS}}

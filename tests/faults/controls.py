@@ -143,6 +143,61 @@ CONTROLS = (
             ),
         ),
     ),
+    Control(
+        "tokens not reserved",
+        "I14",
+        "worker_killed",
+        (
+            Patch(
+                SCRIPTS + "admit.lua",
+                "local wanted = {1, tonumber(ARGV[6]), tonumber(ARGV[7])}",
+                "local wanted = {1, 0, 0}",
+            ),
+        ),
+    ),
+    Control(
+        "requests not counted",
+        "I14",
+        "upstream_repeats_itself",
+        (Patch(SCRIPTS + "_common.lua", "  redis.call('HINCRBY', org, 'open', one)\n", ""),),
+    ),
+    Control(
+        "no claim on a key",
+        "I9",
+        "worker_killed",
+        (
+            Patch(
+                "gateway/idempotency.py",
+                "        if row.expires_at <= now or _was_released(row):\n",
+                "        if row.expires_at <= now or row.pk:\n",
+            ),
+        ),
+    ),
+    Control(
+        "refunds without a key",
+        "I9",
+        "postgres_killed",
+        (
+            Patch(
+                "billing/refunds.py",
+                'idempotency_key=f"refund:{charge_id}:{request_id.hex}:{idempotency_key}",',
+                "idempotency_key=f\"refund:{charge_id}:{request_id.hex}:{__import__('uuid').uuid4().hex}\"\n"
+                '        f":{request_id.hex}:{idempotency_key}",',
+            ),
+        ),
+    ),
+    Control(
+        "payments without a key",
+        "I11",
+        "postgres_killed",
+        (
+            Patch(
+                "billing/top_ups.py",
+                'idempotency_key=f"payment:{payment_provider}:{payment_id}",',
+                "idempotency_key=f\"{__import__('uuid').uuid4().hex}:payment:{payment_provider}:{payment_id}\",",
+            ),
+        ),
+    ),
 )
 
 

@@ -1,10 +1,10 @@
 """Faults from outside: clients that leave or crawl, upstreams that fail in every way, events that nobody wrote."""
 
 import time
-
-import redis
+from typing import Any
 
 from billing.admission.names import names_of
+from billing.admission.worker import redis_client
 from tests.faults.stage import Stage
 
 TROUBLED_ANSWERS = 60
@@ -76,15 +76,14 @@ def poison_in_a_stream(stage: Stage) -> None:
         {"organization": stage.rich.organization.pk, "key": 1, "cost": 0, "day": 1, "event": '{"v": 1}'},
         {"organization": 999_999_999, "key": 1, "cost": 0, "day": 1, "event": '{"v": 99}'},
     )
-    with redis.Redis.from_url(stage.world.redis.url) as client:
-        for caller in stage.callers:
-            for poison in stage.chance.sample(poisons, 3):
-                stage.pause(0.0, 0.2)
-                marked = {**poison, "mark": f"{stage.load.seed}/{stage.poison_events}"}
-                if "event" in marked:
-                    marked["event"] = f"{marked['event']} {marked['mark']}"  # Doubled events are kept once.
-                client.xadd(names_of(caller.organization.pk).usage, dict(marked))
-                stage.poison_events += 1
+    for caller in stage.callers:
+        for poison in stage.chance.sample(poisons, 3):
+            stage.pause(0.0, 0.2)
+            marked: dict[Any, Any] = {**poison, "mark": f"{stage.load.seed}/{stage.poison_events}"}
+            if "event" in marked:
+                marked["event"] = f"{marked['event']} {marked['mark']}"  # Doubled events are kept once.
+            redis_client().xadd(names_of(caller.organization.pk).usage, marked)
+            stage.poison_events += 1
 
 
 def _trouble(stage: Stage, troubles: tuple[str, ...], *, share: float = 0.3) -> None:

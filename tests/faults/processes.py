@@ -8,6 +8,7 @@ from pathlib import Path
 
 from django.db import transaction
 
+from billing.admission.topology import CLUSTER
 from billing.models import OrganizationBalance, UsageRecord
 from tests.faults.stage import Stage
 from tests.support.world import QUICK, end
@@ -46,7 +47,7 @@ def worker_killed_before_it_confirms(stage: Stage) -> None:
     A lock holds its transaction up; meanwhile Redis is stopped, so that it hangs where the confirmation is. Redis must
     die too: going on, it would carry out what the dead worker had sent.
     """
-    redis_pid = stage.world.redis.pid
+    nodes = [stage.strike_redis()] if stage.world.redis.kind != CLUSTER else list(stage.world.redis.masters())
     ids = [caller.organization.pk for caller in stage.callers]
     with transaction.atomic():
         list(
@@ -55,15 +56,17 @@ def worker_killed_before_it_confirms(stage: Stage) -> None:
         stage.pause(0.5, 1.0)
         records = UsageRecord.objects.filter(organization_id__in=ids)
         before = records.count()
-        os.kill(redis_pid, signal.SIGSTOP)
+        for node in nodes:
+            os.kill(node.pid, signal.SIGSTOP)
     try:
         ends_at = time.monotonic() + COMMIT_SECONDS
         while records.count() == before and time.monotonic() < ends_at:
             time.sleep(0.02)
         stage.world.kill_worker()
     finally:
-        stage.world.redis.kill()
-        stage.world.start_redis()
+        for node in nodes:
+            node.kill()
+        stage.world.bring_redis_back(*nodes)
     stage.pause(0.0, 0.3)
     stage.world.start_worker()
 

@@ -3,79 +3,119 @@
 import argparse
 import json
 import random
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from tests.faults.catalog import CLOCK_FAULTS, FAULTS
+from billing.admission.topology import SENTINEL, SINGLE
+from tests.faults.catalog import CLOCK_FAULTS, FAULTS_BY_TOPOLOGY
 from tests.faults.stage import Run, run_fault
-from tests.faults.table import render_table
+from tests.faults.table import Rows, add_runs, render_table
 from tests.faults.worlds import Worlds
 from tests.support.durable_world import FakeClock
-from tests.support.world import looking_at
+from tests.support.world import ROOT, looking_at
 
 LONGEST_RUN_SECONDS = 45.0  # A run is not begun when less than this is left.
 MAX_LINES_SHOWN = 12  # The report has them all.
 DESCRIPTION = """
 A fault strikes at moments that its seed chooses; what the machine does meanwhile it cannot choose. Without --seconds,
-each fault runs once with the seed given. Exits 1 when an invariant was broken.
+and without --seeds, each fault runs once with the seed given. Exits 1 when an invariant was broken.
 """
 
 
 def main() -> int:
     arguments = _read_arguments()
-    names = _choose(arguments.fault or list(FAULTS))
+    names = _choose(arguments.fault or list(FAULTS_BY_TOPOLOGY[arguments.topology]), arguments.topology)
     first_seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(10**6)
     runs: list[Run] = []
-    with tempfile.TemporaryDirectory(prefix="crossmodel-faults-", ignore_cleanup_errors=True) as folder:
-        worlds = Worlds(Path(folder))
+    commit = read_commit()
+    with _folder(arguments.folder) as folder:
+        worlds = Worlds(folder)
         try:
-            for run in _play(worlds, names, first_seed=first_seed, seconds=arguments.seconds):
-                runs.append(run)
-                _report(run, arguments.report)
+            for name, seed in _draw(names, first_seed, seeds=arguments.seeds, seconds=arguments.seconds):
+                runs.append(replace(_run(worlds, name, seed, arguments.topology), commit=commit))
+                _report(runs[-1], arguments.report)
         finally:
             worlds.drop()
-    _say(render_table(runs))
+    rows: Rows = {}
+    add_runs(rows, map(asdict, runs))
+    _say("\n" + render_table(rows))
     return 1 if any(run.violations for run in runs) else 0
 
 
 def _read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=DESCRIPTION)
     parser.add_argument("--seconds", type=float, help="go on to further seeds for this long")
+    parser.add_argument("--seeds", type=int, help="run so many seeds of each fault, however long it takes")
     parser.add_argument("--seed", type=int, help="the seed, or the first of them; a random one unless told")
-    parser.add_argument("--fault", action="append", choices=list(FAULTS), help="only this fault; repeatable")
+    parser.add_argument(
+        "--fault", action="append", choices=list(FAULTS_BY_TOPOLOGY[SENTINEL]), help="only this fault; repeatable"
+    )
+    parser.add_argument(
+        "--topology", choices=list(FAULTS_BY_TOPOLOGY), default=SINGLE, help="what Redis admission lives on"
+    )
+    parser.add_argument("--folder", type=Path, help="keep logs and data here, to look at afterwards")
     parser.add_argument("--report", type=Path, help="append each run to this file, a line of JSON each")
     return parser.parse_args()
 
 
-def _choose(names: Sequence[str]) -> list[str]:
+def _choose(names: Sequence[str], topology: str) -> list[str]:
+    unknown = set(names) - FAULTS_BY_TOPOLOGY[topology].keys()
+    if unknown:
+        sys.exit(f"{', '.join(unknown)} needs another --topology.")
     if FakeClock.is_installed() or not CLOCK_FAULTS.keys() & set(names):
         return list(names)
     _say(f"Left out, because libfaketime is not installed: {', '.join(CLOCK_FAULTS)}.")
     return [name for name in names if name not in CLOCK_FAULTS]
 
 
-def _play(worlds: Worlds, names: Sequence[str], *, first_seed: int, seconds: float | None) -> Iterator[Run]:
-    """Every fault with the first seed, then every fault with the next, until the time is up; once without a time."""
-    ends_at = time.monotonic() + (seconds or 0.0)
+def read_commit() -> str:
+    """Return the short id of the commit that is checked out, with a plus where files differ from it; "" outside git."""
+    answers = [
+        subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+        for words in (("rev-parse", "--short=7", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+    ]
+    if any(answer.returncode for answer in answers):
+        return ""
+    commit, changes = (answer.stdout.strip() for answer in answers)
+    return commit + ("+" if changes else "")
+
+
+@contextmanager
+def _folder(kept: Path | None) -> Iterator[Path]:
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+        yield Path(tempfile.mkdtemp(dir=kept))
+        return
+    with tempfile.TemporaryDirectory(prefix="crossmodel-faults-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def _draw(
+    names: Sequence[str], first_seed: int, *, seeds: int | None, seconds: float | None
+) -> Iterator[tuple[str, int]]:
+    """Every fault with the first seed, then every fault with the next, until it is enough; once unless told."""
+    ends_at = None if seconds is None else time.monotonic() + seconds
     seed = first_seed
-    while True:
+    while seeds is None or seed < first_seed + seeds:
         for name in names:
-            if seconds is not None and time.monotonic() + LONGEST_RUN_SECONDS > ends_at:
+            if ends_at is not None and time.monotonic() + LONGEST_RUN_SECONDS > ends_at:
                 return
-            yield _run(worlds, name, seed)
-        if seconds is None:
+            yield name, seed
+        if ends_at is None and seeds is None:
             return
         seed += 1
 
 
-def _run(worlds: Worlds, name: str, seed: int) -> Run:
-    world = worlds.give(has_clock=name in CLOCK_FAULTS)
+def _run(worlds: Worlds, name: str, seed: int, topology: str) -> Run:
+    world = worlds.give(has_clock=name in CLOCK_FAULTS, topology=topology)
     with looking_at(world):
-        run = run_fault(world, name, FAULTS[name], seed=seed)
+        run = run_fault(world, name, FAULTS_BY_TOPOLOGY[topology][name], seed=seed)
     if run.violations:
         worlds.drop()  # What is broken stays broken, and would be found again by every later run.
     return run

@@ -9,63 +9,31 @@ from pathlib import Path
 import pytest
 from pytest_django.plugin import DjangoDbBlocker
 
+from billing.admission.topology import CLUSTER, SENTINEL
+from tests.faults.catalog import FAULTS_BY_TOPOLOGY
 from tests.faults.stage import WARM_UP_ANSWERS, run_fault
-from tests.faults.topologies import empty_cluster, fail_over, kill_master
 from tests.support.durable_world import DurableWorld
-from tests.support.redis_topologies import RedisCluster, SentinelGroup
+from tests.support.redis_topologies import TOPOLOGIES
 from tests.support.world import ROOT, looking_at
 
 pytestmark = [pytest.mark.faults, pytest.mark.keeps_redis]
 ADMISSION_TEST_SECONDS = 120
+# Every fault can be run on each, by `python -m tests.faults --topology`; these are what sets them apart.
+FAULTS_RUN = {CLUSTER: ("redis_killed", "redis_emptied"), SENTINEL: ("master_failed_over",)}
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
-    cluster = RedisCluster(tmp_path_factory.mktemp("cluster"))
+@pytest.fixture
+def redis_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    servers = TOPOLOGIES[request.param](tmp_path / "redis")
     try:
-        cluster.start()
-        yield cluster
+        servers.start()
+        yield servers.url
     finally:
-        cluster.stop()
+        servers.stop()
 
 
-def test_scripts_hold_on_a_cluster(cluster: RedisCluster) -> None:
-    run_admission_tests(cluster.url)
-
-
-def test_no_money_is_lost_on_a_cluster(
-    cluster: RedisCluster, tmp_path: Path, django_db_blocker: DjangoDbBlocker
-) -> None:
-    world = DurableWorld(tmp_path, redis_url=cluster.url)
-    with django_db_blocker.unblock():
-        try:
-            world.start()
-            with looking_at(world):
-                for name, fault in (("killed", kill_master(cluster)), ("emptied", empty_cluster(cluster))):
-                    run = run_fault(world, f"cluster_{name}", fault, seed=1)
-                    assert not run.violations, "\n".join(run.violations)
-                    assert run.figures["complete"] >= 2 * WARM_UP_ANSWERS, run.answers
-        finally:
-            world.stop()
-
-
-def test_no_money_is_lost_when_a_replica_takes_over(tmp_path: Path, django_db_blocker: DjangoDbBlocker) -> None:
-    group = SentinelGroup(tmp_path / "redis-group")
-    world = DurableWorld(tmp_path / "world", redis_url=group.url)
-    with django_db_blocker.unblock():
-        try:
-            group.start()
-            world.start()
-            with looking_at(world):
-                run = run_fault(world, "master_failed_over", fail_over(group), seed=1)
-            assert not run.violations, "\n".join(run.violations)
-            assert run.figures["complete"] >= 2 * WARM_UP_ANSWERS, run.answers
-        finally:
-            world.stop()
-            group.stop()
-
-
-def run_admission_tests(redis_url: str) -> None:
+@pytest.mark.parametrize("redis_url", [CLUSTER, SENTINEL], indirect=True)
+def test_admission_holds(redis_url: str) -> None:
     """Run the tests of the scripts again, on this Redis."""
     command = [sys.executable, "-m", "pytest", "-q", "tests/billing/admission", "-m", "not single_redis"]
     environment = {**os.environ, "REDIS_URL": redis_url}
@@ -73,3 +41,18 @@ def run_admission_tests(redis_url: str) -> None:
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=ADMISSION_TEST_SECONDS, check=False
     )
     assert result.returncode == 0, result.stdout[-4000:]
+
+
+@pytest.mark.parametrize("topology", FAULTS_RUN)
+def test_no_money_is_lost(topology: str, tmp_path: Path, django_db_blocker: DjangoDbBlocker) -> None:
+    world = DurableWorld(tmp_path / "world", topology=topology)
+    with django_db_blocker.unblock():
+        try:
+            world.start()
+            with looking_at(world):
+                for name in FAULTS_RUN[topology]:
+                    run = run_fault(world, name, FAULTS_BY_TOPOLOGY[topology][name], seed=1)
+                    assert not run.violations, "\n".join(run.violations)
+                    assert run.figures["complete"] >= 2 * WARM_UP_ANSWERS, run.answers
+        finally:
+            world.stop()

@@ -5,13 +5,16 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import redis
 from django.db import connections
 
 from billing.admission import worker
+from billing.admission.topology import SINGLE
 from crossmodel_site.embedded import PostgresServer, RedisServer
+from tests.support.redis_topologies import TOPOLOGIES, AdmissionRedis, RedisNode
 from tests.support.world import World, end
 
 LAST_WORDS_SECONDS = 1.0  # Celery, on its way out, takes this long.
@@ -51,18 +54,21 @@ class FakeClock:
 class DurableWorld(World):
     """`has_clock`: the time of day of Redis, gateway and worker is `clock`, and can be moved (needs libfaketime)."""
 
-    def __init__(
-        self, folder: Path, *, has_clock: bool = False, redis_url: str | None = None, **overrides: str
-    ) -> None:
-        """With `redis_url` admission lives there, and the world's own Redis is no more than Celery's broker."""
-        self.postgres = PostgresServer(folder / "postgres")
-        self.redis = RedisServer(folder / "redis")
-        overrides = {"CELERY_BROKER_URL": self.redis.url, **IMPATIENT, **overrides}
+    def __init__(self, folder: Path, *, has_clock: bool = False, topology: str = SINGLE, **overrides: str) -> None:
+        """Celery's broker is the Redis of admission where that is one server, else a Redis of its own."""
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o755)  # Postgres, where root starts it, is another user and must pass.
+        self.postgres = PostgresServer(folder / "postgres")
+        self.redis: AdmissionRedis = TOPOLOGIES[topology](folder / "redis")
+        self._broker = None if topology == SINGLE else RedisServer(folder / "broker")
+        overrides = {
+            "CELERY_BROKER_URL": self._broker.url if self._broker else self.redis.url,
+            **IMPATIENT,
+            **overrides,
+        }
         self.clock = FakeClock(folder) if has_clock else None
         self._beat: subprocess.Popen[bytes] | None = None
-        super().__init__(folder, postgres_url=self.postgres.url, redis_url=redis_url or self.redis.url, **overrides)
+        super().__init__(folder, postgres_url=self.postgres.url, redis_url=self.redis.url, **overrides)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -81,21 +87,27 @@ class DurableWorld(World):
         if self._beat is not None:
             end(self._beat, signal.SIGTERM)
         self.redis.stop()
+        if self._broker is not None:
+            self._broker.stop()
         self.postgres.stop()
 
     def start(self) -> None:
         self.postgres.start()
-        self.start_redis()
+        if self._broker is not None:
+            self._broker.start()
+        with self._by_the_movable_clock():
+            self.redis.start()
         if self.clock is not None:
             self._beat = self.start_beat()
         super().start()
 
-    def start_redis(self) -> None:
-        """Start Redis, by the movable clock where there is one: its process takes ours as its environment."""
+    @contextmanager
+    def _by_the_movable_clock(self) -> Iterator[None]:
+        """Start Redis inside this: its process takes our environment as its own."""
         added = self.clock.environment if self.clock else {}
         os.environ.update(added)
         try:
-            self.redis.start()
+            yield
         finally:
             for name in added:
                 del os.environ[name]
@@ -121,10 +133,16 @@ class DurableWorld(World):
             return
         self.start_worker()
 
+    def bring_redis_back(self, *nodes: RedisNode) -> None:
+        """Start redis-servers that were killed."""
+        with self._by_the_movable_clock():
+            self.redis.bring_back(*nodes)
+
     def flush_redis(self) -> None:
         """FLUSHALL: Redis is empty, and the same process as before."""
-        with redis.Redis.from_url(self.redis.url) as client:
-            client.flushall()
+        for node in self.redis.masters():
+            with node.client() as client:
+                client.flushall()
 
     def copy_postgres(self) -> Path:
         """Stop Postgres in order, keep a copy of its data as a backup would, and start it again."""

@@ -14,7 +14,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -36,7 +36,8 @@ LAST_EVENT = re.compile(rb"event: message_stop\ndata: [^\n]*\n\n")
 class Order:
     """One request to send. `leave_after` seconds the client resets its connection; `is_slow` reads drop by drop.
 
-    An order with an idempotency key is sent twice, the second time as soon as the first is answered or lost.
+    An order with an idempotency key is sent twice, the second time as soon as the first is answered or lost; where it
+    has another body, a third time with that.
     """
 
     secret: str
@@ -44,15 +45,21 @@ class Order:
     leave_after: float | None = None
     is_slow: bool = False
     idempotency_key: str = ""
+    other_body: dict[str, Any] | None = None
 
 
 @dataclass(slots=True)
 class Answer:
-    """What a client saw of one request. `status` is 0 where no response began."""
+    """What a client saw of one request. `status` is 0 where no response began; times are of the tests' own clock.
+
+    `body_bytes` and `max_tokens` are what was sent: what the gateway reserves is made from them.
+    """
 
     secret: str
     is_streamed: bool
     began_at: float
+    body_bytes: int = 0
+    max_tokens: int = 0
     ended_at: float = 0.0
     status: int = 0
     request_id: UUID | None = None
@@ -60,6 +67,7 @@ class Answer:
     is_whole: bool = False
     idempotency_key: str = ""
     is_replayed: bool = False
+    has_other_body: bool = False
 
     @property
     def is_complete(self) -> bool:
@@ -145,6 +153,10 @@ class Load:
             self.answers.append(answer)
             if order.idempotency_key:
                 self.answers.append(await send(self.base_url, order))
+            if order.other_body is not None:
+                other = await send(self.base_url, replace(order, body=order.other_body))
+                other.has_other_body = True
+                self.answers.append(other)
             if not answer.is_complete:
                 await asyncio.sleep(PAUSE_AFTER_REFUSAL_SECONDS * (0.5 + chance.random()))
 
@@ -168,6 +180,7 @@ async def _exchange(base_url: str, order: Order, answer: Answer) -> None:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     try:
         content = json.dumps(order.body).encode()
+        answer.body_bytes, answer.max_tokens = len(content), order.body["max_tokens"]
         extra = b"idempotency-key: %b\r\n" % order.idempotency_key.encode() if order.idempotency_key else b""
         writer.write(
             b"POST /v1/messages HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n"
