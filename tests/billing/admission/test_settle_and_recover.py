@@ -2,12 +2,16 @@
 
 import asyncio
 import time
+from typing import cast
 
 import pytest
+import redis
+from redis.cluster import RedisCluster
 
 from billing.admission import scripts, worker
 from billing.admission.client import Admitted, NotReady, Refused
 from billing.admission.names import SHARDS
+from billing.shards import SHARD_COUNT
 from billing.stream import CreditFigure, PostedDay, SettledBatch
 from tests.billing.admission.conftest import KEY, ORGANIZATION, USD, Gate, today
 
@@ -104,6 +108,22 @@ async def test_a_hold_without_a_checkpoint_becomes_a_record_of_no_cost(gate: Gat
     assert worker.pulse_shards()[ORGANIZATION].reaped_holds == 1
     [entry] = worker.read_waiting(ORGANIZATION, count=10)
     assert (entry.cost_nanos, entry.raw_event) == (0, b'{"orphan":true}')
+
+
+async def test_a_pulse_asks_each_server_once(gate: Gate) -> None:
+    """Each round trip waits for a disk: one for each shard takes longer than the time from a pulse to the next."""
+    worker.pulse_shards()
+    before = _reads(gate.server)
+    assert len(worker.pulse_shards()) == SHARD_COUNT
+    assert _reads(gate.server) - before < SHARD_COUNT / 4
+
+
+def _reads(server: "redis.Redis | RedisCluster") -> int:
+    """Return how often the servers have read from connections."""
+    if isinstance(server, RedisCluster):
+        by_node = cast(dict[str, dict[str, int]], server.info("stats", target_nodes=RedisCluster.PRIMARIES))
+        return sum(stats["total_reads_processed"] for stats in by_node.values())
+    return cast(dict[str, int], server.info("stats"))["total_reads_processed"]
 
 
 async def test_the_beat_renews_the_deadline(gate: Gate) -> None:
