@@ -60,8 +60,6 @@ QUICK = {
     "CROSSMODEL_BREAKER_FAILURES": "1000000",
 }
 
-QUICK_ADMISSION = ("lease_seconds", "reopen_seconds", "reaper_gap_seconds")
-
 # Making a client reads all certificates, which takes longer than most calls; no connection outlives its call.
 HTTP = httpx.Client(timeout=30, limits=httpx.Limits(max_keepalive_connections=0))
 
@@ -112,6 +110,15 @@ class World:
     @property
     def beat_environment(self) -> dict[str, str]:
         return self.environment
+
+    @property
+    def admission_times(self) -> dict[str, float]:
+        """What `settings.ADMISSION` is in its processes."""
+        given = {**QUICK, **self.overrides}
+        return {
+            name: float(given.get(f"CROSSMODEL_{name.upper()}", seconds))
+            for name, seconds in settings.ADMISSION.items()
+        }
 
     # --- processes ----------------------------------------------------------------------------------------------
 
@@ -326,14 +333,16 @@ def admission_is_open() -> bool:
 
 @contextmanager
 def looking_at(world: World) -> Iterator[None]:
-    """Point this process' Django at the world's Postgres and Redis, and let it wait no longer than the world does."""
+    """Point this process' Django at the world's Postgres and Redis, and let it keep the world's times.
+
+    A pulse from here that knew a longer lease would let all reapers wait for it: the first after a start, for a minute.
+    """
     connection = connections["default"]
     previous = dict(connection.settings_dict)
     redis_url, admission = settings.REDIS_URL, settings.ADMISSION
     connection.close()
     connection.settings_dict.update(read_database_url(world.postgres_url))
-    settings.REDIS_URL = world.redis_url
-    settings.ADMISSION = {**admission, **{name: float(QUICK[f"CROSSMODEL_{name.upper()}"]) for name in QUICK_ADMISSION}}
+    settings.REDIS_URL, settings.ADMISSION = world.redis_url, world.admission_times
     try:
         yield
     finally:
