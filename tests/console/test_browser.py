@@ -37,8 +37,12 @@ class Visitor:
     complaints: list[str]
 
     def go(self, path: str) -> None:
+        """Open a page, and return when all that it names has been loaded. No page fetches anything later."""
         self.page.goto(self.base_url + path)
-        self.page.wait_for_load_state("networkidle")
+
+    def assert_no_complaints(self) -> None:
+        self.page.wait_for_load_state("networkidle")  # Of an icon, say, a browser complains after the page is loaded.
+        assert self.complaints == []
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +103,7 @@ def test_from_sign_up_to_a_revoked_key(browser: Browser, live_server: LiveServer
     page.get_by_role("button", name="Revoke key").click()
     assert page.get_by_text("every gateway refuses it").is_visible()
     assert ApiKey.objects.get().is_revoked
-    assert visitor.complaints == []
+    visitor.assert_no_complaints()
 
 
 def test_going_back_to_the_form_and_sending_it_again_makes_no_second_key(
@@ -143,7 +147,7 @@ def test_no_page_is_wider_than_a_phone_and_text_has_contrast(
         assert width <= PHONE["width"], f"{path} is {width} wide"
         faint = visitor.page.evaluate(FIND_FAINT_TEXT, LEAST_CONTRAST)
         assert faint == [], f"{path} ({scheme})"
-    assert visitor.complaints == []
+    visitor.assert_no_complaints()
 
 
 def test_every_field_and_control_has_a_name(browser: Browser, live_server: LiveServer) -> None:
