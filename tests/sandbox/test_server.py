@@ -13,15 +13,16 @@ import pytest
 from sandbox.journal import read_journal
 from sandbox.server import SandboxServer
 from tests.sandbox.conversation import KEY, VERSION, ask
+from tests.support.unstalled import UnstalledTime
 
 PATH = "/v1/messages"
 HEADERS = {"x-api-key": KEY, "anthropic-version": VERSION}
 
 
 def test_it_starts_quickly_and_small_without_django() -> None:
-    started = time.monotonic()
+    taken = UnstalledTime()
     with SandboxServer() as sandbox:
-        seconds = time.monotonic() - started
+        seconds = taken.seconds
         httpx.post(sandbox.url + PATH, json=ask(), headers=HEADERS).raise_for_status()
         status = Path(f"/proc/{sandbox.pid}/status").read_text()
     kilobytes = int(status.partition("VmRSS:")[2].split()[0])

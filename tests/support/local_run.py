@@ -130,7 +130,8 @@ def start_and_fail(folder: Path, variables: dict[str, str]) -> str:
         check=False,
     )
     assert answer.returncode == 1, answer.stdout + answer.stderr
-    assert processes_in(folder) == before
+    # The Postgres of a run that goes on starts and ends processes of its own as it likes.
+    assert {pid for pid in processes_in(folder) - before if parent_of(pid) not in {0, *before}} == set()
     complaint, end = answer.stderr.split("\n", 1)
     assert end == ""
     return complaint
@@ -156,21 +157,26 @@ def clean_environment(variables: dict[str, str]) -> dict[str, str]:
 
 def descendants(pid: int) -> set[int]:
     """Return the running processes that this one started, directly or not."""
-    parents: dict[int, int] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
-            except OSError:
-                continue
-            if fields[0] != "Z":
-                parents[int(entry.name)] = int(fields[1])
+    parents = {
+        int(entry.name): parent
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit() and (parent := parent_of(int(entry.name)))
+    }
     found: set[int] = set()
     newest = {pid}
     while newest:
         newest = {child for child, parent in parents.items() if parent in newest} - found
         found |= newest
     return found
+
+
+def parent_of(pid: int) -> int:
+    """Return the process that started a running one; 0 when it runs no more."""
+    try:
+        state, parent, *_ = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return 0
+    return 0 if state == "Z" else int(parent)
 
 
 def wait_until_gone(pids: set[int], *, seconds: float = 20.0) -> set[int]:
