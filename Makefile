@@ -22,8 +22,9 @@ help:
 run: environment-run
 	@exec $(VENV)/python -m crossmodel_site.local
 
+# Two processes, because half of a test is waiting for others. Each has servers of its own, unless it is told of one.
 test: environment-dev
-	@exec $(VENV)/python -m pytest -m "not clients"
+	@exec $(VENV)/python -m pytest -m "not clients" $(if $(REDIS_URL),,-n 2)
 
 check: environment-dev
 	$(VENV)/ruff check .

@@ -10,11 +10,38 @@ import redis
 
 from billing.admission.topology import open_client, read_topology
 from tests.support.servers import prepare_environment
+from tests.support.sharing_out import Scheduler, is_one_of_many, longest_first, runs_no_tests
 
 REDIS_SECONDS = 30.0
 
-prepare_environment()
-django.setup()
+
+def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Start the servers and set Django up: this hook is called before any other conftest is read, and they need both.
+
+    A process that runs no tests itself starts none. Processes side by side empty their Redis, so none is shared.
+    """
+    config = pluginmanager.get_plugin("pytestconfig")
+    assert isinstance(config, pytest.Config)
+    if not runs_no_tests(config):
+        prepare_environment()
+        django.setup()
+        return
+    if os.environ.get("REDIS_URL"):
+        raise pytest.UsageError("REDIS_URL names one Redis, which several processes cannot share: leave out -n.")
+    os.environ["DJANGO_SETTINGS_MODULE"] = "crossmodel_site.settings"
+    django.setup()
+    del os.environ["DJANGO_SETTINGS_MODULE"]  # The processes that it starts must set their servers up first.
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Scheduler:
+    config.option.loadscopereorder = False
+    return Scheduler(config, log)
+
+
+@pytest.hookimpl(trylast=True)  # Within a unit tests stay in the order that pytest-django has put them in.
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if is_one_of_many():
+        longest_first(items)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""One Postgres and one Redis for a whole test session, in a folder of its own: sessions side by side do not meet."""
+"""One Postgres and one Redis for each process that runs tests, in a folder of its own: they do not meet."""
 
 import atexit
 import os
@@ -18,6 +18,8 @@ def prepare_environment() -> None:
     for name in list(os.environ):
         if name.startswith("CROSSMODEL_") or name.endswith("_API_KEY") or name in {"PORT", "CELERY_BROKER_URL"}:
             del os.environ[name]
+    # Tests start a hundred processes of this program; where nothing is kept, each compiles it anew.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     folder = Path(tempfile.mkdtemp(prefix="crossmodel-tests-"))
     folder.chmod(0o755)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
