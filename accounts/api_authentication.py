@@ -25,9 +25,12 @@ class ApiKeyAuthentication(BaseAuthentication):
         if not text:
             raise AuthenticationFailed("Missing API key.", code="missing_api_key")
         key = _find_key(text)
-        if key is None or key.is_revoked or key.is_expired:
-            # One answer for all of them: a stranger does not learn that a key once lived.
+        if key is None:
             raise AuthenticationFailed("Invalid API key.", code="invalid_api_key")
+        if key.is_revoked:
+            raise AuthenticationFailed("This API key is revoked.", code="key_revoked")
+        if key.is_expired:
+            raise AuthenticationFailed("This API key is expired.", code="key_expired")
         if key.allowed_networks and not is_allowed_from(read_networks(key.allowed_networks), request.META):
             raise NetworkNotAllowedError
         return None, key

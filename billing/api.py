@@ -6,6 +6,7 @@ from typing import Any
 from django.http import Http404
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
+from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -111,10 +112,21 @@ LIMIT_FIELDS = ("requests_per_minute", "input_tokens_per_minute", "output_tokens
 ATTEMPT_FIELDS = ("outcome", "status", "duration_ms")
 
 
+class JsonAlways(BaseContentNegotiation):
+    """Whatever a client says that it accepts, it gets JSON, as from `/v1/`."""
+
+    def select_parser(self, request: Request, parsers: Any) -> Any:
+        return next(iter(parsers), None)
+
+    def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> tuple[Any, str]:
+        return renderers[0], renderers[0].media_type
+
+
 class KeyedView(APIView):
     """A read for whoever has a key. Answers carry a request id, as everything of this API does."""
 
     authentication_classes = [ApiKeyAuthentication]
+    content_negotiation_class = JsonAlways
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
         answer = super().finalize_response(request, response, *args, **kwargs)

@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import django
-from django.core.asgi import get_asgi_application
 from django.urls.resolvers import RegexPattern, URLResolver
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "crossmodel_site.settings")
@@ -13,6 +12,7 @@ django.setup()
 
 from django.conf import settings  # noqa: E402  Django must be set up before what uses its models is imported.
 
+from crossmodel_site.pages import PagesHandler  # noqa: E402
 from gateway.handler import LeanHandler  # noqa: E402
 from gateway.runtime import start_runtime, stop_runtime  # noqa: E402
 
@@ -20,14 +20,14 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-pages = get_asgi_application()
+pages = PagesHandler()
 gateway = LeanHandler(URLResolver(RegexPattern(r"^/"), "gateway.urls"), max_body_bytes=settings.MAX_BODY_BYTES)
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "lifespan":
         await _live(receive, send)
-    elif scope["path"].startswith("/v1/"):
+    elif scope["path"].startswith("/v1/") or scope["path"] == "/v1":
         await gateway(scope, receive, send)
     else:
         await pages(scope, receive, send)  # type: ignore[arg-type]  # asgiref types its dictionaries more closely.

@@ -20,5 +20,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("readyz", health.readyz, name="readyz"),
 ]
 
+handler400 = "crossmodel_site.error_pages.bad_request"
 handler404 = "crossmodel_site.error_pages.not_found"
 handler500 = "crossmodel_site.error_pages.server_error"

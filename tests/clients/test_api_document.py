@@ -13,8 +13,17 @@ from tests.support.world import Caller, World
 
 DOCUMENT = (ROOT / "docs/api.md").read_text()
 ERROR_ROW = re.compile(r"^\| (\d{3}) \| `(\w+)` \| `(\w+)` \|", re.MULTILINE)
-# Where a code stands in the gateway's source, and in the scripts that admit.
+# Where a code stands in the source of the gateway and of the JSON API, and in the scripts that admit.
+SOURCES = (
+    *sorted((ROOT / "gateway").rglob("*.py")),
+    *(
+        ROOT / name
+        for name in ("accounts/api_authentication.py", "billing/api_errors.py", "crossmodel_site/error_pages.py")
+    ),
+)
 CODES_IN_PYTHON = (
+    r'(?:error_response|_api_error)\(\s*\d+, "([a-z_]+)"',
+    r'default_code = "([a-z_]+)"',
     r'GatewayError\(\s*\d+,\s*"([a-z_]+)"',
     r'UpstreamFailure\(\s*\d+,\s*"[a-z_]+",\s*"([a-z_]+)"',
     r'\b(?:code|CODE)(?:: str)? ?= ?"([a-z_]+)"',
@@ -42,7 +51,7 @@ def test_the_type_of_an_error_follows_its_status() -> None:
 
 def codes_in_source() -> set[str]:
     codes: set[str] = set()
-    for path in (ROOT / "gateway").rglob("*.py"):
+    for path in SOURCES:
         for pattern in CODES_IN_PYTHON:
             codes.update(re.findall(pattern, path.read_text()))
     for path in (ROOT / "billing/admission/scripts").glob("*.lua"):

@@ -134,13 +134,15 @@ def test_wrong_keys_are_refused(people: People, path: str, secret: str) -> None:
     assert response["x-should-retry"] == "false"
 
 
-def test_dead_keys_are_refused(people: People) -> None:
+def test_dead_keys_are_refused_as_on_the_request_path(people: People) -> None:
     ApiKey.objects.filter(pk=people.key.pk).update(expires_at=timezone.now() - timedelta(seconds=1))
-    assert get("credits", people.secret).status_code == 401
+    expired = get("credits", people.secret)
+    assert (expired.status_code, expired.json()["error"]["code"]) == (401, "key_expired")
     ApiKey.objects.filter(pk=people.key.pk).update(expires_at=None)
     assert get("credits", people.secret).status_code == 200
     revoke_key(people.key, revoked_by=people.alice)
-    assert get("credits", people.secret).status_code == 401
+    revoked = get("credits", people.secret)
+    assert (revoked.status_code, revoked.json()["error"]["code"]) == (401, "key_revoked")
 
 
 def test_a_key_answers_only_where_it_may_be_used(people: People, settings: Settings) -> None:

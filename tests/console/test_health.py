@@ -8,6 +8,11 @@ def test_healthz_asks_nobody() -> None:
     assert (response.status_code, response.json()) == (200, {"status": "ok"})
 
 
+def test_healthz_is_only_read() -> None:
+    """Whoever sends something else is told what to do, not that a form has expired."""
+    assert Client(enforce_csrf_checks=True).post("/healthz").status_code == 405
+
+
 @pytest.mark.django_db
 def test_readyz_asks_postgres_and_redis() -> None:
     response = Client().get("/readyz")

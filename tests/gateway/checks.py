@@ -23,6 +23,7 @@ TYPE_BY_STATUS = {
     405: "invalid_request_error",
     413: "request_too_large",
     429: "rate_limit_error",
+    431: "invalid_request_error",
     500: "api_error",
     502: "api_error",
     503: "overloaded_error",

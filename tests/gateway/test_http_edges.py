@@ -1,6 +1,7 @@
 """The edges of HTTP: paths that are not there, wrong methods, HEAD, odd connections. A debug page never."""
 
 import json
+from contextlib import suppress
 
 import pytest
 
@@ -12,6 +13,8 @@ from tests.support.world import HTTP, Caller, World, body
 @pytest.mark.parametrize(
     "path",
     [
+        "/v1",
+        "/v1?x=1",
         "/v1/",
         "/v1/nothing",
         "/v1/messages/",
@@ -83,6 +86,39 @@ def test_elsewhere_nothing_leaks_either(world: World, path: str) -> None:
         assert word not in response.text
 
 
+@pytest.mark.parametrize("path", ["/api", "/api/", "/api/v1", "/api/v1/credits/", "/api/v2/credits"])
+def test_the_api_has_no_pages(world: World, alice: Caller, path: str) -> None:
+    assert_error(world.get(alice, path), 404, "not_found")
+
+
+@pytest.mark.parametrize("path", ["/api/v1/credits", "/", "/healthz"])
+def test_an_odd_content_type_is_no_fault_of_ours(world: World, alice: Caller, path: str) -> None:
+    for content_type in ("text/plain; charset*=bogus''x", "text/plain; charset*0*=utf-8''%ff", ";;;=;", "\xff"):
+        with Connection(world.base_url) as connection:
+            odd = ("content-type", content_type.encode("latin-1"))
+            connection.send("GET", path, [*alice.headers.items(), odd, ("connection", "close")])
+            assert connection.read_rest().startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_host_that_is_none_gets_an_answer_and_no_stack_trace(world: World, alice: Caller) -> None:
+    with Connection(world.base_url) as connection:
+        lines = [b"GET /api/v1/credits HTTP/1.1", b"host: a b c", b"x-api-key: " + alice.secret.encode()]
+        connection.socket.sendall(b"\r\n".join(lines) + b"\r\n\r\n")
+        connection.read_until(b'"request_id"')
+    assert connection.received.startswith(b"HTTP/1.1 400 ")
+    assert b'"bad_request"' in connection.received
+    assert "DisallowedHost" not in world.log("uvicorn")
+
+
+def test_the_api_takes_any_accept_header(world: World, alice: Caller) -> None:
+    for accept in ("application/xml", "text/html", ";;;", "\xff"):
+        with Connection(world.base_url) as connection:
+            odd = ("accept", accept.encode("latin-1"))
+            connection.send("GET", "/api/v1/credits?format=xml", [*alice.headers.items(), odd])
+            connection.read_until(b'"available"')
+        assert connection.received.startswith(b"HTTP/1.1 200 ")
+
+
 def test_a_connection_is_used_again(world: World, alice: Caller) -> None:
     content = json.dumps(body()).encode()
     with Connection(world.base_url) as connection:
@@ -149,6 +185,31 @@ def test_what_is_no_http_is_refused_and_hurts_nobody(world: World, alice: Caller
     assert world.post(alice).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "line",
+    [b"bad header", b"bad name: x", b": x", b"content-length: 5\r\ncontent-length: 6", b"x-api-key: cm-\x00a"],
+    ids=["no colon", "a blank", "no name", "two lengths", "NUL"],
+)
+def test_a_head_that_is_no_http_is_refused_in_the_documented_form(world: World, line: bytes) -> None:
+    with Connection(world.base_url) as connection:
+        connection.socket.sendall(b"POST /v1/messages HTTP/1.1\r\nhost: x\r\n" + line + b"\r\n\r\n")
+        answer = connection.read_answer()
+    assert_error(answer, 400, "invalid_http")
+    assert answer.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize("line", [b"x-filler: ", b"x-filler: x\r\n" * 40_000], ids=["one header", "many headers"])
+def test_a_head_without_an_end_is_cut_off(world: World, alice: Caller, line: bytes) -> None:
+    with Connection(world.base_url) as connection:
+        connection.socket.sendall(b"POST /v1/messages HTTP/1.1\r\nhost: x\r\n" + line)
+        with suppress(ConnectionError):
+            for _ in range(64):
+                connection.socket.sendall(b"a" * 65_536)
+        assert connection.read_rest().startswith(b"HTTP/1.1 431 ")
+        assert b'"headers_too_large"' in connection.received
+    assert world.post(alice).status_code == 200
+
+
 def test_request_ids_are_unique_and_everywhere(world: World, alice: Caller) -> None:
     responses = [
         world.post(alice),
@@ -157,6 +218,13 @@ def test_request_ids_are_unique_and_everywhere(world: World, alice: Caller) -> N
         world.get(alice, "/v1/models"),
         HTTP.get(world.base_url + "/v1/nothing"),
         HTTP.post(world.base_url + "/v1/messages"),
+        world.get(alice, "/api/v1/credits"),
+        HTTP.get(world.base_url + "/api/v1/credits"),
+        HTTP.get(world.base_url + "/api/nothing"),
+        HTTP.get(world.base_url + "/api/hello"),
+        HTTP.get(world.base_url + "/api/schema/"),
+        HTTP.get(world.base_url + "/healthz"),
+        HTTP.get(world.base_url + "/"),
     ]
     ids = [response.headers["request-id"] for response in responses]
     assert all(REQUEST_ID.fullmatch(request_id) for request_id in ids)

@@ -33,8 +33,8 @@ class ExtraGateway:
             self.process = start_child(
                 [
                     sys.executable, "-m", "uvicorn", "crossmodel_site.asgi:application", "--port", str(self.port),
-                    "--loop", "uvloop", "--http", "httptools", "--ws", "none", "--no-access-log", "--no-proxy-headers",
-                    "--log-level", "warning",
+                    "--loop", "uvloop", "--http", "gateway.http_protocol:HttpProtocol", "--ws", "none",
+                    "--no-access-log", "--no-proxy-headers", "--log-level", "warning",
                 ],
                 environment=self._environment,
                 folder=ROOT,

@@ -152,7 +152,8 @@ class World:
         """Start the gateway and wait until it answers."""
         self.gateway = self._spawn(
             "uvicorn", "crossmodel_site.asgi:application", "--port", str(self.port), "--loop", "uvloop",
-            "--http", "httptools", "--ws", "none", "--no-access-log", "--no-proxy-headers", "--log-level", "warning",
+            "--http", "gateway.http_protocol:HttpProtocol", "--ws", "none", "--no-access-log",
+            "--no-proxy-headers", "--log-level", "warning",
         )  # fmt: skip
         self.wait_until(self._gateway_answers, "the gateway answers", seconds=START_SECONDS)
 

@@ -1,0 +1,38 @@
+"""Django's own handler, for pages and `/api/`, made fit for whatever strangers send."""
+
+from collections.abc import Callable
+from typing import Any
+
+from django.core.handlers.asgi import ASGIHandler, ASGIRequest
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+
+from billing.request_id import REQUEST_PREFIX, make_request_id
+
+REQUEST_ID = "request-id"
+
+
+class PageRequest(ASGIRequest):
+    def _set_content_type_params(self, meta: dict[str, Any]) -> None:
+        """Take a content-type that cannot be read for none; Django would answer a bare 500."""
+        try:
+            super()._set_content_type_params(meta)  # type: ignore[misc]  # django-stubs leaves it out
+        except (ValueError, LookupError):
+            self.content_type, self.content_params = "", {}
+
+
+class PagesHandler(ASGIHandler):
+    request_class = PageRequest
+
+
+class RequestIdMiddleware:
+    """Names every response, as the gateway does its own; an error of the API has named itself by then."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        response = self.get_response(request)
+        if REQUEST_ID not in response.headers:
+            response.headers[REQUEST_ID] = REQUEST_PREFIX + make_request_id().hex
+        return response
