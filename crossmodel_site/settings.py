@@ -3,13 +3,25 @@
 An environment variable overrides its setting; a value that makes no sense stops the start with one line that names it.
 """
 
+from email.utils import parseaddr
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 from django.templatetags.static import static
 
-from crossmodel_site.environment import read_env_file, read_flag, read_float, read_int, read_list, read_text
+from crossmodel_site.environment import (
+    read_choice,
+    read_env_file,
+    read_flag,
+    read_float,
+    read_int,
+    read_list,
+    read_networks,
+    read_origin,
+    read_text,
+    read_usd,
+)
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = Path(read_text("CROSSMODEL_DATA", str(BASE_DIR / "var"))).resolve()
@@ -26,7 +38,7 @@ if not SECRET_KEY:
 
 HOST = read_text("CROSSMODEL_HOST", "127.0.0.1")
 PORT = read_int("PORT", 8000, minimum=1, maximum=65535)
-BASE_URL = read_text("CROSSMODEL_BASE_URL", f"http://localhost:{PORT}").rstrip("/")
+BASE_URL = read_origin("CROSSMODEL_BASE_URL", f"http://localhost:{PORT}")
 ALLOWED_HOSTS = read_list("CROSSMODEL_ALLOWED_HOSTS", "" if PRODUCTION else "*")
 CSRF_TRUSTED_ORIGINS = [BASE_URL]
 ROOT_URLCONF = "crossmodel_site.urls"
@@ -121,6 +133,8 @@ DATABASES = {"default": read_database_url(DATABASE_URL)}
 
 REDIS_URL = read_text("REDIS_URL", EMBEDDED_SERVERS.get("REDIS_URL", "redis://localhost:6379/0"))
 CELERY_BROKER_URL = read_text("CELERY_BROKER_URL", EMBEDDED_SERVERS.get("CELERY_BROKER_URL", REDIS_URL))
+if "://" not in CELERY_BROKER_URL:
+    raise ImproperlyConfigured("CELERY_BROKER_URL must be an address such as redis://localhost:6379/1.")
 
 ADMISSION = {
     "redis_timeout_seconds": read_float("CROSSMODEL_REDIS_TIMEOUT_SECONDS", 0.25, minimum=0.01),
@@ -183,16 +197,19 @@ BREAKER_FAILURES = read_int("CROSSMODEL_BREAKER_FAILURES", 5, minimum=1)
 COUNT_TOKENS_PER_MINUTE = read_int("CROSSMODEL_COUNT_TOKENS_PER_MINUTE", 2_000, minimum=1)
 LIST_MODELS_PER_MINUTE = read_int("CROSSMODEL_LIST_MODELS_PER_MINUTE", 600, minimum=1)
 REQUEST_LOG = read_flag("CROSSMODEL_REQUEST_LOG", default=True)
-TRUSTED_PROXIES = read_list("CROSSMODEL_TRUSTED_PROXIES")
+TRUSTED_PROXIES = read_networks("CROSSMODEL_TRUSTED_PROXIES")
 CATALOG_FILE = read_text("CROSSMODEL_CATALOG", str(BASE_DIR / "billing" / "catalog" / "default.toml"))
 SANDBOX_URL = read_text("CROSSMODEL_SANDBOX_URL", EMBEDDED_SERVERS.get("CROSSMODEL_SANDBOX_URL", ""))
 
 # --- Credit --------------------------------------------------------------------------------------------------------
 
 # Every new organization starts with this much promotional credit. USD, as a decimal string.
-WELCOME_CREDIT_USD = read_text("CROSSMODEL_WELCOME_CREDIT_USD", "0" if PRODUCTION else "5")
+WELCOME_CREDIT_USD = read_usd("CROSSMODEL_WELCOME_CREDIT_USD", "0" if PRODUCTION else "5", maximum_usd=10_000)
 DEFAULT_REQUESTS_PER_MINUTE = read_int("CROSSMODEL_DEFAULT_REQUESTS_PER_MINUTE", 600, minimum=1)
 DEFAULT_CONCURRENT_REQUESTS = read_int("CROSSMODEL_DEFAULT_CONCURRENT_REQUESTS", 100, minimum=1)
+
+# How mail may be sent to CROSSMODEL_EMAIL_HOST, with the port of each.
+EMAIL_PORTS = {"none": 25, "starttls": 587, "tls": 465}
 
 # --- People ----------------------------------------------------------------------------------------------------------
 
@@ -222,11 +239,18 @@ SESSION_COOKIE_HTTPONLY = True
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 
-EMAIL_URL = read_text("CROSSMODEL_EMAIL_HOST")
-EMAIL_BACKEND = "django.core.mail.backends." + ("smtp" if EMAIL_URL else "filebased") + ".EmailBackend"
-EMAIL_HOST = EMAIL_URL or "localhost"
+EMAIL_HOST = read_text("CROSSMODEL_EMAIL_HOST")
+EMAIL_BACKEND = "django.core.mail.backends." + ("smtp" if EMAIL_HOST else "filebased") + ".EmailBackend"
+EMAIL_SECURITY = read_choice("CROSSMODEL_EMAIL_SECURITY", "none", tuple(EMAIL_PORTS))
+EMAIL_PORT = read_int("CROSSMODEL_EMAIL_PORT", EMAIL_PORTS[EMAIL_SECURITY], minimum=1, maximum=65535)
+EMAIL_USE_TLS, EMAIL_USE_SSL = EMAIL_SECURITY == "starttls", EMAIL_SECURITY == "tls"
+EMAIL_HOST_USER = read_text("CROSSMODEL_EMAIL_USER")
+EMAIL_HOST_PASSWORD = read_text("CROSSMODEL_EMAIL_PASSWORD")
+EMAIL_TIMEOUT = read_int("CROSSMODEL_EMAIL_TIMEOUT_SECONDS", 10, minimum=1)
 EMAIL_FILE_PATH = str(DATA_DIR / "mail")
-DEFAULT_FROM_EMAIL = read_text("CROSSMODEL_FROM_EMAIL", "CrossModel <no-reply@localhost>")
+DEFAULT_FROM_EMAIL = SERVER_EMAIL = read_text("CROSSMODEL_FROM_EMAIL", "CrossModel <no-reply@localhost>")
+if "@" not in parseaddr(DEFAULT_FROM_EMAIL)[1]:
+    raise ImproperlyConfigured(f"CROSSMODEL_FROM_EMAIL must hold an address; it is {DEFAULT_FROM_EMAIL!r}.")
 
 # --- Pages, API and logs -------------------------------------------------------------------------------------------
 
@@ -235,7 +259,7 @@ TIME_ZONE = "UTC"
 USE_TZ = True
 STATIC_URL = "/static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
-STATIC_ROOT = DATA_DIR / "static"
+# Files are served from where they are: there is no folder of copies, and nothing to collect.
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
 
@@ -275,6 +299,7 @@ UNFOLD = {
     },
 }
 
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -283,7 +308,7 @@ LOGGING = {
         "console": {"class": "logging.StreamHandler", "formatter": "plain"},
         "nowhere": {"class": "logging.NullHandler"},
     },
-    "root": {"handlers": ["console"], "level": read_text("CROSSMODEL_LOG_LEVEL", "INFO")},
+    "root": {"handlers": ["console"], "level": read_choice("CROSSMODEL_LOG_LEVEL", "INFO", LOG_LEVELS)},
     "loggers": {
         "httpx": {"level": "WARNING"},
         "celery": {"level": "WARNING"},

@@ -1,5 +1,6 @@
 """Loopback ports for servers of one's own."""
 
+import errno
 import random
 import socket
 from pathlib import Path
@@ -40,13 +41,15 @@ def _reserve(port: int) -> bool:
 
 
 def port_is_taken(port: int, host: str = "127.0.0.1") -> bool:
-    """Say whether a server that started now could not listen there."""
+    """Say whether somebody else listens there. Raises OSError when nobody could: no such address, not permitted."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
             probe.listen(1)
-        except OSError:
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
             return True
     return False
 

@@ -21,6 +21,7 @@ from crossmodel_site.local.mail import MailFolder
 from crossmodel_site.local.screen import complain, render_screen, say
 from crossmodel_site.local.supervisor import Supervisor
 
+HIGHEST_PORT = 65_535
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Streams get this long to end when the gateway is asked to stop.
 DRAIN_SECONDS = 10
@@ -43,8 +44,7 @@ def main() -> int:
         settings = _load_settings()
         folder = DataFolder(settings.DATA_DIR)
         folder.take()
-        if port_is_taken(settings.PORT, settings.HOST):
-            raise LocalRunError(f"Port {settings.PORT} is taken; choose another: PORT={settings.PORT + 1} make run")
+        _check_address(settings.HOST, settings.PORT)
         supervisor = Supervisor(MailFolder(folder.mail_path))
         start(supervisor, folder, settings)
         supervisor.run()
@@ -58,6 +58,19 @@ def main() -> int:
     finally:
         if supervisor is not None:
             _stop(supervisor)
+
+
+def _check_address(host: str, port: int) -> None:
+    """Raises LocalRunError when the gateway could not listen there."""
+    try:
+        is_taken = port_is_taken(port, host)
+    except OSError as error:
+        raise LocalRunError(
+            f"Nothing can listen on {host}, port {port} ({error.strerror}); see CROSSMODEL_HOST."
+        ) from None
+    if is_taken:
+        other = port + 1 if port < HIGHEST_PORT else port - 1
+        raise LocalRunError(f"Port {port} is taken; choose another: PORT={other} make run")
 
 
 def start(supervisor: Supervisor, folder: DataFolder, settings: ModuleType) -> None:

@@ -30,9 +30,6 @@ class DataFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             self.mail_path.mkdir(exist_ok=True)
             self.mail_path.chmod(0o700)  # Links in mail sign people in.
-            (self.path / "static").mkdir(
-                exist_ok=True
-            )  # WhiteNoise wants it, though it finds the files where they are.
             lock = (self.path / "run.lock").open("a+")
         except OSError as error:
             raise LocalRunError(

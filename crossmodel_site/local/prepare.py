@@ -14,7 +14,7 @@ import redis
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
-from django.db import OperationalError, connection
+from django.db import DatabaseError, connection
 
 from crossmodel_site.local.errors import LocalRunError
 from crossmodel_site.local.folder import DataFolder, write_env_file
@@ -63,7 +63,7 @@ def prepare() -> None:
 def check_postgres() -> None:
     try:
         connection.ensure_connection()
-    except OperationalError as error:
+    except DatabaseError as error:  # A wrong option in the address is a ProgrammingError.
         reason = " ".join(str(error.__cause__ or error).split())
         raise LocalRunError(f"DATABASE_URL does not work: {reason}") from None
 

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from crossmodel_site import environment
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCUMENT = ROOT / "docs" / "settings.md"
-READERS = {"read_text", "read_int", "read_float", "read_flag", "read_list"}
+READERS = {node for node in dir(environment) if node.startswith("read_") and node != "read_env_file"}
 ROW = re.compile(r"^\| `([A-Z][A-Z0-9_]+)` \| (.*?) \| (.+?) \|$", re.MULTILINE)
 
 
