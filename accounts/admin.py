@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
-from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
+from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
 from accounts.admin_base import (
     OperatorAdmin,
@@ -22,7 +22,15 @@ from accounts.admin_base import (
     detail_action,
     operator_form,
 )
-from accounts.forms import BUDGET_FIELDS, LIMIT_FIELDS
+from accounts.forms import (
+    BUDGET_FIELDS,
+    LIMIT_FIELDS,
+    MAX_MODELS,
+    MAX_NETWORKS,
+    KeyRestrictions,
+    LinesField,
+    model_ids_by_name,
+)
 from accounts.keys import KeyAlreadyRevokedError, change_key, revoke_key
 from accounts.models import AdmissionChange, ApiKey, Member, Organization, User
 from accounts.organizations import change_organization, create_organization
@@ -154,11 +162,30 @@ def _grant(request: HttpRequest, organization: Organization, form: GrantCreditFo
     return True
 
 
+class ApiKeyAdminForm(BudgetForm, KeyRestrictions):
+    allowed_models = LinesField(
+        max_items=MAX_MODELS,
+        required=False,
+        widget=UnfoldAdminTextareaWidget,
+        help_text="One model id or alias a line. Empty: all models.",
+    )
+    allowed_networks = LinesField(
+        max_items=MAX_NETWORKS,
+        required=False,
+        widget=UnfoldAdminTextareaWidget,
+        help_text="One network a line, as 203.0.113.0/24. Empty: from everywhere.",
+    )
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.model_ids = model_ids_by_name()
+
+
 @admin.register(ApiKey)
 class ApiKeyAdmin(OperatorAdmin):
     """Keys are made by members, who alone see their text. Nothing here can show it."""
 
-    form = BudgetForm
+    form = ApiKeyAdminForm
     list_display = ["name", "organization", "prefix", "last_four", "state", "created_at"]
     list_filter = [("revoked_at", admin.EmptyFieldListFilter)]
     list_select_related = ["organization"]

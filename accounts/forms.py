@@ -1,6 +1,7 @@
 """What people type about organizations, keys and members. Amounts are typed in US dollars and kept in nano-dollars."""
 
 import ipaddress
+from collections.abc import Mapping
 from typing import Any
 
 from django import forms
@@ -8,6 +9,7 @@ from django.core.exceptions import ValidationError
 from django.utils import timezone
 
 from accounts.models import ApiKey, Organization, Role
+from billing.models import LanguageModel, LanguageModelAlias
 from billing.money import InvalidAmountError, format_usd, parse_usd
 
 MAX_NETWORKS = 50
@@ -49,9 +51,9 @@ class UsdField(forms.CharField):
 class LinesField(forms.CharField):
     """One item a line, or separated by commas; cleans to a list without doubles."""
 
-    def __init__(self, *, max_items: int, rows: int = 3, **options: Any) -> None:
+    def __init__(self, *, max_items: int, widget: type[forms.Textarea] = forms.Textarea, **options: Any) -> None:
         self.max_items = max_items
-        super().__init__(widget=forms.Textarea(attrs={"rows": rows, "spellcheck": "false"}), **options)
+        super().__init__(widget=widget(attrs={"rows": 3, "spellcheck": "false"}), **options)
 
     def to_python(self, value: Any) -> Any:
         words = (value or "").replace(",", "\n").split()
@@ -76,8 +78,42 @@ class OrganizationForm(forms.ModelForm[Organization]):
         widgets = {"name": forms.TextInput(attrs={"autocomplete": "organization", "autofocus": True})}
 
 
-class KeyForm(forms.ModelForm[ApiKey]):
-    """Name, limits and restrictions of a key. `model_ids` are what the field for allowed models accepts."""
+def model_ids_by_name() -> dict[str, str]:
+    """Return the id of every language model on sale by all names that callers may send: its id and its aliases."""
+    ids = LanguageModel.objects.filter(is_enabled=True).values_list("model_id", flat=True)
+    aliases = LanguageModelAlias.objects.filter(language_model__is_enabled=True)
+    return {**dict(aliases.values_list("alias", "language_model__model_id")), **{name: name for name in ids}}
+
+
+class KeyRestrictions(forms.ModelForm[ApiKey]):
+    """Cleans what a key is restricted to. `model_ids` holds the id of each model by the names that may be typed.
+
+    The request path compares ids, so ids are what is kept.
+    """
+
+    model_ids: Mapping[str, str]
+
+    def clean_allowed_models(self) -> list[str]:
+        typed: list[str] = self.cleaned_data["allowed_models"]
+        kept = {name: name for name in self.instance.allowed_models if name not in self.model_ids}
+        known = {**kept, **self.model_ids}
+        unknown = [name for name in typed if name not in known]
+        if unknown:
+            raise ValidationError(f"No such model: {', '.join(unknown[:5])}.")
+        return list(dict.fromkeys(known[name] for name in typed))
+
+    def clean_allowed_networks(self) -> list[str]:
+        networks = []
+        for text in self.cleaned_data["allowed_networks"]:
+            try:
+                networks.append(str(ipaddress.ip_network(text)))
+            except ValueError as error:
+                raise ValidationError(f"{text} is no network: {error}.") from None
+        return networks
+
+
+class KeyForm(KeyRestrictions):
+    """Name, limits and restrictions of a key."""
 
     daily_budget_nanos = UsdField(required=False, label="Daily budget")
     weekly_budget_nanos = UsdField(required=False, label="Weekly budget")
@@ -108,7 +144,7 @@ class KeyForm(forms.ModelForm[ApiKey]):
         fields = ["name", *LIMIT_FIELDS, *BUDGET_FIELDS, "expires_at", "allowed_models", "allowed_networks"]
         widgets = {"name": forms.TextInput(attrs={"autocomplete": "off", "placeholder": "Production backend"})}
 
-    def __init__(self, *args: Any, model_ids: frozenset[str], **options: Any) -> None:
+    def __init__(self, *args: Any, model_ids: Mapping[str, str], **options: Any) -> None:
         super().__init__(*args, **options)
         self.model_ids = model_ids
         for field in LIMIT_FIELDS:
@@ -121,24 +157,6 @@ class KeyForm(forms.ModelForm[ApiKey]):
         if moment is not None and moment <= timezone.now() and "expires_at" in self.changed_data:
             raise ValidationError("This moment has passed. To end a key at once, revoke it.")
         return moment
-
-    def clean_allowed_models(self) -> list[str]:
-        models: list[str] = self.cleaned_data["allowed_models"]
-        unknown = [
-            model for model in models if model not in self.model_ids and model not in self.instance.allowed_models
-        ]
-        if unknown:
-            raise ValidationError(f"No such model: {', '.join(unknown[:5])}.")
-        return models
-
-    def clean_allowed_networks(self) -> list[str]:
-        networks = []
-        for text in self.cleaned_data["allowed_networks"]:
-            try:
-                networks.append(str(ipaddress.ip_network(text)))
-            except ValueError as error:
-                raise ValidationError(f"{text} is no network: {error}.") from None
-        return networks
 
     @property
     def limits_and_restrictions(self) -> dict[str, Any]:

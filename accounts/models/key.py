@@ -1,7 +1,10 @@
 """API keys. Only the SHA-256 of a key is stored; its text is shown once, when it is made."""
 
+import ipaddress
+
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.utils import timezone
 
@@ -41,6 +44,14 @@ class ApiKey(Limits):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.prefix}…{self.last_four})"
+
+    def clean(self) -> None:
+        """A network that nobody can read would make every request of the key fail."""
+        for text in self.allowed_networks:
+            try:
+                ipaddress.ip_network(text, strict=False)
+            except ValueError as error:
+                raise ValidationError({"allowed_networks": f"{text} is no network: {error}."}) from None
 
     @property
     def is_revoked(self) -> bool:

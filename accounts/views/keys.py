@@ -9,7 +9,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.access import Access, Permission, console_page
-from accounts.forms import KeyForm
+from accounts.forms import KeyForm, model_ids_by_name
 from accounts.keys import (
     MAX_LIVE_KEYS_PER_ORGANIZATION,
     KeyAlreadyRevokedError,
@@ -20,7 +20,6 @@ from accounts.keys import (
 )
 from accounts.models import ApiKey
 from accounts.views.publishing import publish_or_tell
-from billing.models import LanguageModel, LanguageModelAlias
 from billing.usage_report import key_activity
 
 MAX_KEYS_SHOWN = 1000
@@ -46,7 +45,7 @@ def keys(request: HttpRequest, access: Access) -> HttpResponse:
 @console_page(Permission.MANAGE_KEYS)
 def key_new(request: HttpRequest, access: Access) -> HttpResponse:
     """Make a key and show its text on the answer to the POST: it is kept nowhere, so there is no second look."""
-    form = KeyForm(request.POST or None, model_ids=_model_ids())
+    form = KeyForm(request.POST or None, model_ids=model_ids_by_name())
     if request.method == "POST":
         form_id = request.POST.get("form_id", "")
         used = request.session.get(USED_FORMS, [])
@@ -76,7 +75,7 @@ def key_new(request: HttpRequest, access: Access) -> HttpResponse:
 @console_page(Permission.MANAGE_KEYS)
 def key_edit(request: HttpRequest, access: Access, key_id: int) -> HttpResponse:
     key = _live_key(access, key_id)
-    form = KeyForm(request.POST or None, instance=key, model_ids=_model_ids())
+    form = KeyForm(request.POST or None, instance=key, model_ids=model_ids_by_name())
     if request.method == "POST" and form.is_valid():
         change_key(key, fields={"name": form.cleaned_data["name"], **form.limits_and_restrictions})
         publish_or_tell(request, done=f"Limits of “{key.name}” saved.")
@@ -111,9 +110,3 @@ def _live_key(access: Access, key_id: int) -> ApiKey:
     if key is None:
         raise Http404
     return key
-
-
-def _model_ids() -> frozenset[str]:
-    models = LanguageModel.objects.filter(is_enabled=True).values_list("model_id", flat=True)
-    aliases = LanguageModelAlias.objects.filter(language_model__is_enabled=True).values_list("alias", flat=True)
-    return frozenset(models) | frozenset(aliases)
