@@ -1,8 +1,11 @@
 """What is on sale. Prices are never edited: a new version is loaded and approved by somebody else."""
 
+import re
 from typing import Any
 
+from django import forms
 from django.contrib import admin, messages
+from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
@@ -17,6 +20,8 @@ from accounts.admin_base import (
     detail_action,
     operator_form,
 )
+from billing.catalog.file import BASE_URL, VARIABLE_NAME
+from billing.catalog.profiles import profile_problem
 from billing.models import (
     LanguageModel,
     LanguageModelAlias,
@@ -31,10 +36,35 @@ from billing.pricing import FACTOR_ONE_PPM, InvalidPriceError
 from billing.templatetags.amounts import picos_per_million, picos_usd
 
 
+class UpstreamForm(forms.ModelForm[Upstream]):
+    """Takes what the catalog file takes."""
+
+    def clean_base_url(self) -> str:
+        base_url: str = self.cleaned_data["base_url"]
+        if not re.fullmatch(BASE_URL, base_url):
+            raise ValidationError("Enter an http(s) address or ${NAME}, without a password.")
+        return base_url
+
+    def clean_credential_env(self) -> str:
+        name: str = self.cleaned_data["credential_env"]
+        if name and not re.fullmatch(VARIABLE_NAME, name):
+            raise ValidationError("Name an environment variable, never the secret itself.")
+        return name
+
+    def clean_profile(self) -> dict[str, Any]:
+        profile = self.cleaned_data["profile"] or {}
+        if not isinstance(profile, dict):
+            raise ValidationError("Enter a JSON object.")
+        if problem := profile_problem(profile):
+            raise ValidationError(f"{problem}.")
+        return profile
+
+
 @admin.register(Upstream)
 class UpstreamAdmin(OperatorAdmin):
     """`credential_env` names a variable of the gateway's environment; the credential itself is nowhere in here."""
 
+    form = UpstreamForm
     list_display = ["name", "protocol", "base_url", "credential_env", "is_sandbox", "is_enabled"]
     list_filter = ["protocol", "is_enabled"]
     search_fields = ["name"]

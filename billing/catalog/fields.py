@@ -11,6 +11,7 @@ from billing.money import InvalidAmountError, parse_usd, parse_usd_per_million
 from billing.pricing import MAX_PICOS_PER_UNIT
 
 AMOUNT = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?")
+PRINTABLE = r"[^\x00-\x1f\x7f]+"
 MAX_INTEGER = 2**31 - 1
 
 
@@ -46,7 +47,7 @@ class Table:
         return field in self._values
 
     def text(
-        self, field: str, default: str | None = None, *, pattern: str = r"[^\x00]+", meaning: str = "", limit: int = 300
+        self, field: str, default: str | None = None, *, pattern: str = PRINTABLE, meaning: str = "", limit: int = 300
     ) -> str:
         value = self._value(field, default)
         if field not in self._values:

@@ -12,6 +12,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from billing.catalog.fields import Problems, Table
+from billing.catalog.profiles import ProfileCheck
 from billing.catalog.toml_lines import TomlLines
 from billing.pricing import (
     CACHE_READ,
@@ -36,7 +37,7 @@ DEFAULT_MAX_IMAGE_TOKENS = 1600
 SLUG = r"[a-z0-9][a-z0-9_-]{0,59}"
 MODEL_NAME = r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,99}"
 VARIABLE_NAME = r"[A-Z][A-Z0-9_]{0,99}"
-BASE_URL = r"(https?://[^\s]+|\$\{[A-Z][A-Z0-9_]*\}[^\s]*)"
+BASE_URL = r"(https?://[^\s@]+|\$\{[A-Z][A-Z0-9_]*\}[^\s@]*)"  # A name or password before an @ is no part of it.
 
 
 class InvalidCatalogError(ValueError):
@@ -100,8 +101,11 @@ class Catalog:
     models: tuple[ModelEntry, ...]
 
 
-def parse_catalog(text: str, *, file_name: str) -> Catalog:
-    """Return the catalog that the text describes. Raises InvalidCatalogError with every problem in it."""
+def parse_catalog(text: str, *, file_name: str, check_profile: ProfileCheck = lambda profile: "") -> Catalog:
+    """Return the catalog that the text describes. Raises InvalidCatalogError with every problem in it.
+
+    `check_profile` is billing.catalog.profiles.profile_problem, where the gateway is there to be asked.
+    """
     if len(text.encode()) > MAX_FILE_BYTES:
         raise InvalidCatalogError([f"{file_name}:1: the file is larger than {MAX_FILE_BYTES} bytes."])
     try:
@@ -112,7 +116,7 @@ def parse_catalog(text: str, *, file_name: str) -> Catalog:
     root = Table(values, (), problems)
     upstream_tables, model_tables = root.tables("upstream"), root.tables("model")
     root.refuse_unknown_fields()
-    upstreams = tuple(_read_upstream(table) for table in upstream_tables)
+    upstreams = tuple(_read_upstream(table, check_profile) for table in upstream_tables)
     _refuse_doubles((table, "name", entry.name) for table, entry in zip(upstream_tables, upstreams, strict=True))
     names = {upstream.name for upstream in upstreams}
     models = tuple(_read_model(table, names) for table in model_tables)
@@ -133,7 +137,7 @@ def _describe_syntax_error(error: tomllib.TOMLDecodeError, text: str, file_name:
     return f"{file_name}:{len(text.splitlines()) or 1}: {error}."
 
 
-def _read_upstream(table: Table) -> UpstreamEntry:
+def _read_upstream(table: Table, check_profile: ProfileCheck) -> UpstreamEntry:
     entry = UpstreamEntry(
         name=table.text("name", pattern=SLUG, meaning="a short name of a-z, 0-9, - and _"),
         protocol=table.choice("protocol", PROTOCOLS),
@@ -149,6 +153,8 @@ def _read_upstream(table: Table) -> UpstreamEntry:
         table.problem("credential_env", "names an environment variable, never the secret itself.")
     if entry.name == SALE:
         table.problem("name", f'"{SALE}" means the price that organizations pay.')
+    if profile_problem := check_profile(entry.profile):
+        table.problem("profile", f"{profile_problem}.")
     table.refuse_unknown_fields()
     return entry
 

@@ -12,7 +12,7 @@ from typing import Any
 from django.db import connection, models, transaction
 from django.utils import timezone
 
-from billing.catalog.file import SALE, Catalog, ModelEntry, PriceEntry, UpstreamEntry
+from billing.catalog.file import SALE, Catalog, InvalidCatalogError, ModelEntry, PriceEntry, UpstreamEntry
 from billing.models import LanguageModel, LanguageModelAlias, PriceVersion, Route, Upstream
 from billing.prices import PriceDraft, approve_price_versions, draft_price, price_table, stored_tiers
 from billing.pricing import describe_prices
@@ -36,8 +36,11 @@ def load_catalog(catalog: Catalog, *, actor: str = "", approve: bool = False, dr
     """Write the catalog and return what changed. With `dry_run` the same work is done and rolled back.
 
     New prices are drafts by `actor`. With `approve` they are live at once: drafted by the file, approved by `actor`,
-    who answers for it. Raises billing.prices.ApprovalError when `actor` drafted one of them in an earlier load.
+    who answers for it. Raises billing.prices.ApprovalError when `actor` drafted one of them in an earlier load, and
+    InvalidCatalogError for a catalog without models: a file that was cut short would take everything off sale.
     """
+    if not catalog.models:
+        raise InvalidCatalogError(["model: is missing: a catalog names at least one [[model]]."])
     changes = CatalogChanges()
     with transaction.atomic():
         with connection.cursor() as cursor:

@@ -114,6 +114,7 @@ def test_units_are_priced_by_the_thousand() -> None:
             ": names an environment variable, never the secret",
         ),
         ('"https://api.acme', '"ftp://api.acme', "upstream[0].base_url", "is not an http(s) address"),
+        ('"https://api.acme', '"https://me:word@api.acme', "upstream[0].base_url", "is not an http(s) address"),
         ('protocol = "messages"', 'protocol = "smtp"', "upstream[0].protocol", "is not one of messages, chat_comp"),
         ("sandbox = true", 'sandbox = "yes"', "upstream[1].sandbox", "must be true or false, not a text."),
         ("released = 2026-02-17", 'released = "May"', "model[0].released", "must be a date, or a time with its offset"),
@@ -125,6 +126,7 @@ def test_units_are_priced_by_the_thousand() -> None:
         ),
         ("source_date = 2026-11-01", "source_date = 20261101", "model[0].price[0].source_date", "must be a date such"),
         ('api_version = "2023-06-01"', "api_version = 2023-06-01", "upstream[0].profile", "may hold texts, numbers"),
+        ('display_name = "Acme', 'display_name = "\\n', "model[0].display_name", "is not allowed here."),
         ('display_name = "Acme', 'display_name = "' + "x" * 101, "model[0].display_name", "longer than 100"),
     ],
 )

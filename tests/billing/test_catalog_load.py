@@ -232,3 +232,32 @@ def test_in_production_somebody_answers_for_an_approval(catalog_file: Path, sett
 def test_the_default_catalog_loads_and_loads_again() -> None:
     assert "approved by local default: sale price of anthropic/claude-sonnet-4.6" in run("load_catalog", "--approve")
     assert run("load_catalog", "--approve") == "Nothing to change.\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('refuse_feilds = ["speed"]', "refuse_feilds: no such setting."),
+        ('refuse_fields = "speed"', "refuse_fields: should be a list of names."),
+        ('auth = "basic"', "auth: should be one of x-api-key, bearer, none."),
+    ],
+)
+def test_the_command_refuses_a_profile_that_the_gateway_could_not_use(tmp_path: Path, line: str, problem: str) -> None:
+    """A field that is refused because it would change the price is not sold by a slip of the pen."""
+    path = tmp_path / "catalog.toml"
+    path.write_text(CATALOG.replace('api_version = "2023-06-01"', line))
+    with pytest.raises(CommandError) as caught:
+        call_command("load_catalog", str(path))
+    assert f"upstream[0].profile: {problem}" in str(caught.value)
+    assert not Upstream.objects.exists()
+
+
+@pytest.mark.parametrize("text", ["", CATALOG[: CATALOG.index("[[model]]")]], ids=["empty", "cut short"])
+def test_a_file_without_models_takes_nothing_off_sale(tmp_path: Path, text: str) -> None:
+    load()
+    before = everything()
+    path = tmp_path / "catalog.toml"
+    path.write_text(text)
+    with pytest.raises(CommandError, match="a catalog names at least one"):
+        call_command("load_catalog", str(path))
+    assert everything() == before

@@ -20,6 +20,7 @@ from billing.models import (
     OrganizationBalance,
     OrganizationPriceFactor,
     PriceVersion,
+    Upstream,
     UsageQuarantine,
     UsageRecord,
 )
@@ -346,3 +347,21 @@ def test_a_price_of_the_future_is_seen_to_be_scheduled(operator: Client) -> None
     assert "Scheduled" not in operator.get(list_url).content.decode()
     approve_price_version(future, approved_by="bob")
     assert "Scheduled" in operator.get(list_url).content.decode()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "complaint"),
+    [
+        ("profile", '{"refuse_feilds": ["speed"]}', "refuse_feilds: no such setting."),
+        ("profile", '["speed"]', "Enter a JSON object."),
+        ("base_url", "ftp://acme.example", "Enter an http(s) address"),
+        ("base_url", "https://me:word@acme.example", "without a password."),
+        ("credential_env", "sk-1234", "never the secret itself."),
+    ],
+)
+def test_an_upstream_takes_what_the_catalog_takes(operator: Client, field: str, value: str, complaint: str) -> None:
+    values = {"name": "acme", "protocol": "messages", "base_url": "https://acme.example", "profile": "{}"}
+    response = operator.post(url("upstream", "add"), {**values, field: value})
+    assert complaint in response.content.decode()
+    assert not Upstream.objects.filter(name="acme").exists()
+    assert operator.post(url("upstream", "add"), values).status_code == 302

@@ -9,6 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from billing.catalog.file import InvalidCatalogError, parse_catalog
 from billing.catalog.load import load_catalog
+from billing.catalog.profiles import profile_problem
 from billing.prices import ApprovalError
 
 LOCAL_ACTOR = "local default"
@@ -33,7 +34,7 @@ class Command(BaseCommand):
             raise CommandError(f"{path} cannot be read: {error}") from None
         try:
             changes = load_catalog(
-                parse_catalog(text, file_name=path.name),
+                parse_catalog(text, file_name=path.name, check_profile=profile_problem),
                 actor=options["actor"] or LOCAL_ACTOR,
                 approve=options["approve"],
                 dry_run=options["dry_run"],
