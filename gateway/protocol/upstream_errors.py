@@ -19,10 +19,11 @@ MAX_RETRY_AFTER_SECONDS = 86_400
 MAX_ERROR_BODY_BYTES = 256 * 1024  # What of an error's body is worth parsing.
 OVERLOADED_TEXT = "The model is temporarily overloaded. Please retry shortly."
 FAILED_TEXT = "The model service returned an error."
-# 400s that are about our account, not the request (Anthropic, OpenAI).
-ACCOUNT_FAULT = re.compile(
-    r"credit balance is too low|organization has been disabled|billing_not_active", re.IGNORECASE
-)
+# Errors that are about our account, not the request (Anthropic, OpenAI). Only how a text begins counts: refusals repeat
+# what the client wrote, after the path of the field, and a client must not be able to park our keys.
+ACCOUNT_FAULT = re.compile(r"your credit balance is too low|(this|your) organization has been disabled", re.IGNORECASE)
+ACCOUNT_CODES = ("billing_not_active", "insufficient_quota")
+REQUEST_TIMEOUT = 408
 # Claude Code shortens the conversation when a 400 says this; OpenAI-compatible upstreams say it in other words.
 PROMPT_TOO_LONG = "prompt is too long"
 CONTEXT_CODES = ("context_length_exceeded", "exceed_context_size_error")
@@ -34,6 +35,8 @@ class Fault(StrEnum):
 
     CLIENT = "client"  # The request itself: no other route would serve it, no breaker counts it.
     UPSTREAM = "upstream"  # The provider: the next route may serve it, the breaker counts it.
+    # It lacks what the request names, a model or the client's file: the next route may have it; no sign of ill health.
+    NOT_SERVED = "not_served"
     RATE_LIMIT = "rate_limit"  # Our rate there is used up: the next route may serve it; no sign of ill health.
     CREDENTIAL = "credential"  # Our key or account there: park the key, show it to operators, take the next route.
 
@@ -60,7 +63,7 @@ def map_upstream_error(status: int, headers: Mapping[str, str], body: bytes) -> 
     said = _read_error(body)
     reason = f"status {status}: {said.message or said.error_type or 'no message'}"[:MAX_MESSAGE_CHARS]
     retry_after = read_retry_after(headers.get("retry-after"))
-    if status in (401, 402, 403) or ACCOUNT_FAULT.search(said.message) or said.code == "insufficient_quota":
+    if status in (401, 402, 403) or ACCOUNT_FAULT.match(said.message) or said.code in ACCOUNT_CODES:
         return UpstreamFailure(502, "api_error", "upstream_refused_credential", FAILED_TEXT, Fault.CREDENTIAL, reason)
     if status in (400, 413, 422):
         return _client_fault(status, said, reason)
@@ -84,7 +87,8 @@ def map_upstream_error(status: int, headers: Mapping[str, str], body: bytes) -> 
             reason,
             retry_after_seconds=retry_after or 1,
         )
-    return UpstreamFailure(502, "api_error", "upstream_error", FAILED_TEXT, Fault.UPSTREAM, reason, retry_after)
+    fault = Fault.NOT_SERVED if 400 <= status < 500 and status != REQUEST_TIMEOUT else Fault.UPSTREAM
+    return UpstreamFailure(502, "api_error", "upstream_error", FAILED_TEXT, fault, reason, retry_after)
 
 
 def read_stream_error(data: bytes) -> UpstreamStreamError:

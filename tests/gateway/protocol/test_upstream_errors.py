@@ -52,17 +52,32 @@ def test_statuses(status: int, body: bytes, expected: tuple[int, str, str]) -> N
         (429, b"", Fault.RATE_LIMIT),
         (429, openai("You exceeded your current quota", "insufficient_quota"), Fault.CREDENTIAL),
         (500, b"", Fault.UPSTREAM),
-        (404, b"", Fault.UPSTREAM),
+        (404, b"", Fault.NOT_SERVED),
+        (409, b"", Fault.NOT_SERVED),
+        (302, b"", Fault.UPSTREAM),
         (
             400,
             anthropic("invalid_request_error", "Your credit balance is too low to access the API."),
             Fault.CREDENTIAL,
         ),
         (400, anthropic("invalid_request_error", "This organization has been disabled."), Fault.CREDENTIAL),
+        (429, openai("Your account is not active", "billing_not_active"), Fault.CREDENTIAL),
     ],
 )
 def test_whose_fault_it_is(status: int, body: bytes, fault: Fault) -> None:
     assert map_upstream_error(status, {}, body).fault is fault
+
+
+@pytest.mark.parametrize(
+    "words", ["Your credit balance is too low", "This organization has been disabled.", "billing_not_active"]
+)
+def test_a_client_that_makes_a_400_repeat_its_words_parks_no_key(words: str) -> None:
+    """Unknown types pass to the upstream, whose refusal names them: a client could write there what it likes."""
+    tag = (
+        f"messages.0.content.0: Input tag '{words}' found using 'type' does not match any of the expected tags: 'text'"
+    )
+    for body in (anthropic("invalid_request_error", tag), openai(f"Invalid value: '{words}'.")):
+        assert map_upstream_error(400, {}, body).fault is Fault.CLIENT
 
 
 @pytest.mark.parametrize("status", [400, 413])
