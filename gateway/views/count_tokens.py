@@ -55,6 +55,9 @@ async def _ask_upstream(
         codec, profile = CODECS[route.protocol], read_profile(route.profile)
         if not codec.serves_count_tokens(profile):
             continue
+        key = runtime.pool.choose_key(route)
+        if route.credential and not key:  # All of them are parked.
+            continue
         target = RouteTarget(
             route.upstream_model,
             profile,
@@ -63,7 +66,7 @@ async def _ask_upstream(
         )
         try:
             call = codec.render_count_tokens(parsed, target)
-            headers = {**call.headers, **codec.credential_headers(route.credential, profile)}
+            headers = {**call.headers, **codec.credential_headers(key, profile)}
             response = await runtime.upstreams.post(
                 route.base_url + call.path, headers=headers, body=call.body, timeout_seconds=UPSTREAM_SECONDS
             )

@@ -11,10 +11,11 @@ from pytest_django.plugin import DjangoDbBlocker
 from billing.admission.worker import read_upstream_news
 from billing.models import Upstream
 from gateway.upstreams.pool import fingerprint
-from tests.gateway.offers import offer
-from tests.support.world import Caller, World, standing_world, visit
+from tests.gateway.offers import Offer, offer
+from tests.support.world import HTTP, Caller, World, standing_world, visit
 
 GOOD_KEY, BAD_KEY = "provider-key-that-works", "provider-key-that-does-not"
+BOTH_KEYS = {GOOD_KEY[-4:], BAD_KEY[-4:]}
 KEYS_VARIABLE = "TEST_PROVIDER_KEYS"
 
 
@@ -64,6 +65,14 @@ def test_a_clients_own_fault_opens_no_breaker(fragile: World, caller: Caller) ->
     assert fragile.post(caller, model=sold.model_id).status_code == 200
 
 
+def test_what_an_upstream_does_not_have_opens_no_breaker(fragile: World, caller: Caller) -> None:
+    """Clients name files and containers there; a 404 for one says nothing about the next request."""
+    sold = offer(fragile, caller, [fragile.base_url])
+    fragile.sandbox.control("status=404", model=sold.upstream_models[0], times=5)
+    assert [fragile.post(caller, model=sold.model_id).status_code for _ in range(5)] == [502] * 5
+    assert fragile.post(caller, model=sold.model_id).status_code == 200
+
+
 def test_with_no_route_left_nothing_is_called_and_nothing_billed(fragile: World, caller: Caller) -> None:
     sold = offer(fragile, caller, [fragile.base_url])
     fragile.sandbox.control("status=500", model=sold.upstream_models[0])
@@ -77,9 +86,9 @@ def test_with_no_route_left_nothing_is_called_and_nothing_billed(fragile: World,
     assert fragile.records(caller) == []
 
 
-def test_a_key_that_the_provider_refuses_is_parked_and_the_other_serves(fragile: World, caller: Caller) -> None:
+def offer_with_two_keys(fragile: World, caller: Caller) -> Offer:
+    """Sell a model whose upstream has two keys, and return once they are in use."""
     sold = offer(fragile, caller, [fragile.base_url])
-    # From now on this upstream has two keys, of which the sandbox is told to refuse whichever comes first.
     Upstream.objects.filter(name=sold.upstreams[0]).update(
         credential_env=KEYS_VARIABLE, profile={"request_id_header": "x-crossmodel-request-id"}
     )
@@ -87,10 +96,31 @@ def test_a_key_that_the_provider_refuses_is_parked_and_the_other_serves(fragile:
 
     def uses_the_keys() -> bool:
         fragile.post(caller, model=sold.model_id)
-        last_fours = {record.key_last4 for record in fragile.sandbox.journal() if record.model in sold.upstream_models}
-        return bool(last_fours & {GOOD_KEY[-4:], BAD_KEY[-4:]})
+        return bool(keys_used(fragile, sold, "messages") & BOTH_KEYS)
 
     fragile.wait_until(uses_the_keys, "the keys are in use")
+    return sold
+
+
+def keys_used(fragile: World, sold: Offer, protocol: str) -> set[str | None]:
+    """Return the ends of the keys that came with calls of this kind."""
+    calls = [call for call in fragile.sandbox.journal() if call.model in sold.upstream_models]
+    return {call.key_last4 for call in calls if call.protocol == protocol}
+
+
+def test_tokens_are_counted_with_the_keys_in_rotation(fragile: World, caller: Caller) -> None:
+    sold = offer_with_two_keys(fragile, caller)
+    question = {"model": sold.model_id, "messages": [{"role": "user", "content": "How many?"}]}
+    for _ in range(2):
+        counted = HTTP.post(fragile.base_url + "/v1/messages/count_tokens", headers=caller.headers, json=question)
+        assert counted.status_code == 200
+        assert "x-crossmodel-token-count" not in counted.headers
+    assert keys_used(fragile, sold, "count_tokens") == BOTH_KEYS
+
+
+def test_a_key_that_the_provider_refuses_is_parked_and_the_other_serves(fragile: World, caller: Caller) -> None:
+    sold = offer_with_two_keys(fragile, caller)
+    # The sandbox is told to refuse whichever comes first.
     fragile.sandbox.control("status=401", model=sold.upstream_models[0], times=1)
     answer = fragile.post(caller, model=sold.model_id)
     assert answer.status_code == 200
