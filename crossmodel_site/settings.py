@@ -185,6 +185,7 @@ GATEWAY = {
     "settle_bound_seconds": read_float("CROSSMODEL_SETTLE_BOUND_SECONDS", 2.0, minimum=0.05),
     "spool_retention_seconds": read_float("CROSSMODEL_SPOOL_RETENTION_SECONDS", 7 * 86400.0),
     "catalog_refresh_seconds": read_float("CROSSMODEL_CATALOG_REFRESH_SECONDS", 5.0, minimum=0.1),
+    "client_stall_seconds": read_float("CROSSMODEL_CLIENT_STALL_SECONDS", 300.0, minimum=0.1),
     "drain_seconds": read_float("CROSSMODEL_DRAIN_SECONDS", 600.0),
 }
 MAX_BODY_BYTES = 32 * 1024 * 1024

@@ -22,7 +22,6 @@ from gateway.settler import ORPHANED
 from gateway.upstreams.calls import OpenStream, UpstreamCaller
 from gateway.upstreams.errors import UpstreamError, UpstreamTimeoutError
 
-CLIENT_STALL_SECONDS = 300.0  # A client that reads nothing for this long has left.
 ACCEPTANCE_SECONDS = 4.0
 ACCEPTANCE_POLL_SECONDS = 0.1
 
@@ -30,17 +29,20 @@ logger = logging.getLogger(__name__)
 
 
 class ClientStalledError(Exception):
-    """The client has not read for CLIENT_STALL_SECONDS."""
+    """The client has read nothing for so long that it counts as having left."""
 
 
 @dataclass(frozen=True, slots=True)
 class RelayTimes:
-    """`ping_seconds`: silence before a ping. `drain_seconds`: how long a stream is read without a client."""
+    """`ping_seconds`: silence before a ping. `drain_seconds`: how long a stream is read without a client.
+    `stall_seconds`: how long a client may read nothing before it counts as having left.
+    """
 
     ping_seconds: float
     idle_seconds: float
     total_seconds: float
     drain_seconds: float
+    stall_seconds: float
 
 
 class StreamRelay:
@@ -89,7 +91,7 @@ class StreamRelay:
     async def run(self, send: SendChunk) -> None:
         """Write the stream to the client and bill it. Cancelled when the client leaves."""
         try:
-            await self._run(_patiently(send))
+            await self._run(_patiently(send, self._times.stall_seconds))
         except GatewayError as error:
             await send(self._error_event(TYPE_BY_STATUS[error.status], error.code, error.message))
         except (asyncio.CancelledError, ClientStalledError, OSError):
@@ -251,10 +253,10 @@ class StreamRelay:
         return encode_error_event(error_type=error_type, code=code, message=message, request_id=self._request_header)
 
 
-def _patiently(send: SendChunk) -> SendChunk:
+def _patiently(send: SendChunk, stall_seconds: float) -> SendChunk:
     async def send_chunk(chunk: bytes) -> None:
         try:
-            async with asyncio.timeout(CLIENT_STALL_SECONDS):
+            async with asyncio.timeout(stall_seconds):
                 await send(chunk)
         except TimeoutError:
             raise ClientStalledError from None

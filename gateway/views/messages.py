@@ -99,6 +99,7 @@ async def _stream(
         idle_seconds=runtime.patience.idle_seconds,
         total_seconds=runtime.patience.total_seconds,
         drain_seconds=runtime.drain_seconds(),
+        stall_seconds=settings.GATEWAY["client_stall_seconds"],
     )
     request.watch.cancel_on_departure()
     relay = StreamRelay(

@@ -4,14 +4,12 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
 READ_BYTES = 64 * 1024
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\n%bconnection: close\r\n\r\n"
-PAUSE = b"<pause>"  # Within a script: nothing is sent for PAUSE_SECONDS.
-PAUSE_SECONDS = 0.1
 STREAM_HEAD = HEAD % (b"text/event-stream", b"")
 
 # The events of a whole stream.
@@ -49,10 +47,13 @@ def streamed(*events: tuple[str, bytes]) -> bytes:
 
 
 class ScriptedUpstream:
-    """Answers each request with `script`, then closes. Requests are kept as they came."""
+    """Answers each request with `script`, then closes. Requests are kept as they came.
+
+    A script is bytes, or pieces of them with seconds of silence in between.
+    """
 
     def __init__(self) -> None:
-        self.script = b""
+        self.script: bytes | Sequence[bytes | float] = b""
         self.requests: list[bytes] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -66,9 +67,14 @@ class ScriptedUpstream:
                 with connection, suppress(OSError):
                     connection.settimeout(5)
                     self.requests.append(self._read_request(connection))
-                    for number, part in enumerate(self.script.split(PAUSE)):
-                        time.sleep(PAUSE_SECONDS if number else 0)
-                        connection.sendall(part)
+                    self._perform(connection)
+
+    def _perform(self, connection: socket.socket) -> None:
+        for part in [self.script] if isinstance(self.script, bytes) else self.script:
+            if isinstance(part, bytes):
+                connection.sendall(part)
+            else:
+                time.sleep(part)
 
     @staticmethod
     def _read_request(connection: socket.socket) -> bytes:

@@ -11,6 +11,7 @@ import pytest
 
 from billing.admission.worker import redis_client
 from billing.models import UsageRecord
+from sandbox.journal import ABORTED_BY_CLIENT
 from tests.gateway.checks import (
     assert_billed_once,
     assert_closed_in_time,
@@ -21,7 +22,7 @@ from tests.gateway.checks import (
     wait_until_released,
 )
 from tests.gateway.offers import offer
-from tests.gateway.scripted_upstream import COMPLETE, PAUSE, scripted_upstream, streamed
+from tests.gateway.scripted_upstream import COMPLETE, START, STREAM_HEAD, scripted_upstream, streamed
 from tests.gateway.wire import Connection, read_stream
 from tests.support.extra_gateway import ExtraGateway
 from tests.support.world import Caller, World
@@ -51,19 +52,18 @@ def test_pings_fill_silence(world: World, impatient: ExtraGateway, alice: Caller
     assert paced.names[-1] == "message_stop"
 
 
-def test_pings_fill_what_an_upstream_says_that_is_not_for_the_client(
+def test_an_upstream_that_says_nothing_for_the_client_is_silence_too(
     world: World, impatient: ExtraGateway, alice: Caller
 ) -> None:
-    """Comments keep the upstream's connection alive, and nobody else's: its client would hear nothing."""
-    comments = PAUSE.join([b": still here\n\n"] * 10)
+    """Comments keep the connection to the upstream alive, and the client hears none of them."""
     with scripted_upstream() as upstream:
-        offered = offer(world, alice, [impatient.base_url], upstream_urls=[upstream.url])
-        upstream.script = streamed(*COMPLETE).replace(
-            b"event: content_block_delta", comments + b"event: content_block_delta"
-        )
-        stream = read_stream(impatient.base_url, alice, model=offered.model_id)
-    assert "ping" in stream.names
-    assert [name for name in stream.names if name != "ping"] == [name for name, _ in COMPLETE]
+        sold = offer(world, alice, [impatient.base_url], upstream_urls=[upstream.url])
+        heartbeats: list[bytes | float] = [b": still working\n\n", 0.1] * 12
+        upstream.script = [streamed(START), *heartbeats, streamed(*COMPLETE[1:]).removeprefix(STREAM_HEAD)]
+        stream = read_stream(impatient.base_url, alice, model=sold.model_id)
+    assert stream.names[0] == "message_start"
+    assert stream.names.count("ping") >= 2
+    assert stream.names[-1] == "message_stop"
 
 
 def test_a_client_that_stops_reading_stops_the_stream(world: World, alice: Caller) -> None:
@@ -89,6 +89,28 @@ def test_a_client_that_stops_reading_stops_the_stream(world: World, alice: Calle
     assert record.usage_source == ESTIMATED
     assert record.cost_nanos <= record.hold_nanos
     wait_until_released(world, alice)
+
+
+def test_a_client_that_reads_nothing_for_too_long_has_left(
+    world: World, impatient: ExtraGateway, alice: Caller
+) -> None:
+    """Its upstream is closed and what was delivered is billed, although its connection stands."""
+    process = psutil.Process(impatient.pid)
+    before = process.memory_info().rss
+    with Connection(impatient.base_url, receive_buffer_bytes=4096) as connection:
+        connection.send_message(alice, "[[sandbox: flood=64000000; delta=16384]]", stream=True)
+        connection.read_until(b"content_block_delta")
+        stopped_reading_at = time.time()
+        record = wait_for_record(world, alice)
+        attempt = wait_for_attempt(world, record)
+        assert process.memory_info().rss - before < 40 * MEBIBYTE
+    assert attempt.delivered == ABORTED_BY_CLIENT
+    assert attempt.ended_time is not None
+    assert attempt.ended_time - stopped_reading_at > 1.0
+    assert record.usage_source == ESTIMATED
+    assert record.output_tokens > 0
+    assert record.cost_nanos <= record.hold_nanos
+    assert_billed_once(world, alice, record)
 
 
 def test_a_flood_that_is_read_leaves_no_memory_behind(world: World, alice: Caller) -> None:
