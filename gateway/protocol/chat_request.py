@@ -14,7 +14,7 @@ from gateway.protocol.chat_names import ToolNames
 from gateway.protocol.codec import RouteTarget, refuse_fields
 from gateway.protocol.messages_request import MessagesRequest
 from gateway.protocol.profile import REASONING_EFFORT, REASONING_OBJECT, REFUSE, UpstreamProfile
-from gateway.protocol.request_tools import CUSTOM
+from gateway.protocol.request_tools import CUSTOM, with_schemas
 from gateway.protocol.wording import refuse
 
 # How many thinking tokens each effort stands for at most; above the last it is "high".
@@ -67,7 +67,7 @@ def _add_tools(body: dict[str, Any], request: MessagesRequest, names: ToolNames,
     server_places = {index for index, _ in request.server_tools}
     tools = [
         _translate_tool(tool, names)
-        for index, tool in enumerate(request.body.get("tools") or ())
+        for index, tool in enumerate(with_schemas(request.body.get("tools") or []))
         if index not in server_places
     ]
     if not tools:

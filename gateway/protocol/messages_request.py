@@ -14,7 +14,7 @@ from gateway.protocol.content_blocks import BlockCounts, check_content
 from gateway.protocol.errors import InvalidRequestError
 from gateway.protocol.json_depth import MAX_DEPTH, is_too_deep
 from gateway.protocol.reading import storable_text
-from gateway.protocol.request_tools import check_tool_choice, check_tools
+from gateway.protocol.request_tools import check_tool_choice, check_tools, with_schemas
 from gateway.protocol.wording import (
     ROLE_WORDING,
     refuse,
@@ -97,8 +97,12 @@ def parse_count_tokens_request(body: bytes) -> MessagesRequest:
 
 
 def render_upstream_body(request: MessagesRequest, upstream_model: str, drop_fields: Iterable[str] = ()) -> bytes:
-    """Return the body for an upstream: `model` replaced, `drop_fields` left out, all else as it was, in its order."""
+    """Return the body for an upstream: `model` replaced, `drop_fields` left out, schemas that tools lack filled in, all
+    else as it was, in its order.
+    """
     body = {**request.body, "model": upstream_model}
+    if request.has_tools:
+        body["tools"] = with_schemas(body["tools"])
     for name in drop_fields:
         body.pop(name, None)
     return orjson.dumps(body)

@@ -1,6 +1,8 @@
 """`tools` and `tool_choice` of a request. Pure."""
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from gateway.protocol.wording import (
     refuse,
@@ -15,6 +17,7 @@ from gateway.protocol.wording import (
 MAX_TOOLS = 10_000
 CUSTOM = "custom"  # The type of a tool that the caller runs; any other type is run by the provider.
 TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}", re.ASCII)
+NO_ARGUMENTS: Mapping[str, str] = {"type": "object"}  # The schema of a tool that is declared without one.
 TOOL_CHOICE_TYPES = ("any", "auto", "none", "tool")
 
 
@@ -24,26 +27,36 @@ def check_tools(value: object) -> list[tuple[int, str]]:
     for index, tool in enumerate(require_list("tools", value, max_items=MAX_TOOLS)):
         if not isinstance(tool, dict):
             refuse(f"tools.{index}", "Input should be a valid dictionary")
-        tool_type = tool.get("type")
-        if tool_type is None or tool_type == CUSTOM:
+        if _is_custom(tool):
             name = tool.get("name")
-            if type(name) is not str or TOOL_NAME.fullmatch(name) is None or type(tool.get("input_schema")) is not dict:
-                _refuse_tool(f"tools.{index}.custom", tool)
+            if type(name) is not str or TOOL_NAME.fullmatch(name) is None:
+                _refuse_name(f"tools.{index}.custom", tool)
+            if tool.get("input_schema") is not None:
+                require_object(f"tools.{index}.custom.input_schema", tool["input_schema"])
             if "description" in tool and not isinstance(tool["description"], str | None):
                 refuse(f"tools.{index}.custom.description", "Input should be a valid string")
         else:
-            server_tools.append((index, require_text(f"tools.{index}.type", tool_type, min_chars=1, max_chars=100)))
+            server_tools.append((index, require_text(f"tools.{index}.type", tool["type"], min_chars=1, max_chars=100)))
     return server_tools
 
 
-def _refuse_tool(path: str, tool: dict[str, object]) -> None:
-    for name in ("name", "input_schema"):
-        if name not in tool:
-            refuse_missing(f"{path}.{name}")
-    name_text = require_text(f"{path}.name", tool["name"], min_chars=1, max_chars=128)
-    if TOOL_NAME.fullmatch(name_text) is None:
-        refuse(f"{path}.name", "String should match pattern '^[a-zA-Z0-9_-]{1,128}$'")
-    require_object(f"{path}.input_schema", tool["input_schema"])
+def _refuse_name(path: str, tool: dict[str, object]) -> None:
+    if "name" not in tool:
+        refuse_missing(f"{path}.name")
+    require_text(f"{path}.name", tool["name"], min_chars=1, max_chars=128)
+    refuse(f"{path}.name", "String should match pattern '^[a-zA-Z0-9_-]{1,128}$'")
+
+
+def with_schemas(tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return checked tools, each custom one with a schema: our reference has it optional, upstreams ask for it."""
+    return [
+        {**tool, "input_schema": NO_ARGUMENTS} if _is_custom(tool) and tool.get("input_schema") is None else tool
+        for tool in tools
+    ]
+
+
+def _is_custom(tool: Mapping[str, Any]) -> bool:
+    return tool.get("type") in (None, CUSTOM)
 
 
 def check_tool_choice(value: object) -> None:

@@ -177,7 +177,8 @@ def test_tools_lose_what_the_protocol_does_not_know() -> None:
         "strict": True,
     }
     server = {"type": "web_search_20250305", "name": "web_search"}
-    body = render(tools=[server, tool, {"name": "b", "input_schema": {}}], context_management={"edits": []}, top_k=4)
+    bare = [{"name": "b", "input_schema": {}}, {"name": "c"}]
+    body = render(tools=[server, tool, *bare], context_management={"edits": []}, top_k=4)
     assert body["tools"] == [
         {
             "type": "function",
@@ -188,6 +189,7 @@ def test_tools_lose_what_the_protocol_does_not_know() -> None:
             },
         },
         {"type": "function", "function": {"name": "b", "parameters": {"type": "object", "properties": {}}}},
+        {"type": "function", "function": {"name": "c", "parameters": {"type": "object", "properties": {}}}},
     ]
     assert not {"context_management", "top_k", "metadata", "system"} & set(body)
     assert b"cache_control" not in orjson.dumps(body) and b"defer_loading" not in orjson.dumps(body)

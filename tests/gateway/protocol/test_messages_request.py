@@ -184,7 +184,6 @@ REFUSED = [
     (body_of(stop_sequences=[""]), "stop_sequences.0: String should have at least 1 character"),
     (body_of(tools={}), "tools: Input should be a valid list"),
     (body_of(tools=["a"]), "tools.0: Input should be a valid dictionary"),
-    (body_of(tools=[{"name": "a"}]), "tools.0.custom.input_schema: Field required"),
     (body_of(tools=[{"input_schema": {}}]), "tools.0.custom.name: Field required"),
     (
         body_of(tools=[TOOL, {**TOOL, "name": "get weather"}]),
@@ -292,6 +291,21 @@ def test_what_is_accepted_passes_unchanged_but_for_the_model(fields: dict[str, A
     body = body_of(**fields)
     rendered = render_upstream_body(parse(body), "upstream-large")
     assert rendered == orjson.dumps({**body, "model": "upstream-large"})
+
+
+@pytest.mark.parametrize("fields", [{}, {"input_schema": None}])
+def test_a_tool_needs_no_schema(fields: dict[str, Any]) -> None:
+    """The reference says so, and upstreams do not: they are given the schema of a tool without arguments."""
+    bare = {"name": "roll_dice", **fields}
+    server_tool = {"type": "web_search_20250305", "name": "web_search"}
+    request = parse(body_of(tools=[TOOL, bare, server_tool, {**bare, "type": "custom"}]))
+    assert orjson.loads(render_upstream_body(request, "up"))["tools"] == [
+        TOOL,
+        {"name": "roll_dice", "input_schema": {"type": "object"}},
+        server_tool,
+        {"name": "roll_dice", "type": "custom", "input_schema": {"type": "object"}},
+    ]
+    assert request.body["tools"][1] == bare
 
 
 def test_rendering_drops_the_fields_of_the_profile_only() -> None:
