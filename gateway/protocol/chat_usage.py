@@ -4,6 +4,7 @@
 Sources: OpenAI's reference of `usage`; DeepSeek's `prompt_cache_hit_tokens`; OpenRouter's `cache_write_tokens`.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from billing.pricing import Usage
@@ -24,17 +25,14 @@ class ChatUsageReader:
 
     def __init__(self, profile: UpstreamProfile) -> None:
         self._profile = profile
-        self._usage: Usage | None = None
+        self._usage = Usage()
+        self._has_input = False
         self._has_output = False
         self._problem = ""
         self.delivered_bytes = 0
         self.stop_reason = ""
         self.upstream_message_id = ""
         self.is_complete = False
-
-    @property
-    def has_usage(self) -> bool:
-        return self._usage is not None
 
     def read_id(self, value: object) -> None:
         self.upstream_message_id = self.upstream_message_id or storable_text(value, MAX_UPSTREAM_ID_CHARS)
@@ -58,24 +56,24 @@ class ChatUsageReader:
 
     def counts(self) -> tuple[int, int, int, int]:
         """Return the four counts that the client is shown: input, output, cache write, cache read."""
-        usage = self._usage or Usage()
+        usage = self._usage
         return (usage.input_tokens, usage.output_tokens, usage.cache_write_5m_tokens, usage.cache_read_tokens)
 
     def reading(self) -> UsageReading:
-        is_known = self._usage is not None and not self._problem
         if self._problem:
             state = UsageState.UNUSABLE
-        elif not is_known:
-            state = UsageState.ABSENT
-        elif self.is_complete and self._has_output:
+        elif self.is_complete and self._has_input and self._has_output:
             state = UsageState.FINAL
-        else:
+        elif self._has_input or self._has_output:
             state = UsageState.PARTIAL
+        else:
+            state = UsageState.ABSENT
+        is_usable = state is not UsageState.UNUSABLE
         return UsageReading(
             state=state,
-            usage=self._usage if self._usage is not None and is_known else Usage(),
-            has_input=is_known,
-            has_output=is_known and self._has_output,
+            usage=self._usage if is_usable else Usage(),
+            has_input=self._has_input and is_usable,
+            has_output=self._has_output and is_usable,
             delivered_bytes=self.delivered_bytes,
             is_complete=self.is_complete,
             stop_reason=self.stop_reason,
@@ -84,27 +82,31 @@ class ChatUsageReader:
         )
 
     def _read_counts(self, usage: dict[str, Any]) -> None:
+        """Take what is said; a side of which nothing is said keeps what was said of it before."""
         prompt = read_count(usage, "prompt_tokens")
+        if prompt is not None:
+            self._read_prompt(usage, prompt)
         completion = read_count(usage, "completion_tokens")
-        if prompt is None:
-            return
-        prompt_details = _details(usage, "prompt_tokens_details")
-        cached = read_count(prompt_details, "cached_tokens")
+        if completion is not None:
+            if self._profile.reasoning_outside_completion:
+                details = _details(usage, "completion_tokens_details")
+                completion += read_count(details, "reasoning_tokens") or 0
+            self._has_output = True
+            self._usage = replace(self._usage, output_tokens=completion)
+
+    def _read_prompt(self, usage: dict[str, Any], prompt: int) -> None:
+        details = _details(usage, "prompt_tokens_details")
+        cached = read_count(details, "cached_tokens")
         if cached is None:
             cached = read_count(usage, "prompt_cache_hit_tokens")
         cached = cached or 0
-        written = read_count(prompt_details, "cache_write_tokens") or 0
+        written = read_count(details, "cache_write_tokens") or 0
         if not self._profile.cached_outside_prompt:
             if cached + written > prompt:
                 raise UnusableUsageError(f"{cached} cached and {written} written tokens in a prompt of {prompt}")
             prompt -= cached + written
-        output = completion or 0
-        if self._profile.reasoning_outside_completion:
-            output += read_count(_details(usage, "completion_tokens_details"), "reasoning_tokens") or 0
-        self._has_output = completion is not None
-        self._usage = Usage(
-            input_tokens=prompt, output_tokens=output, cache_write_5m_tokens=written, cache_read_tokens=cached
-        )
+        self._has_input = True
+        self._usage = replace(self._usage, input_tokens=prompt, cache_write_5m_tokens=written, cache_read_tokens=cached)
 
 
 def _details(usage: dict[str, Any], name: str) -> dict[str, Any]:

@@ -241,6 +241,13 @@ def test_usage_that_is_missing_or_cannot_be_true(usage: Any, state: UsageState) 
     assert all(type(count) is int for count in decoded.message["usage"].values())
 
 
+def test_what_was_said_of_one_side_only_counts_for_that_side() -> None:
+    decoded = decode(reply({"content": "abc"}, usage={"completion_tokens": 30}))
+    reading = decoded.reading
+    assert (reading.state, reading.has_input, reading.has_output) == (UsageState.PARTIAL, False, True)
+    assert reading.usage == Usage(output_tokens=30)
+
+
 @pytest.mark.parametrize(
     "body",
     [

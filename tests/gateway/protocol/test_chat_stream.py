@@ -113,6 +113,10 @@ EXPECTED_USAGE = Usage(input_tokens=20, output_tokens=12, cache_read_tokens=10)
         [chat_chunk({"content": "a"}, "stop", usage=USAGE)],
         # Cumulative in every chunk: the last one counts, none is added.
         [chat_chunk({"content": "a"}, usage={**USAGE, "completion_tokens": 1}), chat_chunk(finish="stop", usage=USAGE)],
+        [
+            chat_chunk({"content": "a"}, usage={**USAGE, "completion_tokens": 1}),
+            chat_chunk(finish="stop", usage={"completion_tokens": 12}),
+        ],
     ],
 )
 def test_usage_wherever_it_comes(chunks: list[dict[str, Any]]) -> None:
