@@ -16,28 +16,44 @@ from gateway.protocol.wording import PDF_WORDING, refuse_tag
 
 USER_BLOCK_TYPES = ("document", "image", "text", "tool_result")
 PARAGRAPH = "\n\n"
+Message = dict[str, Any]
 Part = dict[str, Any]
 
 
-def translate_messages(body: dict[str, Any], names: ToolNames, system_role: str) -> list[dict[str, Any]]:
+def translate_messages(body: dict[str, Any], names: ToolNames, system_role: str) -> list[Message]:
     """Return the messages. Raises InvalidRequestError for user content that Chat Completions cannot carry."""
-    translated: list[dict[str, Any]] = []
+    translated: list[Message] = []
     system = _join_system(body.get("system"))
     if system:
         translated.append({"role": system_role, "content": system})
+    after_calls = len(translated)  # Where results go: behind the assistant's last message and the results before them.
     for index, message in enumerate(body["messages"]):
         role, content = message["role"], message["content"]
         if role == "system":
             text = _join_system(content)
             if text:
                 translated.append({"role": system_role, "content": text})
+        elif role == "assistant":
+            _add_to_turn(translated, _translate_assistant(content, names))
+            after_calls = len(translated)
         elif isinstance(content, str):
             translated.append({"role": role, "content": content})
-        elif role == "assistant":
-            translated.extend(_translate_assistant(content, names))
         else:
-            translated.extend(_translate_user(content, f"messages.{index}.content"))
+            results, rest = _translate_user(content, f"messages.{index}.content")
+            translated[after_calls:after_calls] = results
+            after_calls += len(results)
+            translated.extend(rest)
     return translated
+
+
+def _add_to_turn(translated: list[Message], said: list[Message]) -> None:
+    """Append what an assistant said; what it said right after it called belongs to the message with the calls."""
+    last = translated[-1] if translated else {}
+    if not said or last.get("role") != "assistant" or "tool_calls" not in last:
+        translated.extend(said)
+        return
+    last["content"] = PARAGRAPH.join(filter(None, (last["content"], said[0]["content"]))) or None
+    last["tool_calls"] += said[0].get("tool_calls", [])
 
 
 def _join_system(system: Any) -> str:
@@ -49,8 +65,10 @@ def _join_system(system: Any) -> str:
     return PARAGRAPH.join(kept)
 
 
-def _translate_assistant(blocks: list[dict[str, Any]], names: ToolNames) -> list[dict[str, Any]]:
+def _translate_assistant(blocks: str | list[dict[str, Any]], names: ToolNames) -> list[Message]:
     """Return one message, or none when nothing is left of the turn."""
+    if isinstance(blocks, str):
+        return [{"role": "assistant", "content": blocks}]
     text = PARAGRAPH.join(block["text"] for block in blocks if block["type"] == "text" and block["text"])
     calls = [
         {
@@ -66,8 +84,9 @@ def _translate_assistant(blocks: list[dict[str, Any]], names: ToolNames) -> list
     return [{"role": "assistant", "content": text}] if text else []
 
 
-def _translate_user(blocks: list[dict[str, Any]], path: str) -> list[dict[str, Any]]:
-    tool_messages: list[dict[str, Any]] = []
+def _translate_user(blocks: list[dict[str, Any]], path: str) -> tuple[list[Message], list[Message]]:
+    """Return the messages of the tools, and the message of the user where anything is left for one."""
+    tool_messages: list[Message] = []
     parts: list[Part] = []
     images_of_tools: list[Part] = []
     for index, block in enumerate(blocks):
@@ -79,9 +98,7 @@ def _translate_user(blocks: list[dict[str, Any]], path: str) -> list[dict[str, A
         else:
             parts.append(_translate_part(block, block_path))
     parts = images_of_tools + parts
-    if parts:
-        tool_messages.append({"role": "user", "content": _simplest_content(parts)})
-    return tool_messages
+    return tool_messages, [{"role": "user", "content": _simplest_content(parts)}] if parts else []
 
 
 def _translate_tool_result(block: dict[str, Any], path: str) -> tuple[dict[str, Any], list[Part]]:

@@ -107,6 +107,33 @@ def test_several_results_stay_together_and_errors_say_so() -> None:
     ]
 
 
+def test_results_follow_the_assistant_however_the_turn_is_cut_into_messages() -> None:
+    """Messages joins neighbours of one role; Chat Completions wants each result right behind the call."""
+    use = {"type": "tool_use", "id": "a", "name": "n", "input": {}}
+    messages = messages_of(
+        turn("user", text("Go.")),
+        turn("assistant", text("One."), use),
+        turn("assistant", {**use, "id": "b"}),
+        {"role": "assistant", "content": "Two."},
+        {"role": "user", "content": "Quick!"},
+        turn("user", result("a", "one"), text("Well?")),
+        turn("user", result("b", [IMAGE])),
+    )
+    call = {"type": "function", "function": {"name": "n", "arguments": "{}"}}
+    assert messages == [
+        {"role": "user", "content": "Go."},
+        {"role": "assistant", "content": "One.\n\nTwo.", "tool_calls": [{"id": "a", **call}, {"id": "b", **call}]},
+        {"role": "tool", "tool_call_id": "a", "content": "one"},
+        {"role": "tool", "tool_call_id": "b", "content": "The result is in the images of the next message."},
+        {"role": "user", "content": "Quick!"},
+        {"role": "user", "content": "Well?"},
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "Images in the result of tool call b:"}, IMAGE_PART],
+        },
+    ]
+
+
 def test_images_in_a_result_follow_in_a_message_of_the_user() -> None:
     messages = messages_of(
         turn("user", result("a", [text("chart"), IMAGE]), result("b", [IMAGE_BY_URL]), text("What?"))
