@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from gateway.protocol import exact_json
 from gateway.protocol.chat_names import CallIds, ToolNames
 from gateway.protocol.chat_parts import read_arguments
 from gateway.protocol.errors import UpstreamProtocolError
@@ -183,7 +184,7 @@ class BlockWriter:
         if arguments is None and not is_truncated:
             raise UpstreamProtocolError("a tool call whose arguments are no JSON object")
         if arguments and not call.is_streaming:  # An object inside a string.
-            self._write_delta({"type": "input_json_delta", "partial_json": orjson.dumps(arguments).decode()})
+            self._write_delta({"type": "input_json_delta", "partial_json": exact_json.encode(arguments).decode()})
         call.is_closed = True
         self._live = None
         self._close_block()

@@ -7,8 +7,7 @@ a provider's own tools left in the assistant's turns.
 
 from typing import Any
 
-import orjson
-
+from gateway.protocol import exact_json
 from gateway.protocol.chat_names import ToolNames, shorten_call_id
 from gateway.protocol.errors import InvalidRequestError
 from gateway.protocol.messages_request import BILLING_HEADER_PREFIX
@@ -74,7 +73,7 @@ def _translate_assistant(blocks: str | list[dict[str, Any]], names: ToolNames) -
         {
             "id": shorten_call_id(block["id"]),
             "type": "function",
-            "function": {"name": names.shorten(block["name"]), "arguments": orjson.dumps(block["input"]).decode()},
+            "function": {"name": names.shorten(block["name"]), "arguments": exact_json.encode(block["input"]).decode()},
         }
         for block in blocks
         if block["type"] == "tool_use"

@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 
 from gateway.protocol.errors import UpstreamProtocolError, UpstreamStreamError
+from gateway.protocol.exact_json import decode_text
 from gateway.protocol.json_depth import is_too_deep
 
 MAX_TOKENS, TOOL_USE, REFUSAL, END_TURN = "max_tokens", "tool_use", "refusal", "end_turn"
@@ -46,9 +47,9 @@ def read_arguments(text: str) -> dict[str, Any] | None:
     if not text.strip():
         return {}
     try:
-        value = orjson.loads(text)
+        value = decode_text(text)
         if isinstance(value, str):
-            value = orjson.loads(value) if value.strip() else {}
+            value = decode_text(value) if value.strip() else {}
     except orjson.JSONDecodeError:
         return None
     if value is None:

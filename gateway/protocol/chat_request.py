@@ -7,12 +7,10 @@ Not sent, because the protocol has no place for it: cache_control, context_manag
 
 from typing import Any
 
-import orjson
-
 from gateway.protocol.chat_messages import translate_messages
 from gateway.protocol.chat_names import ToolNames
-from gateway.protocol.codec import RouteTarget, refuse_fields
-from gateway.protocol.messages_request import MessagesRequest
+from gateway.protocol.codec import RouteTarget, check_thinking_budget, refuse_fields
+from gateway.protocol.messages_request import MessagesRequest, encode_for_upstream
 from gateway.protocol.profile import REASONING_EFFORT, REASONING_OBJECT, REFUSE, UpstreamProfile
 from gateway.protocol.request_tools import CUSTOM, with_schemas
 from gateway.protocol.wording import refuse
@@ -33,8 +31,13 @@ def tool_names(request: MessagesRequest, profile: UpstreamProfile) -> ToolNames:
 
 def render_chat_body(request: MessagesRequest, target: RouteTarget) -> bytes:
     """Return the body. Raises InvalidRequestError for what Chat Completions, or this upstream, cannot be asked."""
+    refuse_fields(request, target.profile)
+    check_thinking_budget(request)
+    return encode_for_upstream(request, lambda request: _translate(request, target))
+
+
+def _translate(request: MessagesRequest, target: RouteTarget) -> dict[str, Any]:
     source, profile = request.body, target.profile
-    refuse_fields(request, profile)
     names = tool_names(request, profile)
     body: dict[str, Any] = {
         "model": target.upstream_model,
@@ -57,7 +60,7 @@ def render_chat_body(request: MessagesRequest, target: RouteTarget) -> bytes:
     for name in profile.drop_fields:
         body.pop(name, None)
     body.update(profile.extra_body)
-    return orjson.dumps(body)
+    return body
 
 
 def _add_tools(body: dict[str, Any], request: MessagesRequest, names: ToolNames, profile: UpstreamProfile) -> None:

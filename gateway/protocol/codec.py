@@ -18,7 +18,8 @@ from typing import Any, NamedTuple, Protocol
 import orjson
 
 from billing.pricing import Usage
-from gateway.protocol.errors import UpstreamProtocolError
+from gateway.protocol import exact_json
+from gateway.protocol.errors import InvalidRequestError, UpstreamProtocolError
 from gateway.protocol.messages_request import MessagesRequest
 from gateway.protocol.messages_usage import COUNT_FIELDS
 from gateway.protocol.profile import BEARER, DEFAULT_PROFILE, NO_AUTH, UpstreamProfile
@@ -26,6 +27,9 @@ from gateway.protocol.reading import UsageReading
 from gateway.protocol.sse import encode_event
 from gateway.protocol.wording import EXTRA_WORDING, refuse
 
+# What a reply of the Messages protocol says in our words; all else stays as it came.
+REWRITTEN_FIELDS = ("id", "model", "role", "stop_reason", "stop_sequence", "usage")
+INTERLEAVED_THINKING = "interleaved-thinking"
 MESSAGE_STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 
 
@@ -67,12 +71,17 @@ class DecodedMessage:
 
     message: dict[str, Any]
     reading: UsageReading
+    source: bytes = b""  # What `message` was read from, where that was a message already.
 
     def encode(self, *, usage: Usage | None = None, extra_usage: Mapping[str, Any] | None = None) -> bytes:
         """Return the JSON body. `usage` replaces the counts when they were estimated; `extra_usage` adds fields."""
         if usage is not None or extra_usage:
             _amend_usage(self.message["usage"], usage, extra_usage)
-        return orjson.dumps(self.message)
+        encoded = exact_json.encode(self.message)
+        if not self.source or not exact_json.may_be_rounded(encoded):
+            return encoded
+        ours = {name: self.message[name] for name in REWRITTEN_FIELDS}
+        return exact_json.encode({**exact_json.decode_exactly(self.source), **ours})
 
 
 @dataclass(slots=True)
@@ -158,6 +167,16 @@ def refuse_fields(request: MessagesRequest, profile: UpstreamProfile) -> None:
     for name in profile.refuse_fields:
         if name in request.body:
             refuse(name, EXTRA_WORDING, code="unsupported_field")
+
+
+def check_thinking_budget(request: MessagesRequest, client_beta: str = "") -> None:
+    """Refuse a budget that `max_tokens` leaves no room for. Raises InvalidRequestError.
+
+    With Anthropic's beta of interleaved thinking the budget is for all requests of a turn, and may be larger. A
+    count_tokens request has no `max_tokens`.
+    """
+    if 0 < request.max_tokens <= request.thinking_budget_tokens and INTERLEAVED_THINKING not in client_beta:
+        raise InvalidRequestError("`max_tokens` must be greater than `thinking.budget_tokens`.", param="max_tokens")
 
 
 def _amend_usage(shown: dict[str, Any], usage: Usage | None, extra: Mapping[str, Any] | None) -> None:

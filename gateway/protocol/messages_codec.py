@@ -6,6 +6,7 @@ from gateway.protocol.codec import (
     RouteTarget,
     StreamDecoder,
     UpstreamCall,
+    check_thinking_budget,
     credential_headers,
     refuse_fields,
 )
@@ -50,6 +51,7 @@ class MessagesCodec:
 
     def _render(self, request: MessagesRequest, target: RouteTarget, path: str) -> UpstreamCall:
         refuse_fields(request, target.profile)
+        check_thinking_budget(request, target.client_beta)
         headers = target.headers()
         headers["anthropic-version"] = choose_version(request, target)
         if target.client_beta:

@@ -4,14 +4,15 @@ Checked is what the reference names; what it does not name passes unchanged. Wor
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
 
 from gateway.protocol.content_blocks import BlockCounts, check_content
 from gateway.protocol.errors import InvalidRequestError
+from gateway.protocol.exact_json import decode_exactly, encode, may_be_rounded
 from gateway.protocol.json_depth import MAX_DEPTH, is_too_deep
 from gateway.protocol.reading import storable_text
 from gateway.protocol.request_tools import check_tool_choice, check_tools, with_schemas
@@ -47,10 +48,10 @@ ASCII_ESCAPES = tuple(b"\\u00%d" % digit for digit in range(2, 8))
 
 @dataclass(slots=True)
 class MessagesRequest:
-    """A checked request. `body` is the parsed JSON and must not be changed; sizes are in bytes of the raw body."""
+    """A checked request. `body` is the parsed JSON and must not be changed; sizes are in bytes of `raw`."""
 
     body: dict[str, Any]
-    body_bytes: int
+    raw: bytes = field(repr=False)  # What `body` was read from.
     model: str
     max_tokens: int  # 0 for count_tokens, which has none.
     is_streamed: bool
@@ -67,9 +68,18 @@ class MessagesRequest:
     writes_cache_1h: bool
 
     @property
+    def body_bytes(self) -> int:
+        return len(self.raw)
+
+    @property
     def effort(self) -> object:
         config = self.body.get("output_config")
         return config.get("effort") if isinstance(config, dict) else None
+
+    @property
+    def thinking_budget_tokens(self) -> int:
+        """The tokens that may be thought, 0 where no number is given."""
+        return int(self.body["thinking"]["budget_tokens"]) if self.thinking_type == "enabled" else 0
 
     def conversation_fingerprint(self) -> str:
         """Return a hash that stays the same over the turns of one conversation.
@@ -100,12 +110,24 @@ def render_upstream_body(request: MessagesRequest, upstream_model: str, drop_fie
     """Return the body for an upstream: `model` replaced, `drop_fields` left out, schemas that tools lack filled in, all
     else as it was, in its order.
     """
-    body = {**request.body, "model": upstream_model}
-    if request.has_tools:
-        body["tools"] = with_schemas(body["tools"])
-    for name in drop_fields:
-        body.pop(name, None)
-    return orjson.dumps(body)
+
+    def build(request: MessagesRequest) -> dict[str, Any]:
+        body = {**request.body, "model": upstream_model}
+        if request.has_tools:
+            body["tools"] = with_schemas(body["tools"])
+        for name in drop_fields:
+            body.pop(name, None)
+        return body
+
+    return encode_for_upstream(request, build)
+
+
+def encode_for_upstream(request: MessagesRequest, build: Callable[[MessagesRequest], dict[str, Any]]) -> bytes:
+    """Return what `build` makes of the request as JSON, its numbers as the client wrote them."""
+    encoded = encode(build(request))
+    if not may_be_rounded(encoded):
+        return encoded
+    return encode(build(replace(request, body=decode_exactly(request.raw))))
 
 
 def _load_object(raw: bytes) -> dict[str, Any]:
@@ -150,7 +172,7 @@ def _check_request(body: dict[str, Any], raw: bytes, *, needs_max_tokens: bool) 
     writes_cache, writes_cache_1h = _find_cache_marks(raw)
     return MessagesRequest(
         body=body,
-        body_bytes=len(raw),
+        raw=raw,
         model=model,
         max_tokens=max_tokens,
         is_streamed=is_streamed,
@@ -160,7 +182,7 @@ def _check_request(body: dict[str, Any], raw: bytes, *, needs_max_tokens: bool) 
         image_path=counts.image_path,
         document_path=counts.document_path,
         system_message_index=system_message_index,
-        thinking_type=_check_thinking(thinking, max_tokens) if thinking is not None else None,
+        thinking_type=_check_thinking(thinking) if thinking is not None else None,
         server_tools=server_tools,
         has_tools=bool(tools),
         writes_cache=writes_cache,
@@ -224,8 +246,8 @@ def _check_metadata(metadata: object) -> str:
     return storable_text(user_id, MAX_END_USER_CHARS)
 
 
-def _check_thinking(value: object, max_tokens: int) -> str:
-    """Return the type of thinking. A `max_tokens` of 0 bounds no budget: it is a count_tokens request."""
+def _check_thinking(value: object) -> str:
+    """Return the type of thinking. Whether its budget fits max_tokens depends on the upstream: see codec."""
     thinking = require_object("thinking", value)
     if "type" not in thinking:
         refuse_missing("thinking.type")
@@ -236,11 +258,7 @@ def _check_thinking(value: object, max_tokens: int) -> str:
         path = "thinking.enabled.budget_tokens"
         if "budget_tokens" not in thinking:
             refuse_missing(path)
-        budget = require_integer(
-            path, thinking["budget_tokens"], minimum=MIN_THINKING_TOKENS, maximum=MAX_TOKENS_CEILING
-        )
-        if max_tokens and budget >= max_tokens:
-            raise InvalidRequestError("`max_tokens` must be greater than `thinking.budget_tokens`.", param="max_tokens")
+        require_integer(path, thinking["budget_tokens"], minimum=MIN_THINKING_TOKENS, maximum=MAX_TOKENS_CEILING)
     return str(thinking_type)
 
 

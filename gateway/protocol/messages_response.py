@@ -23,7 +23,7 @@ def decode_message(body: bytes, identity: ReplyIdentity) -> DecodedMessage:
     reader = MessagesUsageReader()
     reader.read_message(message)
     rewrite_message(message, identity)
-    return DecodedMessage(message, reader.reading())
+    return DecodedMessage(message, reader.reading(), source=body)
 
 
 def rewrite_message(message: dict[str, Any], identity: ReplyIdentity) -> None:

@@ -68,6 +68,21 @@ def test_fields_that_a_profile_refuses() -> None:
             codec.render_request(request_of(speed="fast"), target)
 
 
+def test_a_thinking_budget_lies_below_max_tokens_unless_it_is_for_several_replies() -> None:
+    """With interleaved thinking the budget is for the whole turn, which may take many requests of that max_tokens."""
+    request = request_of(thinking={"type": "enabled", "budget_tokens": 1024})
+    beta = "other-1, interleaved-thinking-2025-05-14"
+    for codec in CODECS.values():
+        codec.render_request(request_of(max_tokens=1025, thinking=request.body["thinking"]), RouteTarget("up"))
+        with pytest.raises(InvalidRequestError, match=r"^`max_tokens` must be greater than"):
+            codec.render_request(request, RouteTarget("up"))
+    MessagesCodec().render_request(request, RouteTarget("up", client_beta=beta))
+    with pytest.raises(InvalidRequestError):
+        CODECS["chat_completions"].render_request(request, RouteTarget("up", client_beta=beta))
+    without_max_tokens = {name: value for name, value in request.body.items() if name != "max_tokens"}
+    MessagesCodec().render_count_tokens(parse_count_tokens_request(orjson.dumps(without_max_tokens)), RouteTarget("up"))
+
+
 @pytest.mark.parametrize(
     ("protocol", "auth", "expected"),
     [
