@@ -1,11 +1,17 @@
 """Idempotency-Key: answered twice, billed once."""
 
+import json
 import secrets
 import threading
+import time
+from datetime import timedelta
 
 import httpx
+from django.utils import timezone
 
+from gateway.idempotency import delete_expired_answers
 from gateway.models import IdempotentAnswer
+from tests.gateway.wire import Connection
 from tests.support.world import Caller, World, body
 
 
@@ -60,6 +66,25 @@ def test_a_refused_or_failed_request_gives_the_key_back(world: World) -> None:
     assert post(world, rich, key).status_code == 200
 
 
+def test_a_client_that_leaves_at_any_moment_may_come_again(world: World, alice: Caller) -> None:
+    """Whatever became of its first request, the key does not say for a day that it still runs."""
+    keys = [secrets.token_hex(8) for _ in range(30)]
+    for number, key in enumerate(keys):
+        headers = [*alice.headers.items(), ("idempotency-key", key)]
+        with Connection(world.base_url) as connection:
+            connection.send("POST", "/v1/messages", headers, json.dumps(body()).encode())
+            time.sleep(number * 0.0005)
+            connection.reset()
+    world.wait_until_quiet()
+    again = [post(world, alice, key) for key in keys]
+    codes = {answer.json().get("error", {}).get("code", "served") for answer in again}
+    assert codes <= {"served", "idempotency_answer_not_kept"}
+    world.wait_until_quiet()
+    served = {answer.json()["id"] for answer in again if answer.status_code == 200}
+    assert len(served) == sum(answer.status_code == 200 for answer in again)
+    assert len(world.records(alice)) <= len(keys)
+
+
 def test_keys_of_two_callers_do_not_meet(world: World, alice: Caller) -> None:
     key = secrets.token_hex(8)
     bob = world.caller()
@@ -85,6 +110,27 @@ def test_the_answer_at_rest_cannot_be_read(world: World, alice: Caller) -> None:
     row = IdempotentAnswer.objects.get(key_id=alice.key.pk)
     assert row.sealed_answer is not None
     assert b"private" not in bytes(row.sealed_answer)
+
+
+def test_a_key_may_be_used_anew_after_its_day(world: World, alice: Caller) -> None:
+    key = secrets.token_hex(8)
+    first = post(world, alice, key)
+    row = IdempotentAnswer.objects.get(key_id=alice.key.pk)
+    assert timedelta(hours=23, minutes=59) < row.expires_at - row.created_at <= timedelta(hours=24)
+    IdempotentAnswer.objects.filter(pk=row.pk).update(expires_at=timezone.now())
+    other = post(world, alice, key, "Something else")
+    assert (other.status_code, other.headers.get("idempotent-replayed")) == (200, None)
+    assert other.json()["id"] != first.json()["id"]
+    assert post(world, alice, key, "Something else").content == other.content
+
+
+def test_expired_answers_are_forgotten(world: World, alice: Caller) -> None:
+    for _ in range(2):
+        post(world, alice, secrets.token_hex(8))
+    older, newer = IdempotentAnswer.objects.filter(key_id=alice.key.pk).order_by("pk")
+    IdempotentAnswer.objects.filter(pk=older.pk).update(expires_at=timezone.now())
+    delete_expired_answers()
+    assert list(IdempotentAnswer.objects.filter(key_id=alice.key.pk)) == [newer]
 
 
 def test_a_key_that_is_none_is_refused(world: World, alice: Caller) -> None:
