@@ -18,6 +18,7 @@ from django.urls.resolvers import URLResolver
 from billing.request_id import REQUEST_PREFIX, make_request_id
 from gateway.errors import GatewayError, render_error
 from gateway.metering import MeteredRequest
+from gateway.relay import ClientStalledError
 from gateway.request_log import log_request
 from gateway.responses import GatewayResponse, RelayResponse
 
@@ -219,5 +220,18 @@ async def _relay(send: Send, response: RelayResponse, headers: list[tuple[bytes,
             await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
         await send({"type": "http.response.body", "body": chunk, "more_body": True})
 
-    await response.relay(send_chunk)
+    try:
+        await response.relay(send_chunk)
+    except ClientStalledError:
+        _abort(send)
+        return
     await send({"type": "http.response.body", "body": b""})
+
+
+def _abort(send: Send) -> None:
+    """Let go of a connection whose client reads nothing. ASGI has no word for it, and a server that closes in order
+    would wait for ever for what it has buffered to be read.
+    """
+    abort = getattr(getattr(getattr(send, "__self__", None), "transport", None), "abort", None)
+    if abort is not None:
+        abort()
