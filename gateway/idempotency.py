@@ -5,7 +5,6 @@ Postgres, and only for callers who ask for it. Streams are not kept: a second re
 served again.
 """
 
-import asyncio
 import hashlib
 import logging
 import os
@@ -32,8 +31,6 @@ NONCE_BYTES = 12
 PURPOSE = b"crossmodel idempotent answer"
 
 logger = logging.getLogger(__name__)
-
-_given_back: set[asyncio.Future[None]] = set()  # The event loop itself keeps no task alive.
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,31 +81,13 @@ async def claim_key(
         )
     key_sha256 = hashlib.sha256(idempotency_key.encode()).digest()
     sealing_key = HKDF(SHA256(), length=32, salt=key_sha256, info=PURPOSE).derive(api_key.encode())
-    body_sha256 = hashlib.sha256(body).digest()
-    claiming = asyncio.ensure_future(database.run(_claim, key_id, key_sha256, body_sha256, UUID(request_id)))
     try:
-        row, is_ours = await asyncio.shield(claiming)
-    except asyncio.CancelledError:
-        # The client has left, and Postgres may take the claim all the same: then nobody would ever end it.
-        claiming.add_done_callback(lambda _: _give_back(database, claiming, request_id))
-        raise
+        row, is_ours = await database.run(_claim, key_id, key_sha256, hashlib.sha256(body).digest(), UUID(request_id))
     except DatabaseUnavailableError as error:
         raise unavailable("The idempotency key cannot be checked right now.", code="idempotency_unavailable") from error
     if is_ours:
         return Claim(database, row.pk, request_id, sealing_key)
-    return _read_answer(row, sealing_key, body_sha256)
-
-
-def _give_back(
-    database: DatabaseThreads, claiming: "asyncio.Future[tuple[IdempotentAnswer, bool]]", request_id: str
-) -> None:
-    if claiming.cancelled() or claiming.exception() is not None:
-        return
-    row, is_ours = claiming.result()
-    if is_ours:
-        giving_back = asyncio.ensure_future(Claim(database, row.pk, request_id, sealing_key=b"").give_up())
-        _given_back.add(giving_back)
-        giving_back.add_done_callback(_given_back.discard)
+    return _read_answer(row, sealing_key, hashlib.sha256(body).digest())
 
 
 def _claim(key_id: int, key_sha256: bytes, body_sha256: bytes, request_id: UUID) -> tuple[IdempotentAnswer, bool]:
