@@ -144,10 +144,12 @@ class Plant:
         return program
 
     def start_gateway(self) -> Program:
-        return self._serve("gateway", "crossmodel_site.asgi:application", answers=401)
+        return self._serve(
+            "gateway", "crossmodel_site.asgi:application", http="gateway.http_protocol:HttpProtocol", answers=401
+        )
 
     def start_bare(self) -> Program:
-        return self._serve("bare", "bench.bare:application", answers=200)
+        return self._serve("bare", "bench.bare:application", http="httptools", answers=200)
 
     def start_worker(self) -> Program:
         # The flags of `make run`, with beat inside: it costs the same there.
@@ -175,10 +177,10 @@ class Plant:
         self.redis.stop()
         self.postgres.stop()
 
-    def _serve(self, name: str, application: str, *, answers: int) -> Program:
+    def _serve(self, name: str, application: str, *, http: str, answers: int) -> Program:
         port = find_free_port()
         program = self._python(
-            name, "uvicorn", application, "--port", str(port), "--loop", "uvloop", "--http", "httptools",
+            name, "uvicorn", application, "--port", str(port), "--loop", "uvloop", "--http", http,
             "--ws", "none", "--no-access-log", "--no-proxy-headers", "--no-server-header", "--log-level", "warning",
             "--backlog", "4096", port=port,
         )  # fmt: skip
