@@ -41,6 +41,7 @@ def redis_loses_its_last_writes(stage: Stage) -> None:
 
 def redis_full(stage: Stage) -> None:
     """Celery ends when its broker, the same Redis here, takes no more writes: whoever supervises it starts it anew."""
+    stage.supervise = stage.world.restart_dead_worker
     stage.pause()
     nodes = stage.world.redis.masters()
     for size in ("1mb", "0"):
@@ -49,7 +50,6 @@ def redis_full(stage: Stage) -> None:
                 client.config_set("maxmemory", size)
         if size != "0":
             stage.pause(0.5, 3.0)
-    stage.world.restart_dead_worker()
 
 
 def redis_slow(stage: Stage) -> None:

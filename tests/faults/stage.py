@@ -61,6 +61,7 @@ class Stage:
     leaving_share: float = 0.0
     slow_share: float = 0.0
     notes: list[str] = field(default_factory=list)
+    supervise: Callable[[], None] = lambda: None  # Called all the while until it is quiet.
 
     @property
     def rich(self) -> Caller:
@@ -121,7 +122,7 @@ def run_fault(
         world.sandbox.clear()
     world.reconnect()
     violations = _attempt("repeating all movements", stage.office.repeat_all)
-    violations += [*stage.notes, *wait_for_quiet()]
+    violations += [*stage.notes, *wait_for_quiet(supervise=stage.supervise)]
     violations += _attempt("the re-rating", stage.office.price_again)
     violations += wait_for_quiet(0.0)
     world.reconnect()
@@ -199,11 +200,14 @@ def _no_order(chance: random.Random) -> Order:
     raise AssertionError("The stage has not said what to order.")
 
 
-def wait_for_quiet(for_seconds: float = QUIET_FOR_SECONDS) -> list[str]:
+def wait_for_quiet(
+    for_seconds: float = QUIET_FOR_SECONDS, *, supervise: Callable[[], None] = lambda: None
+) -> list[str]:
     """Return once nothing is held, waits or is to be published for so long; a violation when that does not come."""
     ends_at = time.monotonic() + QUIET_SECONDS
     quiet_since = None
     while time.monotonic() < ends_at:
+        supervise()
         if is_quiet() and not AdmissionChange.objects.exists():
             quiet_since = quiet_since or time.monotonic()
             if time.monotonic() - quiet_since > for_seconds:
