@@ -115,7 +115,7 @@ def run_fault(
         world.reconnect()
         stage.load.wait_for_answers(WARM_UP_ANSWERS, seconds=BACK_SECONDS)
     except AssertionError as error:
-        stage.notes.append(f"P4 service did not come back: {error}")
+        stage.notes.append(f"P4 service did not come back: {str(error).splitlines()[0]}")
     finally:
         answers = stage.load.stop()
         stage.office.close()

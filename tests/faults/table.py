@@ -28,7 +28,7 @@ class TableError(Exception):
 
 @dataclass
 class Row:
-    """All runs of one fault. `seeds` by commit, in the order in which the commits came."""
+    """All runs of one fault. `seeds` by commit, in the order in which these came; `broken`: which had violations."""
 
     fault: str
     runs: int = 0
@@ -37,6 +37,7 @@ class Row:
     whole: int = 0
     orphans: int = 0
     violations: int = 0
+    broken: dict[str, set[int]] = field(default_factory=dict)
 
     def add(self, run: Mapping[str, Any]) -> bool:
         """Count a run, a line of a report; False when it is known and broke nothing."""
@@ -48,11 +49,14 @@ class Row:
         for name, figure in FIGURES.items():
             setattr(self, name, getattr(self, name) + run["figures"].get(figure, 0))
         self.violations += len(run["violations"])
+        if run["violations"]:
+            self.broken.setdefault(run["commit"], set()).add(run["seed"])
         return True
 
     def cells(self) -> list[object]:
-        seeds = "; ".join(f"{commit}: {_ranges(numbers)}" for commit, numbers in self.seeds.items())
-        return [f"`{self.fault}`", self.runs, seeds, self.requests, self.whole, self.orphans, self.violations]
+        violations = f"{self.violations} ({_by_commit(self.broken)})" if self.broken else self.violations
+        counts = self.requests, self.whole, self.orphans
+        return [f"`{self.fault}`", self.runs, _by_commit(self.seeds), *counts, violations]
 
 
 Rows = dict[str, Row]
@@ -94,13 +98,30 @@ def read_reports(paths: Iterable[Path]) -> list[dict[str, Any]]:
 
 def _read_row(line: str) -> Row:
     try:
-        name, runs, seeds, *counts = (cell.strip() for cell in line.strip("|").split("|"))
-        by_commit = dict(part.split(": ") for part in seeds.split("; "))
-        numbers = {commit: set(_read_ranges(text)) for commit, text in by_commit.items()}
-        requests, whole, orphans, violations = map(int, counts)
+        name, runs, seeds, *counts, violations = (cell.strip() for cell in line.strip("|").split("|"))
+        count, _, broken = violations.rstrip(")").partition(" (")
+        requests, whole, orphans = map(int, counts)
+        return Row(
+            name.strip("`"),
+            int(runs),
+            _read_by_commit(seeds),
+            requests,
+            whole,
+            orphans,
+            int(count),
+            _read_by_commit(broken) if broken else {},
+        )
     except ValueError as error:
         raise TableError(f"{line}: {error}") from None
-    return Row(name.strip("`"), int(runs), numbers, requests, whole, orphans, violations)
+
+
+def _by_commit(seeds: Mapping[str, Iterable[int]]) -> str:
+    return "; ".join(f"{commit}: {_ranges(numbers)}" for commit, numbers in seeds.items())
+
+
+def _read_by_commit(text: str) -> dict[str, set[int]]:
+    parts = (part.split(": ") for part in text.split("; "))
+    return {commit: set(_read_ranges(seeds)) for commit, seeds in parts}
 
 
 def _line(cells: Iterable[object]) -> str:

@@ -38,6 +38,9 @@ def test_a_known_run_that_breaks_something_is_news() -> None:
     add_runs(rows, [RUN])
     assert add_runs(rows, [{**RUN, "violations": ["I3 a", "I5 b"]}]) == 0
     assert (rows["redis_killed"].runs, rows["redis_killed"].violations) == (2, 2)
+    table = render_table(rows)
+    assert table.splitlines()[-1] == "| `redis_killed` | 2 | abc1234: 3 | 200 | 120 | 4 | 2 (abc1234: 3) |"
+    assert render_table(find_table(table)) == table
 
 
 def test_a_document_keeps_what_it_had() -> None:
