@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 from billing.admission.errors import AdmissionUnavailableError
 from billing.admission.feed import publish_pending_changes
 from billing.ledger import IdempotencyConflictError
+from billing.management.arguments import MAX_ACTOR_CHARS, MAX_IDEMPOTENCY_KEY_CHARS, MAX_REASON_CHARS, text_of
 from billing.management.commands.grant_credit import find_organization
 from billing.models import CreditLot
 from billing.money import InvalidAmountError, format_usd, parse_usd
@@ -23,15 +24,26 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("organization", metavar="ORG", help="Slug or id of the organization.")
         parser.add_argument("amount", metavar="AMOUNT", help="US dollars; put -- before a negative amount.")
-        parser.add_argument("--reason", required=True, help="Why. Members see it.")
+        parser.add_argument("--reason", type=text_of(MAX_REASON_CHARS), required=True, help="Why. Members see it.")
         parser.add_argument(
             "--kind",
             choices=CreditLot.Kind.values,
             default=CreditLot.Kind.PROMOTIONAL.value,
             help="What an amount above zero becomes. Default: promotional credit.",
         )
-        parser.add_argument("--idempotency-key", metavar="K", help="The same key adjusts once. Default: a new one.")
-        parser.add_argument("--actor", default="", metavar="EMAIL", help="Who. Default: the user of the shell.")
+        parser.add_argument(
+            "--idempotency-key",
+            type=text_of(MAX_IDEMPOTENCY_KEY_CHARS),
+            metavar="K",
+            help="The same key adjusts once. Default: a new one.",
+        )
+        parser.add_argument(
+            "--actor",
+            type=text_of(MAX_ACTOR_CHARS),
+            default="",
+            metavar="EMAIL",
+            help="Who. Default: the user of the shell.",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         organization = find_organization(options["organization"])

@@ -7,6 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from billing.ledger import DEFAULT_PRIORITY
+from billing.management.arguments import MAX_ACTOR_CHARS, MAX_CODE_REASON_CHARS, text_of
 from billing.management.commands.grant_credit import MAX_PRIORITY, parse_expiry
 from billing.money import InvalidAmountError, format_usd, parse_usd
 from billing.redemption import InvalidCodeError, create_codes
@@ -17,14 +18,23 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("amount", metavar="AMOUNT", help="US dollars that each code is worth.")
-        parser.add_argument("--reason", required=True, help="What they are for. Members see it beside the credit.")
+        parser.add_argument(
+            "--reason",
+            type=text_of(MAX_CODE_REASON_CHARS),
+            required=True,
+            help="What they are for. Members see it beside the credit.",
+        )
         parser.add_argument("--count", type=int, default=1, help="How many codes.")
         parser.add_argument("--uses", type=int, default=1, help="How many organizations may redeem each.")
         parser.add_argument("--expires", metavar="DATE", help="ISO date or time (UTC) from which codes are refused.")
         parser.add_argument("--credit-expires", metavar="DATE", help="From when on their credit cannot be spent.")
         parser.add_argument("--priority", type=int, default=DEFAULT_PRIORITY, help="Lower is spent first.")
         parser.add_argument(
-            "--actor", default="", metavar="EMAIL", help="Who makes them. Default: the user of the shell."
+            "--actor",
+            type=text_of(MAX_ACTOR_CHARS),
+            default="",
+            metavar="EMAIL",
+            help="Who makes them. Default: the user of the shell.",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -1,12 +1,13 @@
 """manage.py margin: what is left of what organizations paid, by model, organization, upstream or request."""
 
 from argparse import ArgumentParser
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
+from billing.management.arguments import read_day
 from billing.margin import Margin, WindowTooLongError, margins, request_margins
 from billing.money import format_usd
 
@@ -35,10 +36,6 @@ class Command(BaseCommand):
         self.stdout.write(_line(options["by"], "requests", "paid", "charged", "left", ""))
         for row in rows:
             self.stdout.write(_describe(row))
-
-
-def read_day(text: str) -> datetime:
-    return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
 
 
 def _describe(row: Margin) -> str:

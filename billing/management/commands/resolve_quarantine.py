@@ -8,6 +8,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from billing.admission.errors import AdmissionUnavailableError
 from billing.admission.feed import publish_pending_changes
+from billing.management.arguments import MAX_ACTOR_CHARS, MAX_REASON_CHARS, text_of
 from billing.models import UsageQuarantine
 from billing.quarantine_resolution import ResolutionError, discard_quarantined, settle_quarantined
 
@@ -22,8 +23,19 @@ class Command(BaseCommand):
         how = parser.add_mutually_exclusive_group()
         how.add_argument("--settle", action="store_true", help="Settle it again, after its fault was repaired.")
         how.add_argument("--discard", action="store_true", help="Give it up: nobody is ever charged for it.")
-        parser.add_argument("--reason", default="", help="Why, for the record; needed to settle and to discard.")
-        parser.add_argument("--actor", default="", metavar="EMAIL", help="Who. Default: the user of the shell.")
+        parser.add_argument(
+            "--reason",
+            type=text_of(MAX_REASON_CHARS),
+            default="",
+            help="Why, for the record; needed to settle and to discard.",
+        )
+        parser.add_argument(
+            "--actor",
+            type=text_of(MAX_ACTOR_CHARS),
+            default="",
+            metavar="EMAIL",
+            help="Who. Default: the user of the shell.",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["id"] is None:
