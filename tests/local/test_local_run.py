@@ -196,5 +196,8 @@ def read_cpu_seconds(pid: int) -> float:
 
 
 def read_pss_mib(pid: int) -> float:
-    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:  # Postgres starts and ends processes for its own housekeeping.
+        return 0.0
     return int(re.findall(r"^Pss:\s+(\d+)", text, re.MULTILINE)[0]) / 1024
