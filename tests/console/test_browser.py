@@ -10,7 +10,9 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 from pytest_django.live_server_helper import LiveServer
 
-from accounts.models import ApiKey
+from accounts.models import ApiKey, Organization, User
+from billing.models import CreditLot
+from billing.top_ups import grant_credit
 from tests.support.people import PASSWORD, make_people
 from tests.support.settled_usage import billed_event, failed_event, sell_model, settle
 
@@ -148,6 +150,49 @@ def test_no_page_is_wider_than_a_phone_and_text_has_contrast(
         faint = visitor.page.evaluate(FIND_FAINT_TEXT, LEAST_CONTRAST)
         assert faint == [], f"{path} ({scheme})"
     visitor.assert_no_complaints()
+
+
+# Every scrolling frame whose content is wider than it, and every two neighbours of a section that touch each other.
+FIND_CROWDED = """() => [
+  ...[...document.querySelectorAll(".table-frame")].filter(frame => frame.scrollWidth > frame.clientWidth + 1),
+  ...[...document.querySelectorAll("main .card, main .empty, main .table-frame")].filter(box => {
+    const before = box.previousElementSibling;
+    if (!before?.checkVisibility() || !box.checkVisibility() || before.matches(".visually-hidden")) return false;
+    return box.getBoundingClientRect().top - before.getBoundingClientRect().bottom < 8;
+  }),
+].map(element => element.outerHTML.slice(0, 80))"""
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_long_names_spill_over_nothing_and_nothing_is_glued_together(
+    browser: Browser, live_server: LiveServer, viewport: dict[str, int]
+) -> None:
+    paths = pages_with_content()
+    organization = Organization.objects.get(slug="alice")
+    Organization.objects.filter(pk=organization.pk).update(name="o" * 100)
+    organization.keys.update(name="k" * 100)
+    User.objects.filter(email__startswith="bob").update(name="b" * 150)
+    for reason in ("r" * 500, "because"):
+        grant_credit(
+            organization,
+            amount_nanos=10**9,
+            kind=CreditLot.Kind.PAID,
+            reason=reason,
+            actor="a",
+            idempotency_key=reason[:9],
+        )
+    visitor = visit(browser, live_server, viewport=viewport)
+    sign_in(visitor, "alice@example.org")
+    for path in paths:
+        visitor.go(path)
+        assert visitor.page.evaluate(FIND_CROWDED) == [], path
+        assert visitor.page.evaluate("document.documentElement.scrollWidth") <= viewport["width"], path
+
+
+def test_the_rules_for_passwords_are_a_hint_and_look_like_one(browser: Browser, live_server: LiveServer) -> None:
+    visitor = visit(browser, live_server)
+    visitor.go("/accounts/signup/")
+    assert visitor.page.locator(".help li").count() == 3
 
 
 def test_every_field_and_control_has_a_name(browser: Browser, live_server: LiveServer) -> None:
