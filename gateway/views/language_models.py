@@ -30,14 +30,14 @@ async def list_language_models(request: GatewayRequest) -> GatewayResponse:
     models.sort(key=lambda model: (model.released_at, model.id), reverse=True)
     limit = _read_limit(request.GET.get("limit"))
     ids = [model.id for model in models]
-    first, last = 0, len(models)
+    lower, upper = 0, len(models)
     if after_id := request.GET.get("after_id"):
-        first = _position(ids, after_id, "after_id") + 1
+        lower = _position(ids, after_id, "after_id") + 1
     if before_id := request.GET.get("before_id"):
-        last = _position(ids, before_id, "before_id")
-        first = max(first, last - limit)
-    page = models[first : min(last, first + limit)]
-    has_more = first > 0 if before_id else first + len(page) < len(models)
+        upper = _position(ids, before_id, "before_id")
+    between = models[lower:upper]
+    page = between[-limit:] if before_id else between[:limit]
+    has_more = len(between) > limit
     return json_response(
         {
             "data": [_describe(model, now) for model in page],

@@ -1,5 +1,6 @@
 """GET /v1/models and /v1/models/{id}: what is sold, page by page, to whoever has a key."""
 
+import itertools
 from typing import Any
 
 import pytest
@@ -74,6 +75,24 @@ def test_pages_forward_and_backward_give_every_model_once(world: World, alice: C
         assert backward == everything
     last = list_models(world, alice, f"?after_id={everything[-1]}")
     assert (last["data"], last["has_more"], last["first_id"], last["last_id"]) == ([], False, None, None)
+
+
+def test_every_combination_of_limit_and_cursors(world: World, alice: Caller) -> None:
+    """Both cursors together bound the list on both sides; a page is at the side of `after_id`, unless `before_id` is
+    there.
+    """
+    everything = ids_of(list_models(world, alice, "?limit=1000"))
+    places = (None, 0, 1, 3, len(everything) - 1)
+    for limit, after, before in itertools.product((1, 2, len(everything)), places, places):
+        query = f"?limit={limit}"
+        query += f"&after_id={everything[after]}" if after is not None else ""
+        query += f"&before_id={everything[before]}" if before is not None else ""
+        page = list_models(world, alice, query)
+        between = everything[0 if after is None else after + 1 : before]
+        assert ids_of(page) == (between[:limit] if before is None else between[-limit:]), query
+        assert page["has_more"] == (len(between) > limit), query
+        ends = (ids_of(page)[0], ids_of(page)[-1]) if page["data"] else (None, None)
+        assert (page["first_id"], page["last_id"]) == ends
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "1001", "x", "1.5", "", "%20", "\u0663", "1e2", "9" * 5_000])
