@@ -26,22 +26,25 @@ def offer(
     upstream_urls: Sequence[str] = (),
     routes: int = 1,
     bills_when_cancelled: bool = False,
+    protocol: Upstream.Protocol = Upstream.Protocol.MESSAGES,
 ) -> Offer:
     """Sell a new model at the prices of Sonnet, and return once all these gateways serve it.
 
     Each of its routes has an upstream of its own, at the sandbox unless told otherwise.
     """
+    own_url = world.sandbox.url + ("/v1" if protocol == Upstream.Protocol.CHAT_COMPLETIONS else "")
+    key_header = "authorization" if protocol == Upstream.Protocol.CHAT_COMPLETIONS else "x-api-key"
     name = "test-" + secrets.token_hex(4)
     version = sell_model(f"test/{name}")
     LanguageModel.objects.filter(pk=version.language_model_id).update(capabilities=["tools", "thinking", "images"])
     offered = Offer(f"test/{name}", [], [])
-    for position, url in enumerate(upstream_urls or [world.sandbox.url] * routes):
+    for position, url in enumerate(upstream_urls or [own_url] * routes):
         upstream = Upstream.objects.create(
             name=f"{name}-{position}",
-            protocol=Upstream.Protocol.MESSAGES,
+            protocol=protocol,
             base_url=url,
             bills_when_cancelled=bills_when_cancelled,
-            profile={"request_id_header": "x-crossmodel-request-id", "headers": {"x-api-key": "any"}},
+            profile={"request_id_header": "x-crossmodel-request-id", "headers": {key_header: "Bearer any"}},
         )
         upstream_model = f"{name}-route-{position}"
         Route.objects.create(
