@@ -9,9 +9,10 @@ from django.core.management import call_command
 from pytest_django.plugin import DjangoDbBlocker
 
 from billing.admission.worker import read_upstream_news
-from billing.models import Upstream
+from billing.models import Upstream, UsageRecord
 from gateway.upstreams.pool import fingerprint
 from tests.gateway.offers import Offer, offer
+from tests.gateway.wire import post_at_once
 from tests.support.world import HTTP, Caller, World, standing_world, visit
 
 GOOD_KEY, BAD_KEY = "provider-key-that-works", "provider-key-that-does-not"
@@ -54,6 +55,38 @@ def test_an_upstream_that_fails_is_left_alone_and_the_next_route_serves(fragile:
     with suppress(SystemExit):  # It ends with 1 when other tests' events wait for too long.
         call_command("status", stdout=shown)
     assert f"upstream {first}" in shown.getvalue()
+
+
+def test_an_upstream_that_is_well_again_is_probed_and_serves(fragile: World, caller: Caller) -> None:
+    sold = offer(fragile, caller, [fragile.base_url], routes=2)
+    fragile.sandbox.control("status=529", model=sold.upstream_models[0], times=3)
+    tried = [[attempt["upstream"] for attempt in ask(fragile, caller, sold).attempts] for _ in range(4)]
+    assert tried[-1] == [sold.upstreams[1]]
+    fragile.wait_until(lambda: ask(fragile, caller, sold).upstream == sold.upstreams[0], "the breaker has closed")
+    assert {ask(fragile, caller, sold).upstream for _ in range(3)} == {sold.upstreams[0]}
+
+
+def ask(fragile: World, caller: Caller, sold: Offer) -> UsageRecord:
+    """Return the record of a request, which was served whoever served it."""
+    answer = fragile.post(caller, model=sold.model_id)
+    assert answer.status_code == 200
+    return fragile.record(answer)
+
+
+def test_an_upstream_gets_no_more_calls_at_once_than_its_profile_says(fragile: World, caller: Caller) -> None:
+    sold = offer(fragile, caller, [fragile.base_url])
+    [upstream] = Upstream.objects.filter(name=sold.upstreams[0])
+    upstream.profile = {**upstream.profile, "max_concurrent": 1}
+    upstream.save()
+
+    def statuses() -> list[int]:
+        calls = [(caller, "[[sandbox: delay=500]]")] * 3
+        answers = post_at_once(fragile.base_url, calls, model=sold.model_id)
+        assert {answer.json()["error"]["code"] for answer in answers if answer.status_code != 200} <= {"no_route"}
+        return sorted(answer.status_code for answer in answers)
+
+    fragile.wait_until(lambda: statuses() == [200, 503, 503], "the profile is known")
+    assert fragile.post(caller, model=sold.model_id).status_code == 200
 
 
 def test_a_clients_own_fault_opens_no_breaker(fragile: World, caller: Caller) -> None:
