@@ -33,11 +33,19 @@ SETTINGS = {
     "CROSSMODEL_REDIS_TIMEOUT_SECONDS": "2",
     "DJANGO_SECRET_KEY": "for-benchmarks-only",
 }
+# How nginx calls its upstream: over connections that it keeps, as the gateway does, or each call over a new one, as it
+# does unless told otherwise.
+KEPT = """
+    upstream model {{ server 127.0.0.1:{upstream_port}; keepalive 256; keepalive_requests 1000000000; }}
+    proxy_http_version 1.1;
+    proxy_set_header Connection "";
+"""
+AS_IT_COMES = "    upstream model {{ server 127.0.0.1:{upstream_port}; }}"
 NGINX = """
 daemon off;
 worker_processes 1;
-pid {folder}/nginx.pid;
-error_log {folder}/nginx.log;
+pid {folder}/{name}.pid;
+error_log {folder}/{name}.log;
 events {{ worker_connections 4096; }}
 http {{
     access_log off;
@@ -47,10 +55,10 @@ http {{
     uwsgi_temp_path {folder}/nginx-uwsgi;
     scgi_temp_path {folder}/nginx-scgi;
     keepalive_requests 1000000000;
-    upstream model {{ server 127.0.0.1:{upstream_port}; keepalive 256; keepalive_requests 1000000000; }}
+{upstream}
     server {{
         listen 127.0.0.1:{port};
-        location / {{ proxy_pass http://model; proxy_http_version 1.1; proxy_set_header Connection ""; }}
+        location / {{ proxy_pass http://model; }}
     }}
 }}
 """
@@ -158,15 +166,16 @@ class Plant:
             "--pool", "threads", "--concurrency", "2", "--without-gossip", "--without-mingle", "--without-heartbeat",
         )  # fmt: skip
 
-    def start_nginx(self) -> Program | None:
+    def start_nginx(self, name: str, *, keeps_connections: bool) -> Program | None:
         """Start nginx as a plain proxy to the upstream; None where it is not installed."""
         nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
         if nginx is None:
             return None
         port = find_free_port()
-        path = self.folder / "nginx.conf"
-        path.write_text(NGINX.format(folder=self.folder, port=port, upstream_port=self.upstream_port))
-        program = self._start("nginx", [nginx, "-e", str(self._log_path("nginx")), "-c", str(path)], port)
+        path = self.folder / f"{name}.conf"
+        upstream = (KEPT if keeps_connections else AS_IT_COMES).format(upstream_port=self.upstream_port)
+        path.write_text(NGINX.format(name=name, folder=self.folder, port=port, upstream=upstream))
+        program = self._start(name, [nginx, "-e", str(self._log_path(name)), "-c", str(path)], port)
         self._wait_until(lambda: _status(port) == 200, program)
         return program
 

@@ -23,6 +23,7 @@ STREAM_CONNECTIONS = 64
 LAG_POLL_SECONDS = 0.2
 QUIET_SECONDS = 60.0
 MIN_SERVED = 0.98
+NGINX, NGINX_AS_IT_COMES = "nginx", "nginx, a new connection for each call"
 
 
 def measure(plant: Plant, quick: bool) -> dict[str, Any]:
@@ -30,10 +31,16 @@ def measure(plant: Plant, quick: bool) -> dict[str, Any]:
     rounds, total = (2, 3_000) if quick else (ROUNDS, REQUESTS_PER_ROUND)
     upstream = plant.start_upstream()
     gateway, worker = plant.start_gateway(), plant.start_worker()
-    bare, nginx = plant.start_bare(), plant.start_nginx()
+    bare = plant.start_bare()
+    proxies = {
+        NGINX: plant.start_nginx("nginx", keeps_connections=True),
+        NGINX_AS_IT_COMES: plant.start_nginx("nginx-as-it-comes", keeps_connections=False),
+    }
     requests = write_requests(plant.folder / "requests.json", make_tenants("requests"))
     try:
-        targets = {"gateway": gateway, "bare ASGI app": bare} | ({"nginx": nginx} if nginx else {})
+        targets = {"gateway": gateway, "bare ASGI app": bare} | {
+            name: proxy for name, proxy in proxies.items() if proxy
+        }
         for target in targets.values():
             _load(plant, target, requests, connections=CONNECTIONS, total=WARM_UP_REQUESTS)
         samples: dict[str, list[float]] = {name: [] for name in targets}
@@ -52,7 +59,7 @@ def measure(plant: Plant, quick: bool) -> dict[str, Any]:
         wait_until_settled()
         alone, load_alone = measure_cpu(plant, gateway, requests, connections=1, total=total // 4)
     finally:
-        for program in (gateway, worker, bare, nginx, upstream):
+        for program in (gateway, worker, bare, *proxies.values(), upstream):
             if program is not None:
                 program.stop()
     return {
