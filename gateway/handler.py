@@ -16,9 +16,9 @@ from django.urls import Resolver404
 from django.urls.resolvers import URLResolver
 
 from billing.request_id import REQUEST_PREFIX, make_request_id
+from gateway.client_stall import ClientStalledError
 from gateway.errors import GatewayError, render_error
 from gateway.metering import MeteredRequest
-from gateway.relay import ClientStalledError
 from gateway.request_log import log_request
 from gateway.responses import GatewayResponse, RelayResponse
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.client_stall import ClientStalledError, StallWatch
 from gateway.errors import TYPE_BY_STATUS, GatewayError
 from gateway.metering import MeteredRequest
 from gateway.protocol.codec import NOTHING, RelayStep, StreamEnd
@@ -26,10 +27,6 @@ ACCEPTANCE_SECONDS = 4.0
 ACCEPTANCE_POLL_SECONDS = 0.1
 
 logger = logging.getLogger(__name__)
-
-
-class ClientStalledError(Exception):
-    """The client has read nothing for so long that it counts as having left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +87,9 @@ class StreamRelay:
 
     async def run(self, send: SendChunk) -> None:
         """Write the stream to the client and bill it. Cancelled when the client leaves."""
+        watch = StallWatch(send, stall_seconds=self._times.stall_seconds)
         try:
-            await self._run(_patiently(send, self._times.stall_seconds))
+            await self._run(watch.send)
         except GatewayError as error:
             await send(self._error_event(TYPE_BY_STATUS[error.status], error.code, error.message))
         except (asyncio.CancelledError, ClientStalledError, OSError):
@@ -101,6 +99,8 @@ class StreamRelay:
             logger.exception("Request %s failed.", self._metered.hold.request_id)
             await self._close_after_fault()
             await send(self._error_event("api_error", "internal_error", "An internal error occurred."))
+        finally:
+            watch.stop()
 
     async def _run(self, send: SendChunk) -> None:
         while self._stream is None:
@@ -251,17 +251,6 @@ class StreamRelay:
 
     def _error_event(self, error_type: str, code: str, message: str) -> bytes:
         return encode_error_event(error_type=error_type, code=code, message=message, request_id=self._request_header)
-
-
-def _patiently(send: SendChunk, stall_seconds: float) -> SendChunk:
-    async def send_chunk(chunk: bytes) -> None:
-        try:
-            async with asyncio.timeout(stall_seconds):
-                await send(chunk)
-        except TimeoutError:
-            raise ClientStalledError from None
-
-    return send_chunk
 
 
 async def _to_nobody(chunk: bytes) -> None:
