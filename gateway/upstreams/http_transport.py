@@ -5,15 +5,19 @@ the environment names are not used.
 """
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator
 
 import httpx
+from aiohappyeyeballs import start_connection
 
 from gateway.upstreams.http_connection import HttpConnection
 
 # Many servers (uvicorn, Node) close after five idle seconds: a request should not meet a connection that is closing.
 MAX_IDLE_SECONDS = 4.0
+NEXT_ADDRESS_SECONDS = 0.25
+KEEPALIVE_SECONDS = 30
 MAX_IDLE_CONNECTIONS = 1_000  # For each origin; more than these are closed once they are free.
 
 Origin = tuple[str, str, int]
@@ -82,8 +86,9 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         tls = self._tls if scheme == "https" else None
         try:
             async with asyncio.timeout(timeout_seconds):
+                opened = await _open_socket(host, port)
                 _, connection = await loop.create_connection(
-                    lambda: HttpConnection(loop), host, port, ssl=tls, server_hostname=host if tls else None
+                    lambda: HttpConnection(loop), sock=opened, ssl=tls, server_hostname=host if tls else None
                 )
         except TimeoutError:
             raise httpx.ConnectTimeout(f"No connection within {timeout_seconds:g} s.") from None
@@ -141,6 +146,21 @@ class AnswerStream(httpx.AsyncByteStream):
         if not self._is_closed:
             self._is_closed = True
             self._transport.take_back(self._connection, self._origin)
+
+
+async def _open_socket(host: str, port: int) -> socket.socket:
+    """Return a socket that is connected to one of the host's addresses. Raises OSError.
+
+    All are tried, a little apart: where one of the two internets is broken the other does not wait for it.
+    """
+    addresses = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    opened = await start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS, interleave=1)
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # A model may think for minutes without a word, and what lies between us may forget the connection meanwhile.
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_SECONDS)
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_SECONDS)
+    return opened
 
 
 def render_head(request: httpx.Request, body_bytes: int) -> bytes:

@@ -105,6 +105,12 @@ async def test_where_nobody_listens(client: UpstreamClient, url: str) -> None:
         await fetch(client, url)
 
 
+async def test_a_name_with_several_addresses(client: UpstreamClient) -> None:
+    """Nobody listens at ::1, which comes first where the machine knows it."""
+    async with serving(WHOLE) as server:
+        assert await fetch(client, server.url.replace("127.0.0.1", "localhost")) == b"hello"
+
+
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "127.0.0.1/x", "http://[::1", "http://127.0.0.1:99999/"])
 async def test_addresses_that_are_none(client: UpstreamClient, url: str) -> None:
     with pytest.raises(UpstreamError):
