@@ -26,6 +26,7 @@ from gateway.models import IdempotentAnswer
 
 LIFETIME = timedelta(hours=24)
 MAX_KEY_CHARS = 255
+MAX_CLAIMS_PER_MINUTE = 6_000  # Of one API key; each costs Postgres a row.
 MAX_KEPT_BYTES = 8 * 1024 * 1024
 NONCE_BYTES = 12
 PURPOSE = b"crossmodel idempotent answer"

@@ -9,11 +9,11 @@ from typing import cast
 from django.conf import settings
 
 from billing.request_id import MESSAGE_PREFIX
-from gateway.admitting import Caller, admit_request, identify_caller, propose_request
+from gateway.admitting import Caller, admit_free, admit_request, identify_caller, propose_request
 from gateway.authentication import read_key
 from gateway.errors import GatewayError
 from gateway.handler import GatewayRequest
-from gateway.idempotency import Claim, claim_key
+from gateway.idempotency import MAX_CLAIMS_PER_MINUTE, Claim, claim_key
 from gateway.metering import MeteredRequest
 from gateway.protocol.codec import ReplyIdentity
 from gateway.protocol.errors import InvalidRequestError
@@ -40,6 +40,8 @@ async def create_message(request: GatewayRequest) -> GatewayResponse:
     idempotency_key = request.META.get("HTTP_IDEMPOTENCY_KEY")
     if idempotency_key is None:
         return await _serve(runtime, request, caller, parsed, claim=None)
+    # Whether the key lives is asked before its stored answer is, and before Postgres has any work by it.
+    await admit_free(runtime, caller, kind="claims", per_minute=MAX_CLAIMS_PER_MINUTE)
     claim = await claim_key(
         runtime.database,
         key_id=caller.identity.key_id,

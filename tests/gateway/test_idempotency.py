@@ -8,6 +8,8 @@ from datetime import timedelta
 import httpx
 from django.utils import timezone
 
+from accounts.keys import revoke_key
+from billing.admission.feed import publish_pending_changes
 from gateway.idempotency import delete_expired_answers
 from gateway.models import IdempotentAnswer
 from tests.gateway.wire import Connection
@@ -82,6 +84,15 @@ def test_a_client_that_leaves_at_any_moment_may_come_again(world: World, alice: 
     served = {answer.json()["id"] for answer in again if answer.status_code == 200}
     assert len(served) == sum(answer.status_code == 200 for answer in again)
     assert len(world.records(alice)) <= len(keys)
+
+
+def test_a_revoked_key_gets_no_stored_answer(world: World, alice: Caller) -> None:
+    key = secrets.token_hex(8)
+    assert post(world, alice, key).status_code == 200
+    revoke_key(alice.key, revoked_by=None)
+    publish_pending_changes()
+    again = post(world, alice, key)
+    assert (again.status_code, again.json()["error"]["code"]) == (401, "key_revoked")
 
 
 def test_keys_of_two_callers_do_not_meet(world: World, alice: Caller) -> None:
