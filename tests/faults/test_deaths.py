@@ -6,7 +6,7 @@ from tests.faults.catalog import DEATHS
 from tests.faults.stage import WARM_UP_ANSWERS, run_fault
 from tests.support.durable_world import DurableWorld
 
-pytestmark = [pytest.mark.faults, pytest.mark.keeps_redis]
+pytestmark = [pytest.mark.faults, pytest.mark.keeps_redis, pytest.mark.timeout(600)]
 
 
 @pytest.mark.parametrize("name", DEATHS)

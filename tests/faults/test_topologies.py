@@ -16,7 +16,7 @@ from tests.support.durable_world import DurableWorld
 from tests.support.redis_topologies import TOPOLOGIES
 from tests.support.world import ROOT, looking_at
 
-pytestmark = [pytest.mark.faults, pytest.mark.keeps_redis]
+pytestmark = [pytest.mark.faults, pytest.mark.keeps_redis, pytest.mark.timeout(600)]
 ADMISSION_TEST_SECONDS = 150
 # Every fault can be run on each, by `python -m tests.faults --topology`; these are what sets them apart.
 FAULTS_RUN = {CLUSTER: ("redis_killed", "redis_emptied"), SENTINEL: ("master_failed_over",)}

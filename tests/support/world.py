@@ -40,7 +40,7 @@ from crossmodel_site.settings import read_database_url
 from sandbox.server import SandboxServer
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 QUIET_SECONDS = 30.0
 POLL_SECONDS = 0.05
 MODEL = "anthropic/claude-sonnet-4.6"
