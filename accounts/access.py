@@ -21,6 +21,7 @@ class Permission(StrEnum):
     MANAGE_KEYS = "manage_keys"
     SEE_BILLING = "see_billing"
     MANAGE_MEMBERS = "manage_members"
+    MANAGE_ORGANIZATION = "manage_organization"
     GRANT_OWNERSHIP = "grant_ownership"
 
 

@@ -98,7 +98,7 @@ class OrganizationAdmin(OperatorAdmin):
     inlines = [MemberInline]
     actions_detail = ["grant_credit"]
     fieldsets = [
-        (None, {"fields": ["name", "slug", "status", "posted_balance", "credit_limit_nanos"]}),
+        (None, {"fields": ["name", "slug", "status", "posted_balance", "credit_limit_nanos", "shows_cost_in_usage"]}),
         ("Limits", {"fields": [*LIMIT_FIELDS, *BUDGET_FIELDS]}),
         ("Record", {"fields": ["created_at", "config_version"]}),
     ]

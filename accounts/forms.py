@@ -78,6 +78,24 @@ class OrganizationForm(forms.ModelForm[Organization]):
         widgets = {"name": forms.TextInput(attrs={"autocomplete": "organization", "autofocus": True})}
 
 
+class OrganizationSettingsForm(forms.ModelForm[Organization]):
+    """What members who manage the organization may change of it."""
+
+    daily_budget_nanos = UsdField(required=False, label="Daily budget")
+    weekly_budget_nanos = UsdField(required=False, label="Weekly budget")
+    monthly_budget_nanos = UsdField(required=False, label="Monthly budget")
+
+    class Meta:
+        model = Organization
+        fields = ["name", *BUDGET_FIELDS, "shows_cost_in_usage"]
+        labels = {"name": "Organization name"}
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        for field in BUDGET_FIELDS:
+            self.fields[field].widget.attrs["placeholder"] = "No budget"
+
+
 def model_ids_by_name() -> dict[str, str]:
     """Return the id of every language model on sale by all names that callers may send: its id and its aliases."""
     ids = LanguageModel.objects.filter(is_enabled=True).values_list("model_id", flat=True)

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from accounts.views import keys, landing, members
+from accounts.views import keys, landing, members, organization
 
 urlpatterns = [
     path("", landing.landing, name="landing"),
@@ -13,6 +13,7 @@ urlpatterns = [
     path("console/<slug:slug>/keys/new/", keys.key_new, name="key_new"),
     path("console/<slug:slug>/keys/<int:key_id>/", keys.key_edit, name="key_edit"),
     path("console/<slug:slug>/keys/<int:key_id>/revoke/", keys.key_revoke, name="key_revoke"),
+    path("console/<slug:slug>/settings/", organization.organization_settings, name="organization_settings"),
     path("console/<slug:slug>/members/", members.members, name="members"),
     path("console/<slug:slug>/members/<int:member_id>/role/", members.member_role, name="member_role"),
     path("console/<slug:slug>/members/<int:member_id>/remove/", members.member_remove, name="member_remove"),

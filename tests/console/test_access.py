@@ -31,8 +31,11 @@ WHO = {
     "members": {"owner", "admin"},
     "member_role": {"owner", "admin"},
     "member_remove": {"owner", "admin"},
+    "organization_settings": {"owner", "admin"},
 }
-WRITES = {"billing", "key_new", "key_edit", "key_revoke", "members", "member_role", "member_remove"}
+WRITES = {"billing", "key_new", "key_edit", "key_revoke", "members", "member_role", "member_remove"} | {
+    "organization_settings"
+}
 
 
 def organization_routes() -> list[str]:

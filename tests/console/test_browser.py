@@ -124,7 +124,7 @@ def test_going_back_to_the_form_and_sending_it_again_makes_no_second_key(
     assert ApiKey.objects.filter(name="Laptop").count() == 1
 
 
-PATHS = ["", "keys/", "keys/new/", "usage/", "billing/", "members/"]
+PATHS = ["", "keys/", "keys/new/", "usage/", "billing/", "members/", "settings/"]
 
 
 def pages_with_content() -> list[str]:
