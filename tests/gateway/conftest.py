@@ -19,6 +19,7 @@ IMPATIENT = {
     "CROSSMODEL_SETTLE_BOUND_SECONDS": "0.5",
     "CROSSMODEL_CLIENT_STALL_SECONDS": "1.0",
     "CROSSMODEL_DRAIN_SECONDS": "0.6",
+    "CROSSMODEL_COUNT_TOKENS_PER_MINUTE": "3",
 }
 
 
@@ -50,7 +51,7 @@ def second_gateway(_standing_world: World) -> Iterator[ExtraGateway]:
 
 @pytest.fixture(scope="session")
 def impatient(_standing_world: World) -> Iterator[ExtraGateway]:
-    """A gateway process with the time-outs of IMPATIENT."""
+    """A gateway process with the settings of IMPATIENT."""
     with extra_gateway(_standing_world, "impatient-gateway", **IMPATIENT) as gateway:
         yield gateway
 

@@ -3,7 +3,9 @@
 import httpx
 
 from billing.models import Upstream
+from tests.gateway.checks import assert_error
 from tests.gateway.offers import offer
+from tests.support.extra_gateway import ExtraGateway
 from tests.support.world import MODEL, Caller, World
 
 QUESTION = {"model": MODEL, "messages": [{"role": "user", "content": "How many tokens are these?"}]}
@@ -37,6 +39,16 @@ def test_counting_takes_nothing_from_the_request_limit(world: World) -> None:
     caller = world.caller(key={"requests_per_minute": 2})
     assert [count(world, caller).status_code for _ in range(35)] == [200] * 35
     assert [world.post(caller).status_code for _ in range(3)] == [200, 200, 429]
+
+
+def test_counting_has_a_limit_of_its_own(world: World, impatient: ExtraGateway, alice: Caller) -> None:
+    url = impatient.base_url + "/v1/messages/count_tokens"
+    answers = [httpx.post(url, headers=alice.headers, json=QUESTION, timeout=10) for _ in range(4)]
+    assert [answer.status_code for answer in answers[:3]] == [200] * 3
+    assert_error(answers[3], 429, "rate_limited_requests")
+    assert int(answers[3].headers["retry-after"]) >= 1
+    assert httpx.post(url, headers=world.caller().headers, json=QUESTION, timeout=10).status_code == 200
+    assert world.post(alice).status_code == 200
 
 
 def test_an_upstream_that_cannot_count_is_estimated_from_above_and_marked(world: World, alice: Caller) -> None:

@@ -8,6 +8,7 @@ import pytest
 from billing.admission.worker import read_figures
 from billing.models import UsageRecord
 from billing.money import parse_usd
+from gateway.upstreams.http_client import MAX_RESPONSE_BYTES
 from tests.gateway.checks import assert_error, attempts_of, wait_for_failure, wait_for_record, wait_until_released
 from tests.gateway.offers import offer
 from tests.gateway.wire import read_stream
@@ -95,6 +96,13 @@ def test_a_whole_reply_that_drips_for_ever(world: World, impatient: ExtraGateway
     response = post_to(impatient, alice, "[[sandbox: tokens=1000; drip=20; pace=100]]")
     assert_error(response, 502, "upstream_timeout")
     assert_not_billed(world, alice, "upstream_timeout")
+
+
+def test_a_whole_reply_that_is_too_large(world: World, alice: Caller) -> None:
+    """The sandbox writes 64 MiB of text, and the JSON around it passes the bound."""
+    assert_error(world.post(alice, f"[[sandbox: flood={MAX_RESPONSE_BYTES}]]"), 502, "upstream_broken")
+    assert_not_billed(world, alice, "upstream_broken")
+    assert world.post(world.caller()).status_code == 200
 
 
 def test_the_texts_of_an_upstream_are_not_passed_on(world: World, alice: Caller) -> None:
