@@ -170,6 +170,9 @@ class UpstreamCaller:
         while waiting and self._has_client:
             planned = waiting.popleft()
             route = planned.route
+            seconds_left = deadline - time.monotonic()
+            if seconds_left <= 0:
+                break  # Who is given no time would be blamed for a time-out.
             if not self._pool.may_call(route, most_at_once=planned.target.profile.max_concurrent):
                 continue
             attempt = Attempt(route.upstream_name)
@@ -177,7 +180,8 @@ class UpstreamCaller:
             self.is_accepted = False
             key = self._pool.choose_key(route)
             try:
-                result = await call(planned, key, attempt, deadline)
+                # A silent upstream must leave time for those after it.
+                result = await call(planned, key, attempt, time.monotonic() + seconds_left / (1 + len(waiting)))
             except RefusedByUpstreamError as refused:
                 failure = self._take_refusal(route, key, attempt, refused.failure)
                 if refused.failure.fault is Fault.CLIENT:

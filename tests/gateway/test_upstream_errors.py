@@ -207,6 +207,21 @@ def test_a_whole_reply_that_broke_is_fetched_elsewhere(world: World, alice: Call
     assert [attempt["outcome"] for attempt in record.attempts] == ["upstream_broken", "served"]
 
 
+@EITHER_WAY
+@pytest.mark.parametrize("moment", ["before_headers", "after_headers"])
+def test_a_silent_upstream_leaves_time_for_the_next(
+    world: World, impatient: ExtraGateway, alice: Caller, moment: str, streamed: bool
+) -> None:
+    offered = offer(world, alice, [impatient.base_url], routes=2)
+    world.sandbox.control(f"hang={moment}", model=offered.upstream_models[0])
+    response = post_to(impatient, alice, "Hello!", model=offered.model_id, stream=streamed)
+    assert response.status_code == 200
+    assert "error" not in response.text
+    record = world.record(response)
+    assert [attempt["outcome"] for attempt in record.attempts] == ["upstream_timeout", "served"]
+    assert record.upstream == offered.upstreams[1]
+
+
 def test_an_unreachable_upstream_is_passed_over(world: World, alice: Caller) -> None:
     urls = ["http://127.0.0.1:1", world.sandbox.url]
     offered = offer(world, alice, [world.base_url], upstream_urls=urls)
