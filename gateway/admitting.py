@@ -221,8 +221,8 @@ def _web_searches(request: MessagesRequest, price: PriceTable) -> int:
             continue
         if not price.has_price(WEB_SEARCH):
             raise GatewayError(400, "tool_without_price", f"tools.{index}: web search is not on sale for this model")
-        max_uses = request.body["tools"][index].get("max_uses")
-        searches += max_uses if type(max_uses) is int and max_uses > 0 else DEFAULT_WEB_SEARCHES
+        max_uses: int | None = request.body["tools"][index].get("max_uses")
+        searches += DEFAULT_WEB_SEARCHES if max_uses is None else max_uses
     return searches
 
 

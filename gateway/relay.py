@@ -179,7 +179,7 @@ class StreamRelay:
         logger.warning("Request %s broke off: %s", self._metered.hold.request_id, failure.reason)
         await stream.aclose()
         self._metered.note_broken()
-        self._caller.note_broken(stream)
+        self._caller.note_broken(stream, failure)
         await self._metered.break_off(stream.decoder.reading())
         await send(self._error_event(failure.error_type, failure.code, failure.client_message))
 

@@ -130,7 +130,7 @@ class BlockWriter:
         if call is None or is_other:
             self._call_count += 1
             if self._call_count > MAX_CALLS:
-                raise UpstreamProtocolError(f"more than {MAX_CALLS} tool calls")
+                raise _model_fault(f"more than {MAX_CALLS} tool calls")
             call = self._call_by_index[index or 0] = _Call()
             self._waiting.append(call)
         return call
@@ -138,7 +138,7 @@ class BlockWriter:
     def _hold(self, text: str) -> None:
         self._held_chars += len(text) + PIECE_CHARS
         if self._held_chars > MAX_HELD_CHARS:
-            raise UpstreamProtocolError(f"more than {MAX_HELD_CHARS} characters of tool calls")
+            raise _model_fault(f"more than {MAX_HELD_CHARS} characters of tool calls")
 
     def _advance(self) -> None:
         while self._waiting:
@@ -182,7 +182,7 @@ class BlockWriter:
     def _close_call(self, call: _Call, *, is_truncated: bool) -> None:
         arguments = {} if call.holds_object() else read_arguments("".join(call.pieces))
         if arguments is None and not is_truncated:
-            raise UpstreamProtocolError("a tool call whose arguments are no JSON object")
+            raise _model_fault("a tool call whose arguments are no JSON object")
         if arguments and not call.is_streaming:  # An object inside a string.
             self._write_delta({"type": "input_json_delta", "partial_json": exact_json.encode(arguments).decode()})
         call.is_closed = True
@@ -204,3 +204,8 @@ class BlockWriter:
 
     def _write(self, event: str, fields: dict[str, Any]) -> None:
         self.out.append(encode_event(event, orjson.dumps({"type": event, "index": self._index, **fields})))
+
+
+def _model_fault(reason: str) -> UpstreamProtocolError:
+    """Return the failure for what the model wrote, which the client can ask it to."""
+    return UpstreamProtocolError(reason, is_upstream_fault=False)

@@ -25,7 +25,8 @@ class InvalidProfileError(ProtocolError):
 class UpstreamProtocolError(ProtocolError):
     """The upstream broke its protocol, or said that it failed. The text is for logs, never for clients.
 
-    `error_type`, `code` and `client_message` are what the client may see of it.
+    `error_type`, `code` and `client_message` are what the client may see of it. `is_upstream_fault` is False where a
+    client can bring it about by what it asks for: that must not open the breaker for everybody else.
     """
 
     def __init__(
@@ -35,8 +36,10 @@ class UpstreamProtocolError(ProtocolError):
         error_type: str = "api_error",
         code: str = "upstream_protocol_error",
         client_message: str = "The model service returned an abnormal response.",
+        is_upstream_fault: bool = True,
     ) -> None:
         super().__init__(reason)
+        self.is_upstream_fault = is_upstream_fault
         self.reason = reason
         self.error_type = error_type
         self.code = code

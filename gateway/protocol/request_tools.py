@@ -9,12 +9,14 @@ from gateway.protocol.wording import (
     refuse_missing,
     refuse_tag,
     require_boolean,
+    require_integer,
     require_list,
     require_object,
     require_text,
 )
 
 MAX_TOOLS = 10_000
+MAX_TOOL_USES = 10_000  # Of a server tool, in one request.
 CUSTOM = "custom"  # The type of a tool that the caller runs; any other type is run by the provider.
 TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}", re.ASCII)
 NO_ARGUMENTS: Mapping[str, str] = {"type": "object"}  # The schema of a tool that is declared without one.
@@ -36,7 +38,11 @@ def check_tools(value: object) -> list[tuple[int, str]]:
             if "description" in tool and not isinstance(tool["description"], str | None):
                 refuse(f"tools.{index}.custom.description", "Input should be a valid string")
         else:
-            server_tools.append((index, require_text(f"tools.{index}.type", tool["type"], min_chars=1, max_chars=100)))
+            tool_type = require_text(f"tools.{index}.type", tool["type"], min_chars=1, max_chars=100)
+            if tool.get("max_uses") is not None:
+                path = f"tools.{index}.{tool_type}.max_uses"
+                require_integer(path, tool["max_uses"], minimum=1, maximum=MAX_TOOL_USES)
+            server_tools.append((index, tool_type))
     return server_tools
 
 

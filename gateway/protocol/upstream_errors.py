@@ -27,6 +27,9 @@ REQUEST_TIMEOUT = 408
 # Claude Code shortens the conversation when a 400 says this; OpenAI-compatible upstreams say it in other words.
 PROMPT_TOO_LONG = "prompt is too long"
 CONTEXT_CODES = ("context_length_exceeded", "exceed_context_size_error")
+# An upstream that says within a stream what it would otherwise have said with a 4xx: it refuses this one request.
+REFUSAL_TYPES = ("invalid_request_error", "request_too_large", "not_found_error", "content_filter")
+REFUSAL_CODES = ("400", "404", "413", "422", "content_filter", "context_length_exceeded")
 OVERLOADED_TYPES = ("overloaded_error", "rate_limit_error", "rate_limit_exceeded", "insufficient_quota")
 
 
@@ -99,7 +102,10 @@ def read_stream_error(data: bytes) -> UpstreamStreamError:
         return UpstreamStreamError(
             reason, error_type="overloaded_error", code="upstream_overloaded", client_message=OVERLOADED_TEXT
         )
-    return UpstreamStreamError(reason, code="upstream_error", client_message=FAILED_TEXT)
+    is_refusal = said.error_type in REFUSAL_TYPES or said.code in REFUSAL_CODES
+    return UpstreamStreamError(
+        reason, code="upstream_error", client_message=FAILED_TEXT, is_upstream_fault=not is_refusal
+    )
 
 
 def read_retry_after(value: str | None) -> int | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from billing.catalog.snapshot import UsableRoute
-from gateway.errors import GatewayError, unavailable
+from gateway.errors import OVERLOADED, GatewayError, unavailable
 from gateway.metering import SERVED, Attempt, MeteredRequest
 from gateway.protocol.codec import (
     DecodedMessage,
@@ -24,7 +24,12 @@ from gateway.protocol.codec import (
     UpstreamCodec,
 )
 from gateway.protocol.codecs import CODECS
-from gateway.protocol.errors import InvalidProfileError, InvalidRequestError, UpstreamProtocolError
+from gateway.protocol.errors import (
+    InvalidProfileError,
+    InvalidRequestError,
+    UpstreamProtocolError,
+    UpstreamStreamError,
+)
 from gateway.protocol.messages_request import MessagesRequest
 from gateway.protocol.profile import UpstreamProfile, read_profile
 from gateway.protocol.upstream_errors import Fault, UpstreamFailure, map_upstream_error
@@ -215,7 +220,12 @@ class UpstreamCaller:
         self, route: UsableRoute, attempt: Attempt, error: UpstreamError | UpstreamProtocolError
     ) -> GatewayError:
         logger.warning("Request %s at %s: %s", self._metered.hold.request_id, attempt.upstream, error)
-        self._pool.note_failure(route)
+        self._note_fault(route, error)
+        if isinstance(error, UpstreamStreamError):  # It said itself that it failed, though with a status of 200.
+            attempt.end(error.code)
+            if error.error_type == OVERLOADED:
+                return unavailable(error.client_message, code=error.code)
+            return GatewayError(502, error.code, error.client_message)
         if isinstance(error, UpstreamUnreachableError):
             attempt.end("upstream_unreachable")
             return unavailable("The model is temporarily unavailable.", code="upstream_unreachable")
@@ -225,9 +235,15 @@ class UpstreamCaller:
         attempt.end("upstream_broken")
         return GatewayError(502, "upstream_broken", "The model service returned an abnormal response.")
 
-    def note_broken(self, stream: "OpenStream") -> None:
+    def note_broken(self, stream: "OpenStream", failure: UpstreamProtocolError) -> None:
         """Note that a stream which had begun broke off."""
-        self._pool.note_failure(stream.route)
+        self._note_fault(stream.route, failure)
+
+    def _note_fault(self, route: UsableRoute, error: UpstreamError | UpstreamProtocolError) -> None:
+        if isinstance(error, UpstreamProtocolError) and not error.is_upstream_fault:
+            self._pool.note_success(route)  # It is alive.
+        else:
+            self._pool.note_failure(route)
 
     async def _fetch_whole(self, planned: PlannedCall, key: str, attempt: Attempt, deadline: float) -> DecodedMessage:
         self._pool.begin(planned.route)

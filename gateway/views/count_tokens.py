@@ -14,7 +14,7 @@ from gateway.handler import GatewayRequest
 from gateway.protocol.codec import RouteTarget
 from gateway.protocol.codecs import CODECS
 from gateway.protocol.count_tokens import ESTIMATE_HEADER, ESTIMATED, encode_token_count, estimate_input_tokens
-from gateway.protocol.errors import InvalidRequestError, UpstreamProtocolError
+from gateway.protocol.errors import InvalidProfileError, InvalidRequestError, UpstreamProtocolError
 from gateway.protocol.messages_request import MessagesRequest, parse_count_tokens_request
 from gateway.protocol.profile import read_profile
 from gateway.protocol.upstream_errors import Fault, map_upstream_error
@@ -52,7 +52,11 @@ async def _ask_upstream(
 ) -> int | None:
     """Return the count of the first route that can count; None when none can. Raises GatewayError for bad requests."""
     for route in offered.routes:
-        codec, profile = CODECS[route.protocol], read_profile(route.profile)
+        codec = CODECS[route.protocol]
+        try:
+            profile = read_profile(route.profile)
+        except InvalidProfileError:
+            continue  # The request path logs it.
         if not codec.serves_count_tokens(profile):
             continue
         key = runtime.pool.choose_key(route)

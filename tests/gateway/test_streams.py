@@ -272,7 +272,6 @@ BROKEN_STREAMS = {
     "deep start": (("message_start", START[1][:-1] + b',"deep":' + DEEP + b"}"),),
     "invalid UTF-8": (("message_start", START[1].replace(b"theirs", b"th\xffeirs")),),
     "start without message": (("message_start", b'{"type":"message_start"}'),),
-    "error first": (("error", b'{"type":"error","error":{"type":"overloaded_error","message":"org-77 is busy"}}'),),
 }
 
 
@@ -284,6 +283,21 @@ def test_a_stream_that_never_begins_is_an_error_status(
     response = world.post(alice, model=scripted.model_id, stream=True)
     assert response.status_code == 502
     assert response.json()["error"]["code"] == "upstream_broken"
+    wait_until_released(world, alice)
+    assert world.records(alice) == []
+
+
+@pytest.mark.parametrize(
+    ("error_type", "status", "code"),
+    [("api_error", 502, "upstream_error"), ("overloaded_error", 503, "upstream_overloaded")],
+)
+def test_a_stream_that_begins_with_an_error_is_that_error(
+    world: World, alice: Caller, upstream: ScriptedUpstream, scripted: Offer, error_type: str, status: int, code: str
+) -> None:
+    error = json.dumps({"type": "error", "error": {"type": error_type, "message": "org-77 is busy"}}).encode()
+    upstream.script = streamed(("error", error))
+    response = world.post(alice, model=scripted.model_id, stream=True)
+    assert (response.status_code, response.json()["error"]["code"]) == (status, code)
     assert "org-77" not in response.text
     wait_until_released(world, alice)
     assert world.records(alice) == []

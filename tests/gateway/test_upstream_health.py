@@ -9,9 +9,10 @@ from django.core.management import call_command
 from pytest_django.plugin import DjangoDbBlocker
 
 from billing.admission.worker import read_upstream_news
-from billing.models import Upstream, UsageRecord
+from billing.models import FailedRequest, Upstream, UsageRecord
 from gateway.upstreams.pool import fingerprint
 from tests.gateway.offers import Offer, offer
+from tests.gateway.scripted_upstream import COMPLETE, START, scripted_upstream, streamed
 from tests.gateway.wire import post_at_once
 from tests.support.world import HTTP, Caller, World, standing_world, visit
 
@@ -55,6 +56,35 @@ def test_an_upstream_that_fails_is_left_alone_and_the_next_route_serves(fragile:
     with suppress(SystemExit):  # It ends with 1 when other tests' events wait for too long.
         call_command("status", stdout=shown)
     assert f"upstream {first}" in shown.getvalue()
+
+
+def test_what_a_client_can_bring_about_in_a_stream_leaves_the_upstream_in_use(fragile: World, caller: Caller) -> None:
+    """A provider that answers 200 may still say in its stream that it refuses the request."""
+    refusal = b'{"type":"error","error":{"type":"invalid_request_error","message":"This I do not do."}}'
+    with scripted_upstream() as upstream:
+        sold = offer(fragile, caller, [fragile.base_url], upstream_urls=[upstream.url])
+        for events in ([("error", refusal)], [START, ("error", refusal)]):
+            upstream.script = streamed(*events)
+            for _ in range(4):
+                assert "upstream_error" in fragile.post(caller, model=sold.model_id, stream=True).text
+        upstream.script = streamed(*COMPLETE)
+        assert "message_stop" in fragile.post(caller, model=sold.model_id, stream=True).text
+
+
+def test_an_upstream_that_says_in_its_stream_that_it_is_overloaded(fragile: World, caller: Caller) -> None:
+    overload = b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}'
+    with scripted_upstream() as upstream:
+        sold = offer(fragile, caller, [fragile.base_url], upstream_urls=[upstream.url])
+        upstream.script = streamed(("error", overload))
+        answer = fragile.post(caller, model=sold.model_id, stream=True)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "upstream_overloaded")
+    assert answer.headers["retry-after"] == "1"
+    fragile.wait_until(lambda: FailedRequest.objects.filter(organization_id=caller.organization.pk), "it is released")
+    [failed] = FailedRequest.objects.filter(organization_id=caller.organization.pk)
+    assert (failed.error_code, [attempt["outcome"] for attempt in failed.attempts]) == (
+        "upstream_overloaded",
+        ["upstream_overloaded"],
+    )
 
 
 def test_an_upstream_that_is_well_again_is_probed_and_serves(fragile: World, caller: Caller) -> None:

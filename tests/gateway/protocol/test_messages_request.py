@@ -193,6 +193,14 @@ REFUSED = [
     (body_of(tools=[{**TOOL, "input_schema": []}]), "tools.0.custom.input_schema: Input should be a valid dictionary"),
     (body_of(tools=[{**TOOL, "description": 3}]), "tools.0.custom.description: Input should be a valid string"),
     (body_of(tools=[{"type": 3}]), "tools.0.type: Input should be a valid string"),
+    (
+        body_of(tools=[{"type": "web_search_1", "max_uses": -1}]),
+        "tools.0.web_search_1.max_uses: Input should be greater than or equal to 1",
+    ),
+    (
+        body_of(tools=[{"type": "web_search_1", "max_uses": "5"}]),
+        "tools.0.web_search_1.max_uses: Input should be a valid integer",
+    ),
     (body_of(tool_choice="auto"), "tool_choice: Input should be a valid dictionary"),
     (body_of(tool_choice={}), "tool_choice.type: Field required"),
     (
