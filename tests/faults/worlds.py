@@ -30,7 +30,11 @@ class Worlds:
             world = DurableWorld(self._folder / f"world-{self._made}", has_clock=has_clock, topology=topology)
             self._standing[kind] = world
             self._runs[kind] = 0
-            world.start()
+            try:
+                world.start()
+            except BaseException:  # Half a world is none: the next who asks gets a new one.
+                self._drop(kind)
+                raise
         self._runs[kind] += 1
         return self._standing[kind]
 
