@@ -155,12 +155,19 @@ def test_no_page_is_wider_than_a_phone_and_text_has_contrast(
 # Every scrolling frame whose content is wider than it, and every two neighbours of a section that touch each other.
 FIND_CROWDED = """() => [
   ...[...document.querySelectorAll(".table-frame")].filter(frame => frame.scrollWidth > frame.clientWidth + 1),
-  ...[...document.querySelectorAll("main .card, main .empty, main .table-frame")].filter(box => {
+  ...[...document.querySelectorAll("main .card, main .empty, main .table-frame, main fieldset")].filter(box => {
     const before = box.previousElementSibling;
     if (!before?.checkVisibility() || !box.checkVisibility() || before.matches(".visually-hidden")) return false;
     return box.getBoundingClientRect().top - before.getBoundingClientRect().bottom < 8;
   }),
 ].map(element => element.outerHTML.slice(0, 80))"""
+
+
+# Whether the navigation shows, without being scrolled, where one is.
+IS_PLACE_IN_VIEW = """() => [...document.querySelectorAll(".sidebar nav a[aria-current]")].every(link => {
+  const box = link.getBoundingClientRect();
+  return box.left >= 0 && box.right <= document.documentElement.clientWidth;
+})"""
 
 
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
@@ -186,6 +193,7 @@ def test_long_names_spill_over_nothing_and_nothing_is_glued_together(
     for path in paths:
         visitor.go(path)
         assert visitor.page.evaluate(FIND_CROWDED) == [], path
+        assert visitor.page.evaluate(IS_PLACE_IN_VIEW), path
         assert visitor.page.evaluate("document.documentElement.scrollWidth") <= viewport["width"], path
 
 
