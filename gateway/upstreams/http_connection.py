@@ -80,10 +80,13 @@ class HttpConnection(asyncio.Protocol):
         if not self.is_open:
             self._failure = httpx.ReadError(NO_ANSWER)
             return
-        if len(body) < MAX_JOINED_BYTES:
-            self._transport.write(head + body)
-        else:
-            self._transport.writelines((head, body))
+        try:
+            if len(body) < MAX_JOINED_BYTES:
+                self._transport.write(head + body)
+            else:
+                self._transport.writelines((head, body))
+        except RuntimeError:  # uvloop: it was closed a moment ago, and that is still to be told.
+            self._failure = httpx.ReadError(NO_ANSWER)
 
     async def receive_head(self, *, timeout_seconds: float) -> None:
         """Return once `status` and `headers` are here. Raises httpx.TransportError."""

@@ -57,14 +57,17 @@ class Server:
     async def serve(self, reader: asyncio.StreamReader, writer: Writer) -> None:
         conversation = Conversation(reader, writer)
         self.conversations.append(conversation)
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
+        try:
             while True:
                 await conversation.read_request()
                 self.requests.append((conversation.head, conversation.body))
                 self.was_asked.set()
                 await self.answer(conversation)
-        self.ended.put_nowait("connection")
-        writer.close()
+        except (asyncio.IncompleteReadError, ConnectionError, RuntimeError):
+            pass  # RuntimeError is what uvloop raises for writing to a connection that has just been closed.
+        finally:
+            self.ended.put_nowait("connection")
+            writer.close()
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from gateway.upstreams import http_transport
-from gateway.upstreams.errors import UpstreamError, UpstreamUnreachableError
+from gateway.upstreams.errors import UpstreamBrokenError, UpstreamError, UpstreamUnreachableError
 from gateway.upstreams.http_client import UpstreamClient
 from tests.gateway.raw_server import CHUNKED, PATIENT_SECONDS, WHOLE, fetch, serving
 
@@ -46,6 +46,16 @@ async def test_a_connection_that_the_server_closed_is_not_used(client: UpstreamC
         await fetch(client, server.url)
         server.conversations[0].writer.close()
         await asyncio.sleep(0.05)
+        assert await fetch(client, server.url) == b"hello"
+
+
+async def test_a_connection_that_breaks_in_the_very_moment_of_a_call(client: UpstreamClient) -> None:
+    async with serving(WHOLE) as server:
+        await fetch(client, server.url)
+        [[connection]] = client._transport._idle.values()
+        connection._transport.abort()  # Its end is told in the next turn of the event loop.
+        with pytest.raises(UpstreamBrokenError):
+            await fetch(client, server.url)
         assert await fetch(client, server.url) == b"hello"
 
 
