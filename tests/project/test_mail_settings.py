@@ -65,8 +65,8 @@ def test_a_mail_server_that_nobody_vouches_for_gets_no_password(tmp_path: Path) 
 def test_a_person_whose_mail_cannot_be_sent_is_told(settings: Settings) -> None:
     settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
     settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", find_free_port()
-    form = {"email": "dora@example.org", "password1": PASSWORD, "password2": PASSWORD}
+    form = {"email": "nora@example.org", "password1": PASSWORD, "password2": PASSWORD}
     response = Client().post("/accounts/signup/", form, follow=True)
     assert response.status_code == 200
-    assert "The mail to dora@example.org could not be sent" in response.content.decode()
-    assert User.objects.filter(email="dora@example.org").exists()
+    assert "The mail to nora@example.org could not be sent" in response.content.decode()
+    assert User.objects.filter(email="nora@example.org").exists()
