@@ -7,6 +7,7 @@ all of it, as a Celery worker would.
 import json
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +19,7 @@ EVENTS, QUICK_EVENTS = 60_000, 12_000
 EVENTS_PER_PIPELINE = 1_000
 WARM_UP_EVENTS = 2_000
 MOST_SECONDS = 120.0
+WORKER_THREADS = 2
 
 
 def measure(plant: Plant, quick: bool) -> dict[str, Any]:
@@ -109,16 +111,22 @@ def fill(tenants: list[Any], *, total: int) -> None:
 
 
 def settle_all() -> dict[str, Any]:
-    """Settle everything that waits in this process, and return how that went."""
+    """Settle everything that waits in this process, and return how that went.
+
+    As a worker of `make run` does it: two threads, each with the shards of one trigger at a time.
+    """
     import django
 
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "crossmodel_site.settings")
     django.setup()
     from billing.shards import SHARD_COUNT
-    from billing.tasks import settle_waiting
+    from billing.tasks import SHARDS_PER_TASK, settle_waiting
 
     started, cpu_before = time.perf_counter(), time.process_time()
-    settled = settle_waiting(list(range(SHARD_COUNT)), seconds=MOST_SECONDS)
+    starts = range(0, SHARD_COUNT, SHARDS_PER_TASK)
+    parts = [list(range(start, min(start + SHARDS_PER_TASK, SHARD_COUNT))) for start in starts]
+    with ThreadPoolExecutor(WORKER_THREADS) as threads:
+        settled = sum(threads.map(lambda shards: settle_waiting(shards, seconds=MOST_SECONDS), parts))
     return {
         "settled": settled,
         "seconds": time.perf_counter() - started,
