@@ -30,6 +30,7 @@ from tests.support.world import Caller, World
 CLOSED_WITHIN_SECONDS = 5.0
 SLOW = "[[sandbox: tokens=2000; pace=20]]"
 MEBIBYTE = 1024**2
+FLOOD_BYTES = 100_000_000
 LEAVING = pytest.mark.parametrize("leave", ["reset", "close"])
 PROVIDER, ESTIMATED, PARTIAL, ORPHAN = (
     UsageRecord.Source.PROVIDER,
@@ -119,7 +120,7 @@ def test_a_flood_that_is_read_leaves_no_memory_behind(world: World, alice: Calle
     before = process.memory_info().rss
     peak = before
     with Connection(world.base_url) as connection:
-        connection.send_message(alice, "[[sandbox: flood=30000000; delta=16384]]", stream=True)
+        connection.send_message(alice, f"[[sandbox: flood={FLOOD_BYTES}; delta=16384]]", stream=True)
         total = 0
         tail = b""
         while b"event: message_stop" not in tail:
@@ -128,7 +129,7 @@ def test_a_flood_that_is_read_leaves_no_memory_behind(world: World, alice: Calle
             total += len(part)
             tail = tail[-200:] + part
             peak = max(peak, process.memory_info().rss)
-    assert total > 30_000_000
+    assert total > FLOOD_BYTES
     assert peak - before < 40 * MEBIBYTE
     record = wait_for_record(world, alice)
     assert record.usage_source == PROVIDER
