@@ -12,6 +12,7 @@ MAX_MILLISECONDS = 600_000
 MAX_TOKENS = 1_000_000
 MAX_REPORTED_TOKENS = 10**18
 MAX_EVENT_BYTES = 64 * 1024 * 1024
+MAX_FLOOD_BYTES = 256 * 1024 * 1024
 MAX_SEARCHES = 100
 MAX_RETRY_AFTER_SECONDS = 86_400
 
@@ -112,7 +113,7 @@ _TABLE = (
     # Oddities on the wire that a client must bear.
     Directive("gzip", "content-encoding: gzip"),
     Directive("huge_event", "the first delta carries N bytes more", MAX_EVENT_BYTES),
-    Directive("flood", "N bytes of text in ordinary deltas, whatever max_tokens says", MAX_EVENT_BYTES),
+    Directive("flood", "N bytes of text in ordinary deltas, whatever max_tokens says", MAX_FLOOD_BYTES),
     Directive("nul", "the text holds U+0000"),
     Directive("u2028", "the text holds U+2028, U+2029 and U+0085"),
     Directive("split_utf8", "text of several bytes per character, chunk boundaries inside them"),

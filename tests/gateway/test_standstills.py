@@ -125,7 +125,7 @@ def test_a_flood_that_is_read_leaves_no_memory_behind(world: World, alice: Calle
         tail = b""
         while b"event: message_stop" not in tail:
             part = connection.socket.recv(MEBIBYTE)
-            assert part
+            assert part, (total, tail)
             total += len(part)
             tail = tail[-200:] + part
             peak = max(peak, process.memory_info().rss)
