@@ -145,6 +145,7 @@ class GatewayRuntime:
     async def _share_for_ever(self) -> None:
         while True:
             await asyncio.sleep(settings.ADMISSION["heartbeat_seconds"])
+            await self.admission.leave_former_master()
             with contextlib.suppress(AdmissionUnavailableError):  # Then each process knows only what it saw itself.
                 await self.pool.share(self.admission)
 

@@ -300,6 +300,10 @@ class AdmissionClient:
             (prefix, self._reopen_ms, ""),
         )
 
+    async def leave_former_master(self) -> None:
+        """Go to the master that the Sentinels name, if that is another by now. To be called with every heartbeat."""
+        await self._router.leave_former_master()
+
     async def aclose(self) -> None:
         await self._router.aclose()
 

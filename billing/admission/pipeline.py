@@ -53,6 +53,10 @@ class ScriptConnection(asyncio.Protocol):
         self._transport.set_protocol(self)
 
     @property
+    def address(self) -> Address:
+        return str(getattr(self._opened, "host", "")), int(getattr(self._opened, "port", 0))
+
+    @property
     def waiting_count(self) -> int:
         return len(self._waiting)
 
@@ -150,6 +154,23 @@ class ScriptPipeline:
         except redis.ResponseError as error:
             raise AdmissionUnavailableError(str(error)) from error
 
+    async def leave_former_master(self) -> None:
+        """Close the connection when the Sentinels have made another server master.
+
+        A master that was away for a moment comes back as one, and goes on as one until it is told: what is written there
+        is lost, and holds are judged elsewhere meanwhile.
+        """
+        connection = self._connection
+        if connection is None or not connection.is_open:
+            return
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                address = await self._servers.master_address()
+        except (redis.RedisError, OSError, TimeoutError):
+            return  # Nobody knows better.
+        if address is not None and address != connection.address:
+            connection.close(AdmissionUnavailableError("Another Redis is master now.", may_have_run=True))
+
     async def aclose(self) -> None:
         if self._connecting is not None:
             self._connecting.cancel()
@@ -206,6 +227,11 @@ class ScriptRouter:
                 self._by_prefix.clear()
                 await self._servers.forget()
             raise
+
+    async def leave_former_master(self) -> None:
+        """See ScriptPipeline."""
+        for pipeline in list(self._pipelines.values()):
+            await pipeline.leave_former_master()
 
     async def _find(self, prefix: str) -> ScriptPipeline:
         try:

@@ -105,9 +105,10 @@ class AsyncServers:
         self._cluster: AsyncRedisCluster | None = None
         self._discovery = asyncio.Lock()
         self._learnt_at = 0.0
+        self._sentinel: AsyncSentinel | None = None
         if topology.kind == SENTINEL:
-            sentinel = AsyncSentinel(list(topology.addresses), socket_timeout=timeout_seconds)
-            master = sentinel.master_for(
+            self._sentinel = AsyncSentinel(list(topology.addresses), socket_timeout=timeout_seconds)
+            master = self._sentinel.master_for(
                 topology.master_name, db=topology.db, username=topology.username, password=topology.password
             )
             self._pool = master.connection_pool
@@ -152,6 +153,13 @@ class AsyncServers:
             )
         await connection.connect()
         return connection
+
+    async def master_address(self) -> Address | None:
+        """Return where the Sentinels say that the master is now; None without Sentinels. Raises redis.RedisError."""
+        if self._sentinel is None:
+            return None
+        host, port = await self._sentinel.discover_master(self._topology.master_name)
+        return str(host), int(port)
 
     async def forget(self) -> None:
         """Forget which node holds what; the next question asks the Cluster again."""
