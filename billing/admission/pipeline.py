@@ -157,8 +157,8 @@ class ScriptPipeline:
     async def leave_former_master(self) -> None:
         """Close the connection when the Sentinels have made another server master.
 
-        A master that was away for a moment comes back as one, and goes on as one until it is told: what is written there
-        is lost, and holds are judged elsewhere meanwhile.
+        A master that was away for a moment comes back as one, and goes on as one until it is told: what is written
+        there is lost, and holds are judged elsewhere meanwhile.
         """
         connection = self._connection
         if connection is None or not connection.is_open:

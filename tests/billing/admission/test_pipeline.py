@@ -129,5 +129,30 @@ async def test_a_server_that_was_made_a_replica_is_left(gate: Gate, redis_client
         redis_client.replicaof("NO", "ONE")
 
 
+async def test_a_former_master_is_left(gate: Gate) -> None:
+    """It answers like any master; only the Sentinels know that it is none."""
+    servers = Moved(read_topology(os.environ["REDIS_URL"]), timeout_seconds=TIMEOUT_SECONDS)
+    router = ScriptRouter(servers, timeout_seconds=TIMEOUT_SECONDS)
+    client = AdmissionClient(router, lease_seconds=60.0, reopen_seconds=3.0, max_waiting_events=1000)
+    await client.leave_former_master()  # Before there is a connection it does nothing.
+    await client.beat(0, [])
+    waiting = asyncio.create_task(client.beat(0, []))
+    for _ in range(2):
+        await asyncio.sleep(0)  # It is called, and sent.
+    await client.leave_former_master()
+    with pytest.raises(AdmissionUnavailableError, match="Another Redis is master") as failure:
+        await waiting
+    assert failure.value.may_have_run
+    assert (await client.beat(0, [])).epoch  # Over a new connection.
+    await client.aclose()
+
+
+class Moved(AsyncServers):
+    """As where Sentinels have just named another master."""
+
+    async def master_address(self) -> tuple[str, int]:
+        return "127.0.0.1", 1
+
+
 def _connections(redis_client: redis.Redis) -> int:
     return len(redis_client.client_list())
