@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 from billing.admission.errors import AdmissionUnavailableError
 from billing.admission.feed import publish_pending_changes
 from billing.ledger import IdempotencyConflictError
-from billing.management.arguments import MAX_ACTOR_CHARS, MAX_IDEMPOTENCY_KEY_CHARS, MAX_REASON_CHARS, text_of
+from billing.management.arguments import MAX_REASON_CHARS, add_actor, add_idempotency_key, text_of
 from billing.management.commands.grant_credit import find_organization
 from billing.models import CreditLot
 from billing.money import InvalidAmountError, format_usd, parse_usd
@@ -31,19 +31,8 @@ class Command(BaseCommand):
             default=CreditLot.Kind.PROMOTIONAL.value,
             help="What an amount above zero becomes. Default: promotional credit.",
         )
-        parser.add_argument(
-            "--idempotency-key",
-            type=text_of(MAX_IDEMPOTENCY_KEY_CHARS),
-            metavar="K",
-            help="The same key adjusts once. Default: a new one.",
-        )
-        parser.add_argument(
-            "--actor",
-            type=text_of(MAX_ACTOR_CHARS),
-            default="",
-            metavar="EMAIL",
-            help="Who. Default: the user of the shell.",
-        )
+        add_idempotency_key(parser, "adjusts")
+        add_actor(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         organization = find_organization(options["organization"])

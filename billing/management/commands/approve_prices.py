@@ -6,7 +6,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from billing.catalog.load import describe_version
-from billing.management.arguments import MAX_ACTOR_CHARS, text_of
+from billing.management.arguments import add_actor
 from billing.models import PriceVersion
 from billing.prices import ApprovalError, approve_price_versions
 from billing.pricing import InvalidPriceError
@@ -18,7 +18,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("ids", nargs="*", type=int, help="Numbers of drafts, as listed.")
         parser.add_argument("--all", action="store_true", help="Approve every draft.")
-        parser.add_argument("--actor", type=text_of(MAX_ACTOR_CHARS), default="", metavar="EMAIL", help="Who approves.")
+        add_actor(parser, "Who approves.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         drafts = PriceVersion.objects.filter(approved_at=None).select_related("language_model", "upstream")

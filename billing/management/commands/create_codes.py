@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from billing.ledger import DEFAULT_PRIORITY
-from billing.management.arguments import MAX_ACTOR_CHARS, MAX_CODE_REASON_CHARS, text_of
+from billing.management.arguments import MAX_CODE_REASON_CHARS, add_actor, text_of
 from billing.management.commands.grant_credit import MAX_PRIORITY, parse_expiry
 from billing.money import InvalidAmountError, format_usd, parse_usd
 from billing.redemption import InvalidCodeError, create_codes
@@ -29,13 +29,7 @@ class Command(BaseCommand):
         parser.add_argument("--expires", metavar="DATE", help="ISO date or time (UTC) from which codes are refused.")
         parser.add_argument("--credit-expires", metavar="DATE", help="From when on their credit cannot be spent.")
         parser.add_argument("--priority", type=int, default=DEFAULT_PRIORITY, help="Lower is spent first.")
-        parser.add_argument(
-            "--actor",
-            type=text_of(MAX_ACTOR_CHARS),
-            default="",
-            metavar="EMAIL",
-            help="Who makes them. Default: the user of the shell.",
-        )
+        add_actor(parser, "Who makes them. Default: the user of the shell.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         if not 0 <= options["priority"] <= MAX_PRIORITY:

@@ -13,7 +13,7 @@ from accounts.models import Organization
 from billing.admission.errors import AdmissionUnavailableError
 from billing.admission.feed import publish_pending_changes
 from billing.ledger import DEFAULT_PRIORITY, IdempotencyConflictError
-from billing.management.arguments import MAX_ACTOR_CHARS, MAX_IDEMPOTENCY_KEY_CHARS, MAX_REASON_CHARS, text_of
+from billing.management.arguments import MAX_REASON_CHARS, add_actor, add_idempotency_key, text_of
 from billing.models import CreditLot
 from billing.money import InvalidAmountError, format_usd, parse_usd
 from billing.statements import posted_nanos
@@ -37,19 +37,8 @@ class Command(BaseCommand):
         )
         parser.add_argument("--expires", metavar="DATE", help="ISO date or time (UTC) from which it cannot be spent.")
         parser.add_argument("--priority", type=int, default=DEFAULT_PRIORITY, help="Lower is spent first.")
-        parser.add_argument(
-            "--idempotency-key",
-            type=text_of(MAX_IDEMPOTENCY_KEY_CHARS),
-            metavar="K",
-            help="The same key grants once. Default: a new one.",
-        )
-        parser.add_argument(
-            "--actor",
-            type=text_of(MAX_ACTOR_CHARS),
-            default="",
-            metavar="EMAIL",
-            help="Who grants it. Default: the user of the shell.",
-        )
+        add_idempotency_key(parser, "grants")
+        add_actor(parser, "Who grants it. Default: the user of the shell.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         organization = find_organization(options["organization"])

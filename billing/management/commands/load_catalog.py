@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 from billing.catalog.file import InvalidCatalogError, parse_catalog
 from billing.catalog.load import load_catalog
 from billing.catalog.profiles import profile_problem
-from billing.management.arguments import MAX_ACTOR_CHARS, text_of
+from billing.management.arguments import add_actor
 from billing.prices import ApprovalError
 
 LOCAL_ACTOR = "local default"
@@ -23,9 +23,7 @@ class Command(BaseCommand):
         parser.add_argument("file", nargs="?", default=settings.CATALOG_FILE, help="Default: CROSSMODEL_CATALOG.")
         parser.add_argument("--approve", action="store_true", help="Approve the file's prices too, as --actor.")
         parser.add_argument("--dry-run", action="store_true", help="Print what would change; change nothing.")
-        parser.add_argument(
-            "--actor", type=text_of(MAX_ACTOR_CHARS), default="", metavar="EMAIL", help="Who loads it, for the record."
-        )
+        add_actor(parser, "Who loads it, for the record.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["approve"] and not options["actor"] and settings.PRODUCTION:

@@ -11,7 +11,7 @@ from accounts.models import Organization
 from billing.admission.errors import AdmissionUnavailableError
 from billing.admission.feed import publish_pending_changes
 from billing.ledger import IdempotencyConflictError
-from billing.management.arguments import MAX_ACTOR_CHARS, MAX_IDEMPOTENCY_KEY_CHARS, MAX_REASON_CHARS, text_of
+from billing.management.arguments import MAX_REASON_CHARS, add_actor, add_idempotency_key, text_of
 from billing.models import UsageRecord
 from billing.money import InvalidAmountError, format_usd, parse_usd
 from billing.refunds import InvalidRefundError, refund_usage, refunded_nanos
@@ -26,19 +26,8 @@ class Command(BaseCommand):
         parser.add_argument("request_id", metavar="REQUEST_ID", help="As in its reply or receipt: req_..., msg_...")
         parser.add_argument("--amount", metavar="AMOUNT", help="US dollars, as a decimal number. Default: all of it.")
         parser.add_argument("--reason", type=text_of(MAX_REASON_CHARS), required=True, help="Why. Members see it.")
-        parser.add_argument(
-            "--idempotency-key",
-            type=text_of(MAX_IDEMPOTENCY_KEY_CHARS),
-            metavar="K",
-            help="The same key refunds once. Default: a new one.",
-        )
-        parser.add_argument(
-            "--actor",
-            type=text_of(MAX_ACTOR_CHARS),
-            default="",
-            metavar="EMAIL",
-            help="Who. Default: the user of the shell.",
-        )
+        add_idempotency_key(parser, "refunds")
+        add_actor(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         request_id = parse_request_id(options["request_id"])

@@ -6,7 +6,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from billing.catalog.load import describe_version
-from billing.management.arguments import MAX_ACTOR_CHARS, MAX_REASON_CHARS, read_day, text_of
+from billing.management.arguments import MAX_REASON_CHARS, add_actor, read_day, text_of
 from billing.models import LanguageModel, PriceVersion
 from billing.money import format_usd
 from billing.rerating import ReratingError, ReratingPlan, apply_rerating, plan_rerating
@@ -21,13 +21,7 @@ class Command(BaseCommand):
         parser.add_argument("--to", dest="ends", type=read_day, required=True, metavar="YYYY-MM-DD")
         parser.add_argument("--price-version", type=int, required=True, help="The approved price to apply instead.")
         parser.add_argument("--apply", action="store_true", help="Post the differences to the ledger.")
-        parser.add_argument(
-            "--actor",
-            type=text_of(MAX_ACTOR_CHARS),
-            default="",
-            metavar="EMAIL",
-            help="Who does it; needed with --apply.",
-        )
+        add_actor(parser, "Who does it; needed with --apply.")
         parser.add_argument(
             "--reason",
             type=text_of(MAX_REASON_CHARS),

@@ -8,7 +8,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from billing.admission.errors import AdmissionUnavailableError
 from billing.admission.feed import publish_pending_changes
-from billing.management.arguments import MAX_ACTOR_CHARS, MAX_REASON_CHARS, text_of
+from billing.management.arguments import MAX_REASON_CHARS, add_actor, text_of
 from billing.models import UsageQuarantine
 from billing.quarantine_resolution import ResolutionError, discard_quarantined, settle_quarantined
 
@@ -29,13 +29,7 @@ class Command(BaseCommand):
             default="",
             help="Why, for the record; needed to settle and to discard.",
         )
-        parser.add_argument(
-            "--actor",
-            type=text_of(MAX_ACTOR_CHARS),
-            default="",
-            metavar="EMAIL",
-            help="Who. Default: the user of the shell.",
-        )
+        add_actor(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         if options["id"] is None:
