@@ -104,7 +104,7 @@ def plan_calls(
     for route in ordered:
         codec = CODECS[route.protocol]
         try:
-            target = RouteTarget(route.upstream_model, _profile_of(route), client_version, client_beta)
+            target = RouteTarget(route.upstream_model, profile_of(route), client_version, client_beta)
             planned.append(PlannedCall(route, codec, target, codec.render_request(request, target)))
         except InvalidRequestError as error:
             refusal = refusal or error
@@ -115,7 +115,7 @@ def plan_calls(
     return planned
 
 
-def _profile_of(route: UsableRoute) -> UpstreamProfile:
+def profile_of(route: UsableRoute) -> UpstreamProfile:
     """Return the route's profile, read once for as long as the catalog stays the same. Raises InvalidProfileError."""
     known = _profiles.get(route.route_id)
     if known is not None and known[0] is route.profile:

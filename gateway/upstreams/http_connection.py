@@ -124,9 +124,7 @@ class HttpConnection(asyncio.Protocol):
     def close(self) -> None:
         """Close without a word: what was not written is not worth writing."""
         self.is_open = False
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._stop_timer()
         self._transport.abort()
 
     # --- what the event loop tells -----------------------------------------------------------------------------------
@@ -157,9 +155,7 @@ class HttpConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_open = False
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._stop_timer()
         if self._parser is None or self._is_complete:
             return
         if self._has_head and not self._is_delimited and exc is None:
@@ -216,9 +212,13 @@ class HttpConnection(asyncio.Protocol):
         finally:
             self._waiter = None
 
-    def _set_timer(self) -> None:
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
+
+    def _set_timer(self) -> None:
+        self._stop_timer()
         self._timer = self._loop.call_at(self._deadline, self._look_at_clock)
 
     def _look_at_clock(self) -> None:

@@ -16,10 +16,10 @@ from gateway.protocol.codecs import CODECS
 from gateway.protocol.count_tokens import ESTIMATE_HEADER, ESTIMATED, encode_token_count, estimate_input_tokens
 from gateway.protocol.errors import InvalidProfileError, InvalidRequestError, UpstreamProtocolError
 from gateway.protocol.messages_request import MessagesRequest, parse_count_tokens_request
-from gateway.protocol.profile import read_profile
 from gateway.protocol.upstream_errors import Fault, map_upstream_error
 from gateway.responses import GatewayResponse
 from gateway.runtime import GatewayRuntime, current_runtime
+from gateway.upstreams.calls import profile_of
 from gateway.upstreams.errors import UpstreamError
 from gateway.upstreams.http_client import MAX_ERROR_BODY_BYTES
 
@@ -54,7 +54,7 @@ async def _ask_upstream(
     for route in offered.routes:
         codec = CODECS[route.protocol]
         try:
-            profile = read_profile(route.profile)
+            profile = profile_of(route)
         except InvalidProfileError:
             continue  # The request path logs it.
         if not codec.serves_count_tokens(profile):
