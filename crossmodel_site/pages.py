@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urljoin
 
+from django.conf import settings
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
@@ -13,6 +15,13 @@ REQUEST_ID = "request-id"
 
 
 class PageRequest(ASGIRequest):
+    def build_absolute_uri(self, location: str | None = None) -> str:
+        """Return an address as the world knows it, by CROSSMODEL_BASE_URL.
+
+        Links in mail are made of it, and the Host of a request is whatever its sender likes.
+        """
+        return urljoin(settings.BASE_URL + self.path, self.get_full_path() if location is None else str(location))
+
     def _set_content_type_params(self, meta: dict[str, Any]) -> None:
         """Take a content-type that cannot be read for none; Django would answer a bare 500."""
         try:

@@ -129,6 +129,15 @@ DATABASE_URL = read_text(
 )
 DATABASES = {"default": read_database_url(DATABASE_URL)}
 
+# What sign-ins are limited by. It stands in Postgres, which every sign-in needs anyway, and works without Redis.
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.db.DatabaseCache",
+        "LOCATION": "accounts_shared_cache",
+        "OPTIONS": {"MAX_ENTRIES": 100_000, "CULL_FREQUENCY": 10},
+    }
+}
+
 # --- Redis: admission state, never the book of record ------------------------------------------------------------
 
 REDIS_URL = read_text("REDIS_URL", EMBEDDED_SERVERS.get("REDIS_URL", "redis://localhost:6379/0"))
@@ -229,6 +238,15 @@ ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*", "password2*"]
 ACCOUNT_USER_MODEL_USERNAME_FIELD = None
 ACCOUNT_EMAIL_VERIFICATION = "mandatory" if PRODUCTION else "optional"
 ACCOUNT_ADAPTER = "accounts.adapters.AccountAdapter"
+# One address a login, which changes once the new one is confirmed: nobody keeps a second way in.
+ACCOUNT_CHANGE_EMAIL = True
+ACCOUNT_EMAIL_NOTIFICATIONS = True
+# Counted in CACHES, so by all processes together. accounts/adapters.py says whose failures count for whom.
+ACCOUNT_RATE_LIMITS = {
+    "login": "30/m/ip",
+    "login_failed": "20/m/ip,5/5m/key",
+    "sign_in_failed_anywhere": "100/h/key",
+}
 LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = "/console/"
 ACCOUNT_LOGOUT_REDIRECT_URL = "/"
