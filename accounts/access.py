@@ -18,7 +18,8 @@ LAST_ORGANIZATION = "organization"  # Session key: the slug that `/console/` lea
 
 class Permission(StrEnum):
     SEE_USAGE = "see_usage"
-    MANAGE_KEYS = "manage_keys"
+    MANAGE_KEYS = "manage_keys"  # One's own.
+    MANAGE_ALL_KEYS = "manage_all_keys"
     SEE_BILLING = "see_billing"
     MANAGE_MEMBERS = "manage_members"
     MANAGE_ORGANIZATION = "manage_organization"
@@ -34,6 +35,10 @@ PERMISSIONS_OF_ROLE: dict[str, frozenset[Permission]] = {
 }
 
 
+def may(role: str, permission: Permission) -> bool:
+    return permission in PERMISSIONS_OF_ROLE[role]
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
     """One person's membership in the organization that the URL names."""
@@ -43,7 +48,7 @@ class Access:
     user: User
 
     def may(self, permission: Permission) -> bool:
-        return permission in PERMISSIONS_OF_ROLE[self.member.role]
+        return may(self.member.role, permission)
 
     def organizations(self) -> list[Organization]:
         """Every organization of the person, for the switcher."""

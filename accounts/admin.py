@@ -7,6 +7,7 @@ from django import forms
 from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
@@ -20,6 +21,7 @@ from accounts.admin_base import (
     ReadOnlyAdmin,
     admin_usd_field,
     detail_action,
+    is_superuser,
     operator_form,
 )
 from accounts.forms import (
@@ -31,6 +33,7 @@ from accounts.forms import (
     LinesField,
     model_ids_by_name,
 )
+from accounts.invitations import has_confirmed
 from accounts.keys import KeyAlreadyRevokedError, change_key, revoke_key
 from accounts.models import AdmissionChange, ApiKey, Member, Organization, User
 from accounts.organizations import change_organization, create_organization
@@ -80,8 +83,19 @@ class GrantCreditForm(forms.Form):
     form_id = forms.UUIDField(widget=forms.HiddenInput)
 
 
+class MemberForm(forms.ModelForm[Member]):
+    """Makes a member of somebody who has confirmed their address; everybody else is invited in the console."""
+
+    def clean_user(self) -> User:
+        user: User = self.cleaned_data["user"]
+        if self.instance.user_id != user.pk and not has_confirmed(user, user.email):
+            raise ValidationError("This address is not confirmed: whoever signed up with it may not be its owner.")
+        return user
+
+
 class MemberInline(OperatorInline):
     model = Member
+    form = MemberForm
     fields = ["user", "role", "joined_at"]
     readonly_fields = ["joined_at"]
     autocomplete_fields = ["user"]
@@ -124,7 +138,7 @@ class OrganizationAdmin(OperatorAdmin):
 
     @detail_action("Grant credit", permission="billing.add_creditlot", url_path="grant-credit")
     def grant_credit(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        organization = Organization.objects.get(pk=object_id)
+        organization = self.row_or_404(request, object_id)
         form = GrantCreditForm(request.POST or None, initial={"form_id": uuid.uuid4(), "kind": "promotional"})
         if request.method == "POST" and form.is_valid() and _grant(request, organization, form):
             amount = format_usd(form.cleaned_data["amount_nanos"])
@@ -229,7 +243,7 @@ class ApiKeyAdmin(OperatorAdmin):
 
     @detail_action("Revoke", permission="accounts.change_apikey", url_path="revoke")
     def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        key = ApiKey.objects.select_related("organization").get(pk=object_id)
+        key = self.row_or_404(request, object_id)
         if request.method == "POST":
             assert isinstance(request.user, User)  # noqa: S101  the admin lets nobody else in
             try:
@@ -285,6 +299,36 @@ class UserAdmin(DjangoUserAdmin, OperatorAdmin):  # type: ignore[type-arg]  # it
     ]
     add_fieldsets = [(None, {"classes": ["wide"], "fields": ["email", "usable_password", "password1", "password2"]})]
     readonly_fields = ["last_login", "date_joined"]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return is_superuser(request)
+
+    def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        """Operators are changed by superusers alone: whoever sets somebody's password can become that person."""
+        if obj is not None and (obj.is_staff or obj.is_superuser) and not is_superuser(request):
+            return False
+        return super().has_change_permission(request, obj)
+
+    def get_form(self, request: HttpRequest, obj: User | None = None, change: bool = False, **options: Any) -> Any:
+        if obj is not None and not is_superuser(request):
+            options["form"] = forms.ModelForm  # The usual one holds the password.
+        return super().get_form(request, obj, change=change, **options)
+
+    def get_fieldsets(self, request: HttpRequest, obj: User | None = None) -> Any:
+        """Who is no superuser changes names and closes logins, and nothing that lets anybody in."""
+        if obj is None or is_superuser(request):
+            return super().get_fieldsets(request, obj)
+        return [(None, {"fields": ["email", "name", "is_active", "date_joined"]})]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> list[str]:
+        closed = [] if is_superuser(request) else ["email", "is_staff", "is_superuser", "user_permissions", "password"]
+        return [*self.readonly_fields, *closed]
+
+    def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:  # noqa: A002
+        if not is_superuser(request):
+            raise PermissionDenied
+        response: HttpResponse = super().user_change_password(request, id, form_url)
+        return response
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Never: the ledger and keys name people. Deactivate the login instead."""

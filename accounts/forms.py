@@ -187,8 +187,8 @@ class KeyForm(KeyRestrictions):
         return any(self[name].errors or self[name].value() for name in self.fields if name != "name")
 
 
-class MemberForm(forms.Form):
-    """Adds a person who has signed up already."""
+class InvitationForm(forms.Form):
+    """Invites an address, whether or not it has an account."""
 
     email = forms.EmailField(label="E-mail address", widget=forms.EmailInput(attrs={"autocomplete": "off"}))
     role = forms.ChoiceField(label="Role")

@@ -10,10 +10,24 @@ from accounts.changes import record_organization_change
 from accounts.models import Member, Organization, Role, User
 
 MAX_SLUG_TRIES = 1000
+MAX_ORGANIZATIONS_PER_OWNER = 20
 
 
 class SlugTakenError(Exception):
     """Another organization has this slug."""
+
+
+class TooManyOrganizationsError(Exception):
+    """The person owns MAX_ORGANIZATIONS_PER_OWNER organizations already."""
+
+
+def create_own_organization(owner: User, *, name: str) -> Organization:
+    """Return a new organization of this person. Raises TooManyOrganizationsError, however many ask at once."""
+    with transaction.atomic():
+        User.objects.select_for_update().get(pk=owner.pk)
+        if Member.objects.filter(user=owner, role=Role.OWNER).count() >= MAX_ORGANIZATIONS_PER_OWNER:
+            raise TooManyOrganizationsError
+        return create_organization(name=name, owner=owner)
 
 
 def create_organization(

@@ -15,6 +15,14 @@ from billing.models import PriceVersion, UsageHour, UsageQuarantine
 from billing.shards import SHARD_COUNT
 from billing.usage_report import start_of_day
 
+PERMISSIONS = {
+    "see_revenue": "billing.view_ledgertransaction",
+    "see_usage": "billing.view_usagerecord",
+    "see_quarantine": "billing.view_usagequarantine",
+    "see_changes": "accounts.view_admissionchange",
+    "see_prices": "billing.view_priceversion",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class OperationFigures:
@@ -30,8 +38,12 @@ class OperationFigures:
 
 
 def add_dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
-    """Unfold's dashboard callback: what templates/admin/index.html shows above the list of tables."""
-    return {**context, "operations": read_operations()}
+    """Unfold's dashboard callback: what templates/admin/index.html shows above the list of tables.
+
+    Each figure is for operators who may open the table that it sums: `may` holds what the template asks.
+    """
+    may = {name: request.user.has_perm(permission) for name, permission in PERMISSIONS.items()}
+    return {**context, "operations": read_operations(), "may": may}
 
 
 def read_operations() -> OperationFigures:

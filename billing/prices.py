@@ -4,6 +4,7 @@ A price may not change the past. So a version that replaces another takes effect
 whichever is later; only the first version of a seller may begin before it was approved, since nothing was sold by then.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -13,6 +14,8 @@ from django.utils import timezone
 
 from billing.models import LanguageModel, PriceComponent, PriceVersion, Upstream
 from billing.pricing import INPUT, OUTPUT, InvalidPriceError, PriceTable, Tiers
+
+SHELL_USER = re.compile(r" \(shell:[^()]*\)$")
 
 
 class ApprovalError(ValueError):
@@ -128,4 +131,5 @@ def _require_complete(table: PriceTable) -> None:
 
 
 def _person(name: str) -> str:
-    return " ".join(name.split()).casefold()
+    """Return whom a name means: a command's record has the user of its shell behind it."""
+    return " ".join(SHELL_USER.sub("", name).split()).casefold()

@@ -5,9 +5,16 @@ from datetime import datetime
 from django.conf import settings
 from django.utils import timezone
 
-from accounts.models import Organization
+from accounts.models import Member, Organization, Role, User
 from billing.burn_order import PAID
-from billing.ledger import DEFAULT_PRIORITY, PostedTransaction, Posting, house_account, post_transaction
+from billing.ledger import (
+    DEFAULT_PRIORITY,
+    IdempotencyConflictError,
+    PostedTransaction,
+    Posting,
+    house_account,
+    post_transaction,
+)
 from billing.models import CreditLot, LedgerAccount, LedgerTransaction
 from billing.money import format_usd, parse_usd
 from billing.shards import shard_of
@@ -75,24 +82,36 @@ def record_payment(
     )
 
 
-def welcome_credit(organization: Organization) -> PostedTransaction | None:
-    """Post the welcome credit of the settings as a promotional lot, once; None when the settings give none."""
+def welcome_credit(organization: Organization, *, person: User) -> PostedTransaction | None:
+    """Post the welcome credit of the settings as a promotional lot, once for a person, whatever they own.
+
+    None when the settings give none, or the person has had it for another organization.
+    """
     amount_nanos = parse_usd(settings.WELCOME_CREDIT_USD)
     if not amount_nanos:
         return None
-    key = f"welcome:{organization.pk}"
-    earlier = LedgerTransaction.objects.filter(idempotency_key=key).first()
+    key = f"welcome:person:{person.pk}"
+    earlier = LedgerTransaction.objects.filter(idempotency_key__in=[key, *_keys_by_organization(person)]).first()
     if earlier is not None:  # Once, also when the settings have changed since.
-        return PostedTransaction(earlier, is_new=False)
-    return grant_credit(
-        organization,
-        amount_nanos=amount_nanos,
-        kind=CreditLot.Kind.PROMOTIONAL,
-        reason="Welcome credit",
-        actor=SYSTEM_ACTOR,
-        idempotency_key=key,
-        origin=WELCOME_ORIGIN,
-    )
+        return PostedTransaction(earlier, is_new=False) if earlier.organization_id == organization.pk else None
+    try:
+        return grant_credit(
+            organization,
+            amount_nanos=amount_nanos,
+            kind=CreditLot.Kind.PROMOTIONAL,
+            reason="Welcome credit",
+            actor=SYSTEM_ACTOR,
+            idempotency_key=key,
+            origin=WELCOME_ORIGIN,
+        )
+    except IdempotencyConflictError:
+        return None  # The same person has just had it for an organization that was made at the same time.
+
+
+def _keys_by_organization(person: User) -> list[str]:
+    """Return the keys of welcome credit as they were before it was kept by person."""
+    owned = Member.objects.filter(user=person, role=Role.OWNER).values_list("organization_id", flat=True)
+    return [f"welcome:{organization_id}" for organization_id in owned]
 
 
 def _open_lot(

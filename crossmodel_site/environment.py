@@ -11,6 +11,8 @@ from billing.money import NANOS_PER_USD, InvalidAmountError, parse_usd
 
 TRUE_WORDS = {"1", "true", "yes", "on"}
 FALSE_WORDS = {"0", "false", "no", "off"}
+# Of one machine and of private networks; not those where metadata services of clouds listen.
+PRIVATE_NETWORKS = "127.0.0.0/8,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"
 ORIGIN = re.compile(r"https?://[^\s/?#@]+")
 
 
@@ -83,9 +85,9 @@ def read_origin(name: str, default: str) -> str:
     return text
 
 
-def read_networks(name: str) -> list[str]:
+def read_networks(name: str, default: str = "") -> list[str]:
     """Return a list of addresses and networks, as they are written."""
-    texts = read_list(name)
+    texts = read_list(name, default)
     for text in texts:
         try:
             ipaddress.ip_network(text, strict=False)

@@ -11,6 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.templatetags.static import static
 
 from crossmodel_site.environment import (
+    PRIVATE_NETWORKS,
     read_choice,
     read_env_file,
     read_flag,
@@ -209,6 +210,10 @@ LIST_MODELS_PER_MINUTE = read_int("CROSSMODEL_LIST_MODELS_PER_MINUTE", 600, mini
 REQUEST_LOG = read_flag("CROSSMODEL_REQUEST_LOG", default=True)
 TRUSTED_PROXIES = read_networks("CROSSMODEL_TRUSTED_PROXIES")
 CATALOG_FILE = read_text("CROSSMODEL_CATALOG", str(BASE_DIR / "billing" / "catalog" / "default.toml"))
+# What operators who edit upstreams may make the gateway send, and where to: see billing/catalog/variables.py and
+# gateway/upstreams/addresses.py.
+UPSTREAM_VARIABLES = read_list("CROSSMODEL_UPSTREAM_VARIABLES", "*_API_KEY,*_API_KEYS,UPSTREAM_*")
+UPSTREAM_NETWORKS = read_networks("CROSSMODEL_UPSTREAM_NETWORKS", "" if PRODUCTION else PRIVATE_NETWORKS)
 SANDBOX_URL = read_text("CROSSMODEL_SANDBOX_URL", EMBEDDED_SERVERS.get("CROSSMODEL_SANDBOX_URL", ""))
 
 # --- Credit --------------------------------------------------------------------------------------------------------
@@ -236,7 +241,10 @@ AUTH_PASSWORD_VALIDATORS = [
 ACCOUNT_LOGIN_METHODS = {"email"}
 ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*", "password2*"]
 ACCOUNT_USER_MODEL_USERNAME_FIELD = None
-ACCOUNT_EMAIL_VERIFICATION = "mandatory" if PRODUCTION else "optional"
+# By a code that works only where the person signs up: a click of the address's owner confirms nobody else's account.
+ACCOUNT_EMAIL_VERIFICATION = "mandatory"
+ACCOUNT_EMAIL_VERIFICATION_BY_CODE_ENABLED = True
+ACCOUNT_EMAIL_VERIFICATION_SUPPORTS_RESEND = True
 ACCOUNT_ADAPTER = "accounts.adapters.AccountAdapter"
 # One address a login, which changes once the new one is confirmed: nobody keeps a second way in.
 ACCOUNT_CHANGE_EMAIL = True

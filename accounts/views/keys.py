@@ -4,6 +4,7 @@ import secrets
 
 from django.conf import settings
 from django.contrib import messages
+from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
@@ -31,7 +32,7 @@ MAX_USED_FORMS = 20
 @require_safe
 @console_page(Permission.MANAGE_KEYS)
 def keys(request: HttpRequest, access: Access) -> HttpResponse:
-    found = access.organization.keys.select_related("created_by", "revoked_by")[:MAX_KEYS_SHOWN]
+    found = _visible_keys(access).select_related("created_by", "revoked_by")[:MAX_KEYS_SHOWN]
     activity = key_activity(access.organization)
     rows = [(key, activity.get(key.pk)) for key in found]
     context = {
@@ -105,8 +106,14 @@ def key_revoke(request: HttpRequest, access: Access, key_id: int) -> HttpRespons
     return render(request, "accounts/key_revoke.html", {"key": key})
 
 
+def _visible_keys(access: Access) -> QuerySet[ApiKey]:
+    """Return the keys that the member may see and change: all of them, or those that they made themselves."""
+    keys = access.organization.keys.all()
+    return keys if access.may(Permission.MANAGE_ALL_KEYS) else keys.filter(created_by=access.user)
+
+
 def _live_key(access: Access, key_id: int) -> ApiKey:
-    key = access.organization.keys.filter(pk=key_id, revoked_at=None).first()
+    key = _visible_keys(access).filter(pk=key_id, revoked_at=None).first()
     if key is None:
         raise Http404
     return key

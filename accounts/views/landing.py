@@ -8,12 +8,11 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from accounts.access import LAST_ORGANIZATION
 from accounts.forms import OrganizationForm
-from accounts.models import Member, User
-from accounts.organizations import create_organization
+from accounts.models import Member, Role, User
+from accounts.organizations import MAX_ORGANIZATIONS_PER_OWNER, TooManyOrganizationsError, create_own_organization
 from accounts.views.publishing import publish_or_tell
 from billing.top_ups import welcome_credit
 
-MAX_ORGANIZATIONS_PER_OWNER = 20
 _EXAMPLE = {"base_url": settings.BASE_URL, "model_id": "anthropic/claude-sonnet-4.6"}
 
 
@@ -43,17 +42,17 @@ def console(request: HttpRequest) -> HttpResponse:
 @login_required
 @require_http_methods(["GET", "POST"])
 def organization_new(request: HttpRequest) -> HttpResponse:
-    """Make an organization that the person owns. Welcome credit is given to a person's first only."""
+    """Make an organization that the person owns. Welcome credit is given to a person once."""
     assert isinstance(request.user, User)  # noqa: S101  login_required has seen to it.
     form = OrganizationForm(request.POST or None)
-    owned = Member.objects.filter(user=request.user, role="owner").count()
+    owned = Member.objects.filter(user=request.user, role=Role.OWNER).count()
     if request.method == "POST" and form.is_valid():
-        if owned >= MAX_ORGANIZATIONS_PER_OWNER:
+        try:
+            organization = create_own_organization(request.user, name=form.cleaned_data["name"])
+        except TooManyOrganizationsError:
             form.add_error(None, f"You own {MAX_ORGANIZATIONS_PER_OWNER} organizations already.")
         else:
-            organization = create_organization(name=form.cleaned_data["name"], owner=request.user)
-            if not owned:
-                welcome_credit(organization)
+            welcome_credit(organization, person=request.user)
             publish_or_tell(request)
             return redirect("overview", slug=organization.slug)
     return render(request, "accounts/organization_new.html", {"form": form, "is_first": not owned})

@@ -1,4 +1,4 @@
-"""Members: list, add somebody who has signed up, change roles, remove."""
+"""Members: list, invite, change roles, remove."""
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
@@ -7,16 +7,11 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
 from accounts.access import Access, Permission, console_page
-from accounts.forms import MemberForm, RoleForm
-from accounts.members import (
-    AlreadyMemberError,
-    LastOwnerError,
-    TooManyMembersError,
-    add_member,
-    change_role,
-    remove_member,
-)
-from accounts.models import Member, Role, User
+from accounts.forms import InvitationForm, RoleForm
+from accounts.invitations import TooManyInvitationsError, invite, open_invitations, withdraw_invitation
+from accounts.members import AlreadyMemberError, LastOwnerError, change_role, remove_member
+from accounts.models import Member, Role
+from accounts.views.invitations import mail_invitation
 
 MAX_MEMBERS_SHOWN = 1000
 
@@ -24,14 +19,17 @@ MAX_MEMBERS_SHOWN = 1000
 @require_http_methods(["GET", "POST"])
 @console_page(Permission.MANAGE_MEMBERS)
 def members(request: HttpRequest, access: Access) -> HttpResponse:
-    """List members; a POST adds one by e-mail."""
-    form = MemberForm(request.POST or None, roles=_grantable(access))
-    if request.method == "POST" and form.is_valid() and _add(request, access, form):
+    """List members and open invitations; a POST invites somebody by e-mail."""
+    form = InvitationForm(request.POST or None, roles=_grantable(access))
+    if request.method == "POST" and form.is_valid() and _invite(request, access, form):
         return redirect("members", slug=access.organization.slug)
     found = access.organization.members.select_related("user")[:MAX_MEMBERS_SHOWN]
     context = {
         "form": form,
         "rows": [(member, _may_touch(access, member)) for member in found],
+        "invitations": [
+            (waiting, _may_withdraw(access, waiting.role)) for waiting in open_invitations(access.organization)
+        ],
         "roles": _grantable(access),
         "count": len(found),
     }
@@ -69,20 +67,35 @@ def member_remove(request: HttpRequest, access: Access, member_id: int) -> HttpR
     return redirect("members", slug=access.organization.slug)
 
 
-def _add(request: HttpRequest, access: Access, form: MemberForm) -> bool:
-    user = User.objects.filter(email__iexact=form.cleaned_data["email"], is_active=True).first()
-    if user is None:
-        form.add_error("email", "Nobody has signed up with this address yet. Ask them to, then add them here.")
-        return False
+@require_POST
+@console_page(Permission.MANAGE_MEMBERS)
+def invitation_withdraw(request: HttpRequest, access: Access, invitation_id: int) -> HttpResponse:
+    invitation = access.organization.invitations.filter(pk=invitation_id).first()
+    if invitation is None:
+        raise Http404
+    if not _may_withdraw(access, invitation.role):
+        raise PermissionDenied
+    if withdraw_invitation(invitation):
+        messages.success(request, f"The invitation of {invitation.email} is withdrawn.")
+    return redirect("members", slug=access.organization.slug)
+
+
+def _invite(request: HttpRequest, access: Access, form: InvitationForm) -> bool:
     try:
-        add_member(access.organization, user=user, role=Role(form.cleaned_data["role"]))
+        invitation, token = invite(
+            access.organization,
+            email=form.cleaned_data["email"],
+            role=Role(form.cleaned_data["role"]),
+            invited_by=access.user,
+        )
     except AlreadyMemberError:
         form.add_error("email", "Already a member. Change the role in the list below.")
         return False
-    except TooManyMembersError:
-        form.add_error(None, "The organization has as many members as it can have.")
+    except TooManyInvitationsError as error:
+        form.add_error(None, str(error))
         return False
-    messages.success(request, f"{user.email} is a member now.")
+    mail_invitation(request, invitation, token)
+    messages.success(request, f"{invitation.email} is invited, and becomes a member by accepting.")
     return True
 
 
@@ -93,6 +106,10 @@ def _grantable(access: Access) -> list[Role]:
 
 def _may_touch(access: Access, member: Member) -> bool:
     return member.role != Role.OWNER or access.may(Permission.GRANT_OWNERSHIP)
+
+
+def _may_withdraw(access: Access, role: str) -> bool:
+    return role != Role.OWNER or access.may(Permission.GRANT_OWNERSHIP)
 
 
 def _touchable_member(access: Access, member_id: int) -> Member:

@@ -18,10 +18,12 @@ from accounts.admin_base import (
     ReadOnlyAdmin,
     ReadOnlyInline,
     detail_action,
+    is_superuser,
     operator_form,
 )
 from billing.catalog.file import BASE_URL, VARIABLE_NAME
 from billing.catalog.profiles import profile_problem
+from billing.catalog.variables import forbidden_variables, may_name
 from billing.models import (
     LanguageModel,
     LanguageModelAlias,
@@ -43,12 +45,16 @@ class UpstreamForm(forms.ModelForm[Upstream]):
         base_url: str = self.cleaned_data["base_url"]
         if not re.fullmatch(BASE_URL, base_url):
             raise ValidationError("Enter an http(s) address or ${NAME}, without a password.")
+        if forbidden := forbidden_variables(base_url):
+            raise ValidationError(f"{forbidden[0]} may not be sent to an upstream (CROSSMODEL_UPSTREAM_VARIABLES).")
         return base_url
 
     def clean_credential_env(self) -> str:
         name: str = self.cleaned_data["credential_env"]
         if name and not re.fullmatch(VARIABLE_NAME, name):
             raise ValidationError("Name an environment variable, never the secret itself.")
+        if name and not may_name(name):
+            raise ValidationError("This variable may not be sent to an upstream (CROSSMODEL_UPSTREAM_VARIABLES).")
         return name
 
     def clean_profile(self) -> dict[str, Any]:
@@ -68,6 +74,15 @@ class UpstreamAdmin(OperatorAdmin):
     list_display = ["name", "protocol", "base_url", "credential_env", "is_sandbox", "is_enabled"]
     list_filter = ["protocol", "is_enabled"]
     search_fields = ["name"]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return is_superuser(request)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Upstream | None = None) -> list[str]:
+        """Whoever chooses where a credential is sent, or which, has it: that is for superusers alone."""
+        return (
+            [] if is_superuser(request) else ["name", "protocol", "base_url", "credential_env", "profile", "is_sandbox"]
+        )
 
     def has_delete_permission(self, request: HttpRequest, obj: Upstream | None = None) -> bool:
         """Never: price versions name it. Disable it instead."""
@@ -128,7 +143,7 @@ class PriceVersionAdmin(ReadOnlyAdmin):
 
     @detail_action("Approve", permission="billing.change_priceversion", url_path="approve")
     def approve(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        version = PriceVersion.objects.select_related("language_model", "upstream").get(pk=object_id)
+        version = self.row_or_404(request, object_id)
         if request.method == "POST":
             try:
                 approve_price_version(version, approved_by=str(request.user))

@@ -120,7 +120,7 @@ class RedemptionCodeAdmin(ReadOnlyAdmin):
 
     @detail_action("Revoke", permission="billing.change_redemptioncode", url_path="revoke")
     def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        code = RedemptionCode.objects.get(pk=object_id)
+        code = self.row_or_404(request, object_id)
         if request.method == "POST":
             if revoke_code(code, revoked_by=str(request.user)):
                 self.log_change(request, code, "Revoked")

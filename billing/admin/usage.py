@@ -54,7 +54,7 @@ class UsageRecordAdmin(ReadOnlyAdmin):
 
     @detail_action("Refund", permission="billing.add_ledgertransaction", url_path="refund")
     def refund(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        record = UsageRecord.objects.get(pk=object_id)
+        record = self.row_or_404(request, object_id)
         form = RefundForm(request.POST or None, initial={"form_id": uuid.uuid4()})
         cost, refunded = format_usd(record.cost_nanos), format_usd(refunded_nanos(record))
         if request.method == "POST" and form.is_valid() and _refund(request, record, form):
@@ -143,7 +143,7 @@ class UsageQuarantineAdmin(ReadOnlyAdmin):
         title: str,
         text: str,
     ) -> HttpResponse:
-        row = UsageQuarantine.objects.get(pk=object_id)
+        row = self.row_or_404(request, object_id)
         form = ReasonForm(request.POST or None)
         if request.method == "POST" and form.is_valid():
             try:

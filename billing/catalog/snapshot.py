@@ -4,18 +4,16 @@ A snapshot is immutable. A gateway process asks `catalog_fingerprint()` every fe
 changed.
 """
 
-import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
-from django.conf import settings
 from django.db.models import prefetch_related_objects
 
 from billing.catalog.file import SALE
+from billing.catalog.variables import expand_variables, read_variable
 from billing.models import (
     CatalogVersion,
     LanguageModel,
@@ -30,8 +28,6 @@ from billing.pricing import FACTOR_ONE_PPM, PriceTable
 # Requests are priced as of now; what was replaced longer ago than this is not kept in memory.
 KEEP_REPLACED_PRICES = timedelta(days=1)
 MAX_LOADS = 3
-VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
-SANDBOX_VARIABLE = "CROSSMODEL_SANDBOX_URL"
 
 DatedPrices = tuple[tuple[datetime, PriceTable], ...]  # By falling date: the first that has begun is in force.
 
@@ -156,27 +152,13 @@ def factor_at(factors: PriceFactors, moment: datetime) -> int:
     return FACTOR_ONE_PPM
 
 
-def expand_variables(text: str) -> str:
-    """Return `text` with ${NAME} replaced from the environment; "" when one is unset, since half an address is none."""
-    values = {name: _variable(name) for name in VARIABLE.findall(text)}
-    if not all(values.values()):
-        return ""
-    return VARIABLE.sub(lambda match: values[match[1]], text)
-
-
-def _variable(name: str) -> str:
-    if name == SANDBOX_VARIABLE:  # `make run` chooses the port, so it is a setting and not only in the environment.
-        return str(settings.SANDBOX_URL)
-    return os.environ.get(name, "").strip()
-
-
 def _usable_routes() -> dict[int, tuple[UsableRoute, ...]]:
     """Return, by language model, the routes whose upstream has an address and its credential; sandboxes only alone."""
     usable: dict[int, list[UsableRoute]] = {}
     rows = Route.objects.filter(is_enabled=True, upstream__is_enabled=True).select_related("upstream")
     for row in rows.order_by("position", "id"):
         base_url = expand_variables(row.upstream.base_url)
-        credential = _variable(row.upstream.credential_env) if row.upstream.credential_env else ""
+        credential = read_variable(row.upstream.credential_env) if row.upstream.credential_env else ""
         if base_url and (credential or not row.upstream.credential_env):
             usable.setdefault(row.language_model_id, []).append(_usable_route(row, row.upstream, base_url, credential))
     # A reply of a sandbox must never stand in for a real one that merely failed.

@@ -1,8 +1,14 @@
 """What the commands' arguments may be. A wrong one ends in one line that names it, before anything is done."""
 
+import getpass
 from argparse import ArgumentParser, ArgumentTypeError
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from typing import Any
+
+from django.core.management.base import CommandError
+
+from accounts.models import User
 
 MAX_REASON_CHARS = 500
 MAX_CODE_REASON_CHARS = 150
@@ -11,8 +17,33 @@ MAX_IDEMPOTENCY_KEY_CHARS = 200
 
 
 def add_actor(parser: ArgumentParser, text: str = "Who. Default: the user of the shell.") -> None:
-    """Add `--actor`, empty unless told."""
+    """Add `--actor`, empty unless told. Read it with named_actor() or acting_operator()."""
     parser.add_argument("--actor", type=text_of(MAX_ACTOR_CHARS), default="", metavar="EMAIL", help=text)
+
+
+def named_actor(options: Mapping[str, Any]) -> str:
+    """Return who `--actor` names, with the operating system's user beside it; "" when it names nobody.
+
+    A name typed into a shell proves nothing by itself, so it must be the account of an operator, and the record says
+    from whose shell it came. Raises CommandError when no active operator signs in with the address.
+    """
+    email = options["actor"].strip()
+    if not email:
+        return ""
+    user = User.objects.filter(email__iexact=email, is_active=True, is_staff=True).first()
+    if user is None:
+        raise CommandError(f"--actor {email}: no active operator signs in with this address.")
+    full = f"{user.email} ({_shell_user()})"
+    return full if len(full) <= MAX_ACTOR_CHARS else user.email
+
+
+def acting_operator(options: Mapping[str, Any]) -> str:
+    """Return who `--actor` names, or else the user of the shell. Raises CommandError like named_actor()."""
+    return named_actor(options) or _shell_user()
+
+
+def _shell_user() -> str:
+    return f"shell:{getpass.getuser()}"
 
 
 def add_idempotency_key(parser: ArgumentParser, verb: str) -> None:

@@ -60,7 +60,7 @@ def _ensure_organization(owner: User) -> Organization:
     organization = Organization.objects.filter(slug=ORGANIZATION_SLUG).first()
     if organization is None:
         organization = create_organization(name=ORGANIZATION_NAME, slug=ORGANIZATION_SLUG, owner=owner)
-        welcome_credit(organization)
+        welcome_credit(organization, person=owner)
     Member.objects.get_or_create(organization=organization, user=owner, defaults={"role": Role.OWNER})
     return organization
 

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 import httpx
 from aiohappyeyeballs import start_connection
 
+from gateway.upstreams.addresses import allowed_addresses
 from gateway.upstreams.http_connection import HttpConnection
 
 # Many servers (uvicorn, Node) close after five idle seconds: a request should not meet a connection that is closing.
@@ -153,7 +154,8 @@ async def _open_socket(host: str, port: int) -> socket.socket:
 
     All are tried, a little apart: where one of the two internets is broken the other does not wait for it.
     """
-    addresses = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = allowed_addresses(host, list(found))
     opened = await start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS, interleave=1)
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     # A model may think for minutes without a word, and what lies between us may forget the connection meanwhile.

@@ -14,6 +14,7 @@ from billing.catalog.load import CatalogChanges, load_catalog
 from billing.models import LanguageModel, LanguageModelAlias, PriceComponent, PriceVersion, Route, Upstream
 from billing.prices import SamePersonError, price_table
 from tests.billing.catalogs import CATALOG
+from tests.support.people import make_person
 
 pytestmark = pytest.mark.django_db
 
@@ -175,19 +176,26 @@ def run(*arguments: str) -> str:
 
 
 @pytest.fixture
+def operators(db: None) -> None:
+    for name in ("alice", "bob"):
+        make_person(name, is_staff=True)
+
+
+@pytest.fixture
 def catalog_file(tmp_path: Path) -> Path:
     path = tmp_path / "catalog.toml"
     path.write_text(CATALOG)
     return path
 
 
+@pytest.mark.usefixtures("operators")
 def test_commands_load_list_and_approve(catalog_file: Path) -> None:
     assert run("load_catalog", str(catalog_file), "--actor", ALICE).endswith(
         "2 prices wait for approval: manage.py approve_prices\n"
     )
     listed = run("approve_prices").splitlines()
     assert len(listed) == 2
-    assert listed[0].endswith("(drafted by alice@example.org)")
+    assert "(drafted by alice@example.org (shell:" in listed[0]
     first = listed[0].split(":")[0]
     with pytest.raises(CommandError, match="--actor EMAIL is missing"):
         run("approve_prices", first)
@@ -222,10 +230,12 @@ def test_command_reports_every_problem_and_fails(catalog_file: Path) -> None:
     assert not LanguageModel.objects.exists()
 
 
-def test_in_production_somebody_answers_for_an_approval(catalog_file: Path, settings: Any) -> None:
+@pytest.mark.usefixtures("operators")
+def test_in_production_somebody_answers_for_a_price(catalog_file: Path, settings: Any) -> None:
     settings.PRODUCTION = True
-    with pytest.raises(CommandError, match="--approve needs --actor"):
-        run("load_catalog", str(catalog_file), "--approve")
+    for options in ([], ["--approve"]):
+        with pytest.raises(CommandError, match="--actor EMAIL is missing"):
+            run("load_catalog", str(catalog_file), *options)
     run("load_catalog", str(catalog_file), "--approve", "--actor", ALICE)
 
 

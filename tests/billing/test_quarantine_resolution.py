@@ -31,6 +31,7 @@ from tests.billing.books import (
     settle,
     settle_entries,
 )
+from tests.support.people import make_person
 from tests.support.together import run_together
 
 pytestmark = pytest.mark.django_db
@@ -183,6 +184,7 @@ def run(*arguments: str) -> str:
 
 
 def test_the_command(alice: Organization) -> None:
+    make_person("op", is_staff=True)
     assert run() == "Nothing is in quarantine.\n"
     settle_entries([entry_of(make_event(alice), raw_event=b'{"v": 99}')])
     row = UsageQuarantine.objects.get()
@@ -192,12 +194,12 @@ def test_the_command(alice: Organization) -> None:
         run(str(row.pk), "--settle", "--reason", "fixed")
     with pytest.raises(CommandError, match="a person and a reason"):
         run(str(row.pk), "--discard")
-    assert run(str(row.pk), "--discard", "--reason", "of no version", "--actor", "op") == (
+    assert run(str(row.pk), "--discard", "--reason", "of no version", "--actor", "op@example.org") == (
         f"Event {row.pk} is discarded.\n"
     )
-    assert "discarded by op" in run(str(row.pk))
+    assert "discarded by op@example.org (shell:" in run(str(row.pk))
     assert run() == "Nothing is in quarantine.\n"
-    with pytest.raises(CommandError, match="resolved before, by op"):
+    with pytest.raises(CommandError, match=r"resolved before, by op@example\.org"):
         run(str(row.pk), "--discard", "--reason", "again")
     with pytest.raises(CommandError, match="No quarantined event"):
         run("999999", "--settle")

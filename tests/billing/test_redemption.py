@@ -28,6 +28,7 @@ from billing.redemption import (
     revoke_code,
 )
 from tests.billing.books import USD, account_balances, assert_books_hold, make_event, make_organization, posted, settle
+from tests.support.people import make_person
 from tests.support.together import run_together
 
 pytestmark = pytest.mark.django_db
@@ -237,6 +238,7 @@ def test_codes_that_make_no_sense(values: dict[str, Any]) -> None:
 
 
 def test_the_command_prints_each_code_once(alice: Organization, bob: Organization) -> None:
+    make_person("op", is_staff=True)
     output, notes = StringIO(), StringIO()
     call_command(
         *("create_codes", "2.50", "--reason", "PyCon", "--count", "3", "--uses", "2", "--priority", "5"),
@@ -248,7 +250,8 @@ def test_the_command_prints_each_code_once(alice: Organization, bob: Organizatio
     assert len(set(texts)) == 3
     assert "3 codes of 2.50 USD" in notes.getvalue()
     code = RedemptionCode.objects.latest("id")
-    assert (code.max_redemptions, code.lot_priority, code.created_by) == (2, 5, "op@example.org")
+    assert (code.max_redemptions, code.lot_priority) == (2, 5)
+    assert code.created_by.startswith("op@example.org (shell:")
     assert (f"{code.expires_at:%F}", f"{code.lot_expires_at:%F %H}") == ("2099-01-01", "2099-06-01 12")
     for text in texts:
         redeem(alice, code=text, actor="alice")

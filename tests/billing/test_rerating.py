@@ -27,6 +27,7 @@ from billing.rerating import Difference, ReratingError, ReratingPlan, apply_rera
 from billing.shards import shard_of
 from billing.top_ups import grant_credit
 from tests.billing.records import add_record
+from tests.support.people import make_person
 
 pytestmark = pytest.mark.django_db
 
@@ -238,6 +239,8 @@ def test_command(language_model: LanguageModel, alice: Organization) -> None:
     bill(alice, language_model, 100)
     version = price(language_model, 9)
     days = ["--model", "acme/large", "--from", "2026-11-05", "--to", "2026-11-06", "--price-version", str(version.pk)]
+
+    make_person("olga", is_staff=True)
 
     def run(*arguments: str) -> list[str]:
         output = StringIO()

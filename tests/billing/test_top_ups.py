@@ -9,11 +9,12 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 from pytest_django import Settings
 
-from accounts.models import AdmissionChange
+from accounts.models import AdmissionChange, Member, Role, User
 from billing.ledger import IdempotencyConflictError
 from billing.models import CreditLot, LedgerTransaction
 from billing.top_ups import MAX_TOP_UP_NANOS, InvalidTopUpError, grant_credit, record_payment, welcome_credit
 from tests.billing.books import USD, account_balances, assert_books_hold, entries_of, give, make_organization, posted
+from tests.support.people import make_person
 
 pytestmark = pytest.mark.django_db
 
@@ -70,22 +71,41 @@ def test_a_payment_counts_once_for_its_providers_id() -> None:
     assert_books_hold()
 
 
-def test_an_organization_is_welcomed_once(settings: Settings) -> None:
-    organization = make_organization()
+def test_a_person_is_welcomed_once(settings: Settings) -> None:
+    person = User.objects.create_user("dora@example.org")
+    organization, other = make_organization(), make_organization("Other")
     settings.WELCOME_CREDIT_USD = "5"
-    first = welcome_credit(organization)
+    first = welcome_credit(organization, person=person)
     settings.WELCOME_CREDIT_USD = "7"
-    again = welcome_credit(organization)
+    again = welcome_credit(organization, person=person)
     assert first is not None
     assert again is not None
     assert (first.is_new, again.is_new) == (True, False)
+    assert welcome_credit(other, person=person) is None
     lot = CreditLot.objects.get()
     assert (lot.kind, lot.amount_nanos, lot.origin) == ("promotional", 5 * USD, "welcome")
 
 
+def test_who_was_welcomed_before_it_was_kept_by_person_is_not_again(settings: Settings) -> None:
+    person = User.objects.create_user("dora@example.org")
+    old = make_organization()
+    Member.objects.create(organization=old, user=person, role=Role.OWNER)
+    grant_credit(
+        old,
+        amount_nanos=USD,
+        kind=CreditLot.Kind.PROMOTIONAL,
+        reason="Welcome credit",
+        actor="system",
+        idempotency_key=f"welcome:{old.pk}",
+    )
+    settings.WELCOME_CREDIT_USD = "5"
+    assert welcome_credit(make_organization("New"), person=person) is None
+
+
 def test_no_welcome_credit_in_the_settings_posts_nothing(settings: Settings) -> None:
     settings.WELCOME_CREDIT_USD = "0"
-    assert welcome_credit(make_organization()) is None
+    person = User.objects.create_user("dora@example.org")
+    assert welcome_credit(make_organization(), person=person) is None
     assert not LedgerTransaction.objects.exists()
 
 
@@ -99,8 +119,9 @@ def run(*arguments: str) -> list[str]:
 
 
 def test_the_command_grants_publishes_and_prints_the_new_balance() -> None:
+    make_person("bob", is_staff=True)
     organization = make_organization()
-    lines = run(organization.slug, "2.5", "--reason", "Sorry", "--expires", "2999-12-31", "--actor", "bob@example.com")
+    lines = run(organization.slug, "2.5", "--reason", "Sorry", "--expires", "2999-12-31", "--actor", "bob@example.org")
     assert lines == [f"Granted 2.50 USD to {organization.slug}.", "Balance: 2.50 USD"]
     lot = CreditLot.objects.get()
     assert (lot.kind, lot.amount_nanos, lot.expires_at) == (
@@ -109,7 +130,8 @@ def test_the_command_grants_publishes_and_prints_the_new_balance() -> None:
         datetime(2999, 12, 31, tzinfo=UTC),
     )
     ledger = LedgerTransaction.objects.get()
-    assert (ledger.actor, ledger.reason) == ("bob@example.com", "Sorry")
+    assert ledger.actor.startswith("bob@example.org (shell:")
+    assert ledger.reason == "Sorry"
     assert not AdmissionChange.objects.exists()
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from django.core import mail
 from playwright.sync_api import Browser, Page, sync_playwright
 from pytest_django.live_server_helper import LiveServer
 
@@ -86,6 +87,8 @@ def test_from_sign_up_to_a_revoked_key(browser: Browser, live_server: LiveServer
     page.get_by_label("Password", exact=True).fill(PASSWORD)
     page.get_by_label("Password (again)").fill(PASSWORD)
     page.get_by_role("button", name="Create account").click()
+    page.get_by_label("Code").fill(mail.outbox[-1].subject.split()[1])
+    page.get_by_role("button", name="Confirm").click()
     page.get_by_label("Organization name").fill("Dora & Daughters")
     page.get_by_role("button", name="Create organization").click()
     page.wait_for_url("**/console/dora-daughters/")

@@ -1,12 +1,18 @@
 """From the first page to an organization with welcome credit."""
 
+from functools import partial
+
 import pytest
+from django.core import mail
+from django.core.mail import EmailMessage
 from django.test import Client
 from pytest_django import Settings
 
 from accounts.models import AdmissionChange, Organization
+from accounts.organizations import MAX_ORGANIZATIONS_PER_OWNER, create_organization
 from billing.balances import read_balance
 from tests.support.people import PASSWORD, client_of, make_person
+from tests.support.together import run_together
 
 CREDENTIALS = {"email": "dora@example.org", "password1": PASSWORD, "password2": PASSWORD}
 
@@ -16,10 +22,20 @@ def _welcome_credit(settings: Settings) -> None:
     settings.WELCOME_CREDIT_USD = "5"
 
 
+def code_of(message: EmailMessage) -> str:
+    """Return the code that the subject shows, so that it can be read where mail is only listed."""
+    code, _, rest = message.subject.removeprefix("CrossModel: ").partition(" ")
+    assert rest == "is your code"
+    assert code in message.body
+    return code
+
+
 @pytest.mark.django_db
 def test_signing_up_leads_to_an_organization_with_welcome_credit() -> None:
     client = Client()
     response = client.post("/accounts/signup/", CREDENTIALS, follow=True)
+    assert response.redirect_chain[-1][0] == "/accounts/confirm-email/"
+    response = client.post("/accounts/confirm-email/", {"code": code_of(mail.outbox[-1])}, follow=True)
     assert response.redirect_chain[-1][0] == "/organizations/new/"
     response = client.post("/organizations/new/", {"name": "Dora's Bakery"}, follow=True)
     assert response.redirect_chain[-1][0] == "/console/doras-bakery/"
@@ -38,6 +54,18 @@ def test_welcome_credit_is_for_the_first_organization_of_a_person() -> None:
         5 * 10**9,
         0,
     ]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_many_at_once_are_welcomed_once_and_stay_within_the_bound() -> None:
+    dora = make_person("dora")
+    for number in range(MAX_ORGANIZATIONS_PER_OWNER - 2):
+        create_organization(name=f"Number {number}", owner=dora)
+    clients = [client_of(dora) for _ in range(4)]
+    assert not run_together(*(partial(client.post, "/organizations/new/", {"name": "At once"}) for client in clients))
+    owned = Organization.objects.filter(members__user=dora)
+    assert owned.count() == MAX_ORGANIZATIONS_PER_OWNER
+    assert sum(read_balance(organization).posted_nanos for organization in owned) == 5 * 10**9
 
 
 @pytest.mark.django_db

@@ -177,7 +177,7 @@ def _refund(kind: str, name: str, record: UsageRecord) -> Movement:
             raise RefusedError(str(error)) from None
 
     def command() -> bool:
-        arguments = (record.request_id.hex, "--reason", REASON, "--actor", ACTOR, "--idempotency-key", name)
+        arguments = (record.request_id.hex, "--reason", REASON, "--idempotency-key", name)
         output = io.StringIO()
         try:
             call_command("refund", *arguments, stdout=output)

@@ -18,7 +18,7 @@ from tests.support.world import HTTP, Caller, World, standing_world, visit
 
 GOOD_KEY, BAD_KEY = "provider-key-that-works", "provider-key-that-does-not"
 BOTH_KEYS = {GOOD_KEY[-4:], BAD_KEY[-4:]}
-KEYS_VARIABLE = "TEST_PROVIDER_KEYS"
+KEYS_VARIABLE = "UPSTREAM_TEST_KEYS"
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """manage.py adjust_balance ORG AMOUNT --reason ...: correct a balance by hand, up or down."""
 
-import getpass
 import uuid
 from argparse import ArgumentParser
 from typing import Any
@@ -10,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 from billing.admission.errors import AdmissionUnavailableError
 from billing.admission.feed import publish_pending_changes
 from billing.ledger import IdempotencyConflictError
-from billing.management.arguments import MAX_REASON_CHARS, add_actor, add_idempotency_key, text_of
+from billing.management.arguments import MAX_REASON_CHARS, acting_operator, add_actor, add_idempotency_key, text_of
 from billing.management.commands.grant_credit import find_organization
 from billing.models import CreditLot
 from billing.money import InvalidAmountError, format_usd, parse_usd
@@ -43,7 +42,7 @@ class Command(BaseCommand):
                 organization,
                 amount_nanos=parse_usd(options["amount"]),
                 reason=options["reason"],
-                actor=options["actor"] or f"shell:{getpass.getuser()}",
+                actor=acting_operator(options),
                 idempotency_key=f"adjustment:{options['idempotency_key'] or uuid.uuid4().hex}",
                 lot_kind=CreditLot.Kind(options["kind"]),
             )

@@ -6,7 +6,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from billing.catalog.load import describe_version
-from billing.management.arguments import add_actor
+from billing.management.arguments import add_actor, named_actor
 from billing.models import PriceVersion
 from billing.prices import ApprovalError, approve_price_versions
 from billing.pricing import InvalidPriceError
@@ -29,14 +29,15 @@ class Command(BaseCommand):
             if not drafts:
                 self.stdout.write("No price waits for approval.")
             return
-        if not options["actor"]:
+        approver = named_actor(options)
+        if not approver:
             raise CommandError("--actor EMAIL is missing: an approval names a person.")
         chosen = [draft for draft in drafts if options["all"] or draft.pk in options["ids"]]
         unknown = set(options["ids"]) - {draft.pk for draft in chosen}
         if unknown:
             raise CommandError(f"No draft has the number {', '.join(map(str, sorted(unknown)))}.")
         try:
-            approved = approve_price_versions(chosen, approved_by=options["actor"])
+            approved = approve_price_versions(chosen, approved_by=approver)
         except (ApprovalError, InvalidPriceError) as error:
             raise CommandError(f"{error} Nothing was approved.") from None
         for version in approved:

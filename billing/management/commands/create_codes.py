@@ -1,13 +1,12 @@
 """manage.py create_codes AMOUNT --reason ...: make redemption codes, printed once and stored nowhere."""
 
-import getpass
 from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
 from billing.ledger import DEFAULT_PRIORITY
-from billing.management.arguments import MAX_CODE_REASON_CHARS, add_actor, text_of
+from billing.management.arguments import MAX_CODE_REASON_CHARS, acting_operator, add_actor, text_of
 from billing.management.commands.grant_credit import MAX_PRIORITY, parse_expiry
 from billing.money import InvalidAmountError, format_usd, parse_usd
 from billing.redemption import InvalidCodeError, create_codes
@@ -39,7 +38,7 @@ class Command(BaseCommand):
             made = create_codes(
                 amount_nanos=amount_nanos,
                 reason=options["reason"],
-                created_by=options["actor"] or f"shell:{getpass.getuser()}",
+                created_by=acting_operator(options),
                 count=options["count"],
                 max_redemptions=options["uses"],
                 expires_at=parse_expiry(options["expires"]),

@@ -1,6 +1,5 @@
 """manage.py grant_credit ORG AMOUNT --reason ...: give promotional credit, or book paid credit by hand."""
 
-import getpass
 import uuid
 from argparse import ArgumentParser
 from datetime import UTC, datetime
@@ -13,7 +12,7 @@ from accounts.models import Organization
 from billing.admission.errors import AdmissionUnavailableError
 from billing.admission.feed import publish_pending_changes
 from billing.ledger import DEFAULT_PRIORITY, IdempotencyConflictError
-from billing.management.arguments import MAX_REASON_CHARS, add_actor, add_idempotency_key, text_of
+from billing.management.arguments import MAX_REASON_CHARS, acting_operator, add_actor, add_idempotency_key, text_of
 from billing.models import CreditLot
 from billing.money import InvalidAmountError, format_usd, parse_usd
 from billing.statements import posted_nanos
@@ -52,7 +51,7 @@ class Command(BaseCommand):
                 amount_nanos=parse_usd(options["amount"]),
                 kind=CreditLot.Kind(options["kind"]),
                 reason=options["reason"],
-                actor=options["actor"] or f"shell:{getpass.getuser()}",
+                actor=acting_operator(options),
                 idempotency_key=options["idempotency_key"] or f"grant:{uuid.uuid4()}",
                 expires_at=parse_expiry(options["expires"]),
                 priority=options["priority"],

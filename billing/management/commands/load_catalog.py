@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 from billing.catalog.file import InvalidCatalogError, parse_catalog
 from billing.catalog.load import load_catalog
 from billing.catalog.profiles import profile_problem
-from billing.management.arguments import add_actor
+from billing.management.arguments import add_actor, named_actor
 from billing.prices import ApprovalError
 
 LOCAL_ACTOR = "local default"
@@ -26,8 +26,9 @@ class Command(BaseCommand):
         add_actor(parser, "Who loads it, for the record.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        if options["approve"] and not options["actor"] and settings.PRODUCTION:
-            raise CommandError("--approve needs --actor EMAIL: in production somebody answers for a price.")
+        actor = named_actor(options)
+        if settings.PRODUCTION and not actor and not options["dry_run"]:
+            raise CommandError("--actor EMAIL is missing: in production somebody answers for a price.")
         path = Path(options["file"])
         try:
             text = path.read_text(encoding="utf-8")
@@ -36,7 +37,7 @@ class Command(BaseCommand):
         try:
             changes = load_catalog(
                 parse_catalog(text, file_name=path.name, check_profile=profile_problem),
-                actor=options["actor"] or LOCAL_ACTOR,
+                actor=actor or LOCAL_ACTOR,
                 approve=options["approve"],
                 dry_run=options["dry_run"],
             )

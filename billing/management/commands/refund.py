@@ -1,6 +1,5 @@
 """manage.py refund REQUEST_ID --reason ...: give back what a request cost, or a part of it."""
 
-import getpass
 import uuid
 from argparse import ArgumentParser
 from typing import Any
@@ -11,7 +10,7 @@ from accounts.models import Organization
 from billing.admission.errors import AdmissionUnavailableError
 from billing.admission.feed import publish_pending_changes
 from billing.ledger import IdempotencyConflictError
-from billing.management.arguments import MAX_REASON_CHARS, add_actor, add_idempotency_key, text_of
+from billing.management.arguments import MAX_REASON_CHARS, acting_operator, add_actor, add_idempotency_key, text_of
 from billing.models import UsageRecord
 from billing.money import InvalidAmountError, format_usd, parse_usd
 from billing.refunds import InvalidRefundError, refund_usage, refunded_nanos
@@ -43,7 +42,7 @@ class Command(BaseCommand):
                 request_id=record.request_id,
                 amount_nanos=parse_usd(options["amount"]) if options["amount"] else None,
                 reason=options["reason"],
-                actor=options["actor"] or f"shell:{getpass.getuser()}",
+                actor=acting_operator(options),
                 idempotency_key=options["idempotency_key"] or uuid.uuid4().hex,
             )
         except (InvalidAmountError, InvalidRefundError, IdempotencyConflictError) as error:

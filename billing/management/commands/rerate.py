@@ -6,7 +6,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from billing.catalog.load import describe_version
-from billing.management.arguments import MAX_REASON_CHARS, add_actor, read_day, text_of
+from billing.management.arguments import MAX_REASON_CHARS, add_actor, named_actor, read_day, text_of
 from billing.models import LanguageModel, PriceVersion
 from billing.money import format_usd
 from billing.rerating import ReratingError, ReratingPlan, apply_rerating, plan_rerating
@@ -39,7 +39,7 @@ class Command(BaseCommand):
         plan = ReratingPlan(language_model, version, options["begins"], options["ends"])
         try:
             if options["apply"]:
-                differences = apply_rerating(plan, actor=options["actor"], reason=options["reason"])
+                differences = apply_rerating(plan, actor=named_actor(options), reason=options["reason"])
             else:
                 differences = plan_rerating(plan)
         except ReratingError as error:

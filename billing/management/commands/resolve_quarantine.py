@@ -1,6 +1,5 @@
 """manage.py resolve_quarantine: list quarantined events, settle one after a fix, or give one up."""
 
-import getpass
 from argparse import ArgumentParser
 from typing import Any
 
@@ -8,7 +7,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from billing.admission.errors import AdmissionUnavailableError
 from billing.admission.feed import publish_pending_changes
-from billing.management.arguments import MAX_REASON_CHARS, add_actor, text_of
+from billing.management.arguments import MAX_REASON_CHARS, acting_operator, add_actor, text_of
 from billing.models import UsageQuarantine
 from billing.quarantine_resolution import ResolutionError, discard_quarantined, settle_quarantined
 
@@ -43,7 +42,7 @@ class Command(BaseCommand):
             return
         resolve = settle_quarantined if options["settle"] else discard_quarantined
         try:
-            resolve(row, actor=options["actor"] or f"shell:{getpass.getuser()}", reason=options["reason"])
+            resolve(row, actor=acting_operator(options), reason=options["reason"])
         except ResolutionError as error:
             raise CommandError(str(error)) from None
         self.stdout.write(f"Event {row.pk} is {'settled' if options['settle'] else 'discarded'}.")
