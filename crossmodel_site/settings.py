@@ -23,6 +23,7 @@ from crossmodel_site.environment import (
     read_text,
     read_usd,
 )
+from crossmodel_site.production import production_problems
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = Path(read_text("CROSSMODEL_DATA", str(BASE_DIR / "var"))).resolve()
@@ -32,9 +33,7 @@ EMBEDDED_SERVERS = read_env_file(DATA_DIR / "servers.env")
 PRODUCTION = read_flag("CROSSMODEL_PRODUCTION", default=False)
 DEBUG = False
 SECRET_KEY = read_text("DJANGO_SECRET_KEY", EMBEDDED_SERVERS.get("DJANGO_SECRET_KEY", ""))
-if not SECRET_KEY:
-    if PRODUCTION:
-        raise ImproperlyConfigured("DJANGO_SECRET_KEY must be set when CROSSMODEL_PRODUCTION is on.")
+if not SECRET_KEY and not PRODUCTION:
     SECRET_KEY = "not-secret-used-only-where-nothing-is-served"  # noqa: S105  `make run` makes a real one.
 
 HOST = read_text("CROSSMODEL_HOST", "127.0.0.1")
@@ -262,6 +261,14 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = BASE_URL.startswith("https://")
 if BASE_URL.startswith("https://"):
     # TLS ends at the proxy in front, which says so (deploy/nginx.conf); the server's own proxy headers are off.
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+if PRODUCTION:
+    SECURE_SSL_REDIRECT = True
+    SECURE_SSL_HOST = BASE_URL.removeprefix("https://")
+    SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]  # Probes come from inside, over http.
+    SECURE_HSTS_SECONDS = 365 * 86_400
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = True
+# Entering a domain into browsers' preload lists is its owner's decision, and hard to take back.
+SILENCED_SYSTEM_CHECKS = ["security.W021"]
 SESSION_COOKIE_HTTPONLY = True
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
@@ -330,7 +337,12 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "formatters": {
+        "plain": {
+            "()": "crossmodel_site.logs.LineFormatter",
+            "format": "%(asctime)s %(levelname)s %(name)s %(message)s",
+        }
+    },
     "handlers": {
         "console": {"class": "logging.StreamHandler", "formatter": "plain"},
         "nowhere": {"class": "logging.NullHandler"},
@@ -339,8 +351,16 @@ LOGGING = {
     "loggers": {
         "httpx": {"level": "WARNING"},
         "celery": {"level": "WARNING"},
+        # In place of its own handlers, which write what they get. The request path has a line of its own a request.
+        "uvicorn": {"handlers": ["console"], "level": "WARNING", "propagate": False},
+        "uvicorn.access": {"handlers": [], "propagate": False},
         "django.request": {"level": "ERROR"},
         # Whoever sends a host that is not ours would fill the log with stack traces.
         "django.security.DisallowedHost": {"handlers": ["nowhere"], "propagate": False},
     },
 }
+
+if PRODUCTION and (problems := production_problems(globals())):
+    raise ImproperlyConfigured(
+        "This is no production installation yet:\n" + "\n".join(f"- {line}" for line in problems)
+    )

@@ -8,13 +8,15 @@ import time
 from pathlib import Path
 
 import psycopg
+from psycopg import sql
 
 from crossmodel_site.embedded.binaries import PostgresPrograms, find_postgres
 from crossmodel_site.embedded.errors import ServerError
 from crossmodel_site.embedded.process import SystemUser, choose_unprivileged_user, prepare_child, start_child
 from crossmodel_site.embedded.server import HOST, POLL_SECONDS, START_TIMEOUT_SECONDS, Server
 
-OWNER = "crossmodel"
+OWNER = "crossmodel"  # Made by initdb, so a superuser; the application works as APPLICATION.
+APPLICATION = "crossmodel_app"
 DATABASE = "crossmodel"
 INITDB_TIMEOUT_SECONDS = 120
 MAX_CONNECTIONS = 80
@@ -44,6 +46,43 @@ SETTINGS_SINCE_18 = {"io_method": "sync"}  # Without its three I/O processes.
 SETTINGS_FOR_SPEED = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
+# Partitions, sequences and indexes follow their tables. What an earlier version made as the owner changes hands.
+GIVE_TO_APPLICATION = sql.SQL(
+    """
+    DO $give$
+    DECLARE item record;
+    BEGIN
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'crossmodel_app') THEN
+            CREATE ROLE crossmodel_app LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE;
+        END IF;
+        EXECUTE format('ALTER ROLE crossmodel_app PASSWORD %L', {password});
+        ALTER DATABASE crossmodel OWNER TO crossmodel_app;
+        ALTER SCHEMA public OWNER TO crossmodel_app;
+        FOR item IN
+            SELECT c.oid::regclass AS name FROM pg_class c
+            WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v')
+                AND c.relowner = 'crossmodel'::regrole
+        LOOP
+            EXECUTE format('ALTER TABLE %s OWNER TO crossmodel_app', item.name);
+        END LOOP;
+        FOR item IN
+            SELECT p.oid::regprocedure AS name FROM pg_proc p
+            WHERE p.pronamespace = 'public'::regnamespace AND p.proowner = 'crossmodel'::regrole
+        LOOP
+            EXECUTE format('ALTER ROUTINE %s OWNER TO crossmodel_app', item.name);
+        END LOOP;
+        FOR item IN
+            SELECT c.oid::regclass AS name FROM pg_class c
+            WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'S' AND c.relowner = 'crossmodel'::regrole
+        LOOP
+            EXECUTE format('ALTER SEQUENCE %s OWNER TO crossmodel_app', item.name);
+        END LOOP;
+    END
+    $give$
+    """
+)
+
+
 class PostgresServer(Server):
     name = "Postgres"
     stop_signal = signal.SIGINT  # "Fast shutdown": breaks connections, loses nothing.
@@ -52,6 +91,19 @@ class PostgresServer(Server):
     @property
     def url(self) -> str:
         return f"postgresql://{OWNER}:{self.read_password()}@{HOST}:{self.port}/{DATABASE}"
+
+    @property
+    def application_url(self) -> str:
+        """The same database for a role that owns it and is no superuser: it runs no programs and reads no files."""
+        return f"postgresql://{APPLICATION}:{self.read_password()}@{HOST}:{self.port}/{DATABASE}"
+
+    def make_application_role(self) -> None:
+        """Make the role where it is missing, and give it what the owner has in our database. Raises ServerError."""
+        try:
+            with psycopg.connect(self.url, connect_timeout=5) as connection:
+                connection.execute(GIVE_TO_APPLICATION.format(password=sql.Literal(self.read_password())))
+        except psycopg.Error as error:
+            raise ServerError(f"Postgres could not make the role {APPLICATION}: {error}") from None
 
     @property
     def data_path(self) -> Path:

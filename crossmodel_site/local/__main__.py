@@ -39,6 +39,7 @@ def main() -> int:
         # whoever sends it to this very process means it.
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _request_stop)
+    os.umask(0o077)  # What a run writes holds passwords, mail and usage: it is for its owner.
     supervisor: Supervisor | None = None
     try:
         settings = _load_settings()
@@ -126,7 +127,8 @@ def _start_servers(supervisor: Supervisor, folder: DataFolder) -> dict[str, str]
         say(f"Starting Postgres; its data are in {folder.path / 'postgres'}")
         postgres = PostgresServer(folder.path / "postgres")
         supervisor.start_server(postgres)
-        database_url = postgres.url
+        postgres.make_application_role()
+        database_url = postgres.application_url
     if not redis_url:
         say(f"Starting Redis; its data are in {folder.path / 'redis'}")
         redis = RedisServer(folder.path / "redis")

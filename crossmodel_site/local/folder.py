@@ -27,7 +27,9 @@ class DataFolder:
     def take(self) -> None:
         """Make the folder where it is missing and hold it until this process ends. Raises LocalRunError."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            if not self.path.exists():
+                self.path.mkdir(parents=True)
+                self.path.chmod(0o711)  # Postgres may run as another user, who passes through to data of its own.
             self.mail_path.mkdir(exist_ok=True)
             self.mail_path.chmod(0o700)  # Links in mail sign people in.
             lock = (self.path / "run.lock").open("a+")

@@ -12,6 +12,7 @@ from crossmodel_site.local.errors import LocalRunError, StopRequestedError
 from crossmodel_site.local.mail import MailFolder
 from crossmodel_site.local.screen import say
 from crossmodel_site.local.terminal import Terminal
+from crossmodel_site.logs import printable
 
 TICK_SECONDS = 0.5
 READY_TIMEOUT_SECONDS = 60.0
@@ -65,7 +66,7 @@ class Supervisor:
             self._revive_servers()
             self._revive_children()
             for line in self._mail.read_new():
-                say(line)
+                say(printable(line))
             if self._terminal.is_closed():
                 raise StopRequestedError
 
@@ -99,7 +100,7 @@ class Supervisor:
     def _show_output(self) -> None:
         for child in self._children:
             for line in child.read_lines():
-                say(line)
+                say(printable(line))
 
     def _revive_servers(self) -> None:
         for server in self._servers:

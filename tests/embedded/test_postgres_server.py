@@ -52,6 +52,24 @@ def test_comes_back_on_the_same_address_after_kill_minus_nine(postgres: Postgres
     assert run_sql(postgres, "SELECT number FROM seen ORDER BY number") == [(0,), (1,), (2,)]
 
 
+def test_what_the_owner_made_goes_over_to_the_applications_role(postgres: PostgresServer) -> None:
+    """Data of a version that worked as the owner are taken over, partitions, triggers and sequences included."""
+    run_sql(postgres, "CREATE TABLE a (id bigint GENERATED ALWAYS AS IDENTITY, n int) PARTITION BY RANGE (n)")
+    run_sql(postgres, "CREATE TABLE a_1 PARTITION OF a FOR VALUES FROM (0) TO (10)")
+    run_sql(postgres, "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+    run_sql(postgres, "CREATE SEQUENCE s")
+    for _ in range(2):
+        postgres.make_application_role()
+    with psycopg.connect(postgres.application_url, autocommit=True) as connection:
+        connection.execute("INSERT INTO a (n) VALUES (1)")
+        connection.execute("CREATE TABLE a_2 PARTITION OF a FOR VALUES FROM (10) TO (20)")
+        connection.execute("CREATE OR REPLACE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 2'")
+        connection.execute("ALTER SEQUENCE s RESTART")
+        connection.execute("DROP TABLE a")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("SELECT pg_read_file('/etc/passwd')")
+
+
 def test_a_pid_file_that_names_another_program_does_not_hinder_it(postgres: PostgresServer) -> None:
     """After a reboot the number in the file may belong to anybody."""
     postgres.stop()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import orjson
+import psycopg
 import pytest
 
 from tests.support.local_run import LocalRun, clean_environment, descendants, start_and_fail, wait_until_gone
@@ -62,6 +63,28 @@ def test_the_screen_says_where_things_are_and_what_answers(run: LocalRun) -> Non
     assert "The sandbox answers, not a real model" in run.text
     for name in ("demo.env", "servers.env", "secret-key"):
         assert (run.folder / name).stat().st_mode & 0o777 == 0o600
+
+
+def test_nobody_else_reads_what_a_run_writes(run: LocalRun) -> None:
+    """Folders on the way to Postgres' data may be passed through, and not listed."""
+    open_to_others = [
+        str(path.relative_to(run.folder))
+        for path in run.folder.rglob("*")
+        if path.stat().st_mode & (0o066 if path.is_dir() else 0o077)
+    ]
+    assert open_to_others == []
+    assert run.folder.stat().st_mode & 0o066 == 0
+
+
+def test_the_application_is_no_superuser_of_its_postgres(run: LocalRun) -> None:
+    servers = dict(line.split("=", 1) for line in (run.folder / "servers.env").read_text().splitlines() if "=" in line)
+    with psycopg.connect(servers["DATABASE_URL"]) as connection:
+        role = connection.execute(
+            "SELECT rolsuper, rolcreatedb, rolcreaterole FROM pg_roles WHERE rolname = current_user"
+        )
+        assert role.fetchone() == (False, False, False)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("COPY (SELECT 1) TO PROGRAM 'true'")
 
 
 def test_the_curl_works_when_pasted_and_is_debited_once(run: LocalRun) -> None:

@@ -1,0 +1,53 @@
+"""A log line is one line and holds nothing that moves a cursor, whatever was put into it."""
+
+import io
+import logging
+from typing import Any
+
+import pytest
+from django.conf import settings
+
+from crossmodel_site.logs import LineFormatter, printable
+
+FORGED = "alice\r\n2026-01-01 00:00:00 INFO root All is well\x1b[2J\x9b\u2028\u202e\x00"
+
+
+@pytest.fixture
+def log() -> tuple[logging.Logger, io.StringIO]:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(LineFormatter("%(levelname)s %(name)s %(message)s"))
+    logger = logging.Logger("test")
+    logger.addHandler(handler)
+    return logger, stream
+
+
+def test_a_message_stays_one_line(log: tuple[logging.Logger, io.StringIO]) -> None:
+    logger, stream = log
+    logger.warning("Mail to %s could not be sent.", FORGED)
+    line = stream.getvalue().removesuffix("\n")
+    assert line.isprintable()
+    assert line.startswith("WARNING test Mail to alice\\r\\n2026")
+    assert "\\x1b[2J\\x9b\\u2028\\u202e\\x00 could not be sent." in line
+
+
+def test_the_lines_of_an_error_cannot_pass_for_ours(log: tuple[logging.Logger, io.StringIO]) -> None:
+    logger, stream = log
+    try:
+        raise ValueError(FORGED)
+    except ValueError:
+        logger.exception("It failed.")
+    first, *rest = stream.getvalue().splitlines()
+    assert first == "ERROR test It failed."
+    assert all(line.startswith("  | ") and line.isprintable() for line in rest)
+
+
+def test_what_people_write_is_kept() -> None:
+    assert printable("Zoë & 株式会社 ✓ 😀") == "Zoë & 株式会社 ✓ 😀"
+
+
+def test_every_handler_writes_so() -> None:
+    configuration: dict[str, Any] = settings.LOGGING
+    formatters = {name: formatter.get("()") for name, formatter in configuration["formatters"].items()}
+    assert set(formatters.values()) == {"crossmodel_site.logs.LineFormatter"}
+    assert configuration["loggers"]["uvicorn"]["handlers"] == ["console"]
