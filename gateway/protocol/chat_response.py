@@ -37,7 +37,7 @@ def decode_chat_reply(
     finish_reason = finish_reason_of(choice) or "stop"
     reader = ChatUsageReader(profile)
     reader.read_id(payload.get("id"))
-    reader.read_usage(payload.get("usage"))
+    reader.read_payload(payload)
     refusal = text_of(reply.get("refusal"))
     content = _decode_texts(reply, refusal, reader)
     calls = _decode_calls(reply, identity, names, reader, is_truncated=finish_reason == "length")

@@ -98,7 +98,7 @@ class ChatStreamDecoder:
         if payload.get("error"):
             raise read_stream_error(data)
         self._usage.read_id(payload.get("id"))
-        self._usage.read_usage(payload.get("usage"))
+        self._usage.read_payload(payload)
         choices = payload.get("choices")
         if not isinstance(choices, list | None):
             raise UpstreamProtocolError("choices is no list")

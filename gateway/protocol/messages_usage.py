@@ -1,12 +1,17 @@
 """Usage as the Messages protocol reports it, whole or streamed. Pure.
 
-Counts of `message_start` and of every `message_delta` are cumulative: each replaces the one before, none is added.
-Cached tokens lie outside `input_tokens`, so the components are disjoint as they come. Tokens of `compaction` iterations
-are not in the top-level counts (so says the SDK's description of `usage.iterations`), yet are charged: they are added.
+Counts of `message_start` and of every `message_delta` are cumulative: each replaces the one before, none is added. So
+none can fall: a prompt that is smaller than the one reported before, or an output that is, wipes nothing. A prompt of
+the same size or a larger one counts as it is split now. A report that cannot be true counts for nothing, and what was
+said before it stands.
+
+Cached tokens lie outside `input_tokens`, so the components are disjoint as they come. Iterations of the types in
+ITERATIONS_INSIDE are in the top-level counts; all others (compaction, the advisor's) are not, says the SDK's
+description of `usage.iterations`, yet are charged: they are added.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -25,11 +30,26 @@ from gateway.protocol.reading import (
 
 COUNT_FIELDS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 MAX_ITERATIONS = 1_000
+# `fallback_message` is the sampling of a fallback model, which the top-level counts are those of.
+ITERATIONS_INSIDE = ("message", "fallback_message")
 _NO_TOTALS = (0, 0, 0, 0, 0)
 
 
 class UnusableUsageError(ProtocolError):
     """A count that cannot be true."""
+
+
+class ReportedPrompt(NamedTuple):
+    """The prompt as one report has it. `cache_write_tokens` are all that were written, those of an hour among them."""
+
+    input_tokens: int = 0
+    cache_write_tokens: int = 0
+    cache_write_1h_tokens: int = 0
+    cache_read_tokens: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.input_tokens + self.cache_write_tokens + self.cache_read_tokens
 
 
 class MessagesUsageReader:
@@ -40,13 +60,11 @@ class MessagesUsageReader:
         self.stop_reason = ""
         self.upstream_message_id = ""
         self.is_complete = False
-        self._input: int | None = None
+        self._prompt = ReportedPrompt()
+        self._has_input = False
         self._output: int | None = None
-        self._cache_write: int | None = None
-        self._cache_write_1h = 0
-        self._cache_read: int | None = None
-        self._web_searches: int | None = None
-        self._compaction = _NO_TOTALS
+        self._web_searches = 0
+        self._extra = _NO_TOTALS  # Of iterations outside the top-level counts.
         self._problem = ""
 
     def read_message(self, message: Mapping[str, Any]) -> None:
@@ -93,10 +111,11 @@ class MessagesUsageReader:
 
     def counts(self) -> tuple[int, int, int, int]:
         """Return the four counts of COUNT_FIELDS as they stand, 0 for what is unknown: what the client is shown."""
-        return (self._input or 0, self._output or 0, self._cache_write or 0, self._cache_read or 0)
+        prompt = self._prompt
+        return (prompt.input_tokens, self._output or 0, prompt.cache_write_tokens, prompt.cache_read_tokens)
 
     def reading(self) -> UsageReading:
-        has_input, has_output = self._input is not None, self._output is not None
+        has_input, has_output = self._has_input, self._output is not None
         if self._problem:
             state = UsageState.UNUSABLE
         elif self.is_complete and has_input and has_output:
@@ -105,12 +124,11 @@ class MessagesUsageReader:
             state = UsageState.PARTIAL
         else:
             state = UsageState.ABSENT
-        is_usable = state is not UsageState.UNUSABLE
         return UsageReading(
             state=state,
-            usage=self._disjoint_usage() if is_usable else Usage(),
-            has_input=has_input and is_usable,
-            has_output=has_output and is_usable,
+            usage=self._disjoint_usage(),
+            has_input=has_input,
+            has_output=has_output,
             delivered_bytes=self.delivered_bytes,
             is_complete=self.is_complete,
             stop_reason=self.stop_reason,
@@ -130,44 +148,51 @@ class MessagesUsageReader:
             self.delivered_bytes += len(orjson.dumps(block.get("input")))
 
     def _read_counts(self, usage: dict[str, Any], *, is_start: bool) -> None:
-        count = read_count(usage, "input_tokens")
-        if count is not None:
-            self._input = count
-        count = read_count(usage, "output_tokens")
-        if count is not None and not is_start:
-            self._output = count
-        count = read_count(usage, "cache_read_input_tokens")
-        if count is not None:
-            self._cache_read = count
-        self._read_cache_write(usage)
-        server_tools = usage.get("server_tool_use")
-        if server_tools is not None:
-            if not isinstance(server_tools, dict):
-                raise UnusableUsageError("server_tool_use is no object")
-            count = read_count(server_tools, "web_search_requests", MAX_USAGE_UNITS)
-            if count is not None:
-                self._web_searches = count
-        if usage.get("iterations") is not None:
-            self._compaction = _compaction_totals(usage["iterations"])
+        """Take a report: all of it or, when any of it cannot be true, nothing."""
+        prompt, output = self._read_prompt(usage), read_count(usage, "output_tokens")
+        searches = _read_web_searches(usage)
+        iterations = usage.get("iterations")
+        extra = _NO_TOTALS if iterations is None else _totals_outside(iterations)
+        if prompt is not None and prompt.total >= self._prompt.total:
+            self._prompt = prompt
+        # What is said only of the cache leaves the count of input tokens unsaid.
+        self._has_input = self._has_input or usage.get("input_tokens") is not None
+        if output is not None and not is_start:
+            self._output = max(output, self._output or 0)
+        self._web_searches = max(searches, self._web_searches)
+        if sum(extra) >= sum(self._extra):
+            self._extra = extra
 
-    def _read_cache_write(self, usage: dict[str, Any]) -> None:
-        total, split_1h = read_cache_write(usage)
-        if total is None:
-            return
-        self._cache_write = total
-        # A later total without a split keeps what is known of the hour's part; the rest of it is 5 minutes.
-        self._cache_write_1h = min(self._cache_write_1h, total) if split_1h is None else split_1h
+    def _read_prompt(self, usage: dict[str, Any]) -> ReportedPrompt | None:
+        """Return the prompt as it stands with this report; None when it says nothing of it."""
+        known = self._prompt
+        input_tokens = read_count(usage, "input_tokens")
+        cache_read = read_count(usage, "cache_read_input_tokens")
+        cache_write, write_1h = read_cache_write(usage)
+        if input_tokens is None and cache_read is None and cache_write is None:
+            return None
+        if cache_write is None:
+            cache_write, write_1h = known.cache_write_tokens, known.cache_write_1h_tokens
+        elif write_1h is None:
+            # A later total without a split keeps what is known of the hour's part; the rest of it is 5 minutes.
+            write_1h = min(known.cache_write_1h_tokens, cache_write)
+        return ReportedPrompt(
+            known.input_tokens if input_tokens is None else input_tokens,
+            cache_write,
+            write_1h or 0,
+            known.cache_read_tokens if cache_read is None else cache_read,
+        )
 
     def _disjoint_usage(self) -> Usage:
-        extra_input, extra_output, extra_5m, extra_1h, extra_read = self._compaction
-        cache_write = self._cache_write or 0
+        extra_input, extra_output, extra_5m, extra_1h, extra_read = self._extra
+        prompt = self._prompt
         return Usage(
-            input_tokens=(self._input or 0) + extra_input,
+            input_tokens=prompt.input_tokens + extra_input,
             output_tokens=(self._output or 0) + extra_output,
-            cache_write_5m_tokens=cache_write - self._cache_write_1h + extra_5m,
-            cache_write_1h_tokens=self._cache_write_1h + extra_1h,
-            cache_read_tokens=(self._cache_read or 0) + extra_read,
-            web_searches=self._web_searches or 0,
+            cache_write_5m_tokens=prompt.cache_write_tokens - prompt.cache_write_1h_tokens + extra_5m,
+            cache_write_1h_tokens=prompt.cache_write_1h_tokens + extra_1h,
+            cache_read_tokens=prompt.cache_read_tokens + extra_read,
+            web_searches=self._web_searches,
         )
 
 
@@ -205,12 +230,21 @@ def read_cache_write(usage: Mapping[str, Any]) -> tuple[int | None, int | None]:
     return total, split_1h or 0
 
 
-def _compaction_totals(iterations: object) -> tuple[int, int, int, int, int]:
+def _read_web_searches(usage: Mapping[str, Any]) -> int:
+    server_tools = usage.get("server_tool_use")
+    if server_tools is None:
+        return 0
+    if not isinstance(server_tools, dict):
+        raise UnusableUsageError("server_tool_use is no object")
+    return read_count(server_tools, "web_search_requests", MAX_USAGE_UNITS) or 0
+
+
+def _totals_outside(iterations: object) -> tuple[int, int, int, int, int]:
     if not isinstance(iterations, list) or len(iterations) > MAX_ITERATIONS:
         raise UnusableUsageError("iterations is no list, or too long a one")
     totals = _NO_TOTALS
     for iteration in iterations:
-        if not isinstance(iteration, dict) or iteration.get("type") != "compaction":
+        if not isinstance(iteration, dict) or iteration.get("type") in ITERATIONS_INSIDE:
             continue
         cache_write, cache_write_1h = read_cache_write(iteration)
         counts = (

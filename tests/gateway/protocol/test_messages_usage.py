@@ -77,6 +77,19 @@ def read_stream(start: Any, *deltas: Any, is_complete: bool = True) -> UsageRead
             {"input_tokens": 1, "output_tokens": 2, "cache_creation": {"ephemeral_1h_input_tokens": 12}},
             Usage(input_tokens=1, output_tokens=2, cache_write_1h_tokens=12),
         ),
+        # Of the advisor and of types nobody knows yet, too; those of a fallback that served are the top-level ones.
+        (
+            {
+                "input_tokens": 1,
+                "output_tokens": 2,
+                "iterations": [
+                    {"type": "fallback_message", "input_tokens": 1, "output_tokens": 2},
+                    {"type": "advisor_message", "input_tokens": 823, "output_tokens": 531},
+                    {"type": "novel", "cache_creation_input_tokens": 4},
+                ],
+            },
+            Usage(input_tokens=824, output_tokens=533, cache_write_5m_tokens=4),
+        ),
         # Tokens of compaction lie outside the top-level counts; other iterations inside.
         (
             {
@@ -146,20 +159,41 @@ def test_the_placeholder_of_the_start_is_no_output_count() -> None:
     assert read_stream({"input_tokens": 25, "output_tokens": 8}).state is UsageState.PARTIAL
 
 
-def test_an_explicit_zero_replaces_what_was_said_before_and_null_does_not() -> None:
-    start = {"input_tokens": 25, "cache_creation_input_tokens": 9, "cache_read_input_tokens": 7}
-    zeros = {"input_tokens": 0, "output_tokens": 0, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
-    nulls = {
-        "input_tokens": None,
-        "output_tokens": 3,
-        "cache_creation_input_tokens": None,
-        "cache_read_input_tokens": None,
-    }
-    assert read_stream(start, zeros).usage == Usage()
-    assert read_stream(start, zeros).has_output
-    assert read_stream(start, nulls).usage == Usage(
-        input_tokens=25, output_tokens=3, cache_write_5m_tokens=9, cache_read_tokens=7
-    )
+def test_counts_that_fall_wipe_nothing() -> None:
+    """Some upstreams say the prompt at the start, and zeros (or nulls, or nothing) at the end."""
+    start = {"input_tokens": 1200, "cache_creation_input_tokens": 300, "cache_read_input_tokens": 50_000}
+    counts = {"input_tokens": 0, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
+    expected = Usage(input_tokens=1200, output_tokens=40, cache_write_5m_tokens=300, cache_read_tokens=50_000)
+    assert read_stream(start, {**counts, "output_tokens": 40}).usage == expected
+    assert read_stream(start, {**dict.fromkeys(counts), "output_tokens": 40}).usage == expected
+    assert read_stream(start, {"output_tokens": 40}, {**counts, "output_tokens": 0}).usage == expected
+    assert read_stream(start, {**counts, "input_tokens": 1200, "output_tokens": 40}).usage == expected
+
+
+def test_a_later_split_of_the_same_prompt_counts() -> None:
+    split = {"input_tokens": 18, "cache_read_input_tokens": 8816, "output_tokens": 5}
+    expected = Usage(input_tokens=18, cache_read_tokens=8816, output_tokens=5)
+    assert read_stream({"input_tokens": 8834}, split).usage == expected
+    assert read_stream({"input_tokens": 0}, split).usage == expected
+
+
+def test_an_explicit_zero_is_said() -> None:
+    reading = read_stream({"input_tokens": 25}, {"output_tokens": 0})
+    assert (reading.state, reading.usage, reading.has_output) == (UsageState.FINAL, Usage(input_tokens=25), True)
+
+
+@pytest.mark.parametrize("broken", ["40", 40.0, -1, True, 10**9, []])
+def test_a_report_that_cannot_be_true_wipes_nothing_that_was_said_before(broken: Any) -> None:
+    reading = read_stream({"input_tokens": 1200, "cache_read_input_tokens": 7}, {"output_tokens": broken})
+    assert (reading.state, reading.usage) == (UsageState.UNUSABLE, Usage(input_tokens=1200, cache_read_tokens=7))
+    assert (reading.has_input, reading.has_output) == (True, False)
+
+
+def test_searches_and_iterations_do_not_fall_either() -> None:
+    compaction = {"type": "compaction", "input_tokens": 100, "output_tokens": 50}
+    full = {"output_tokens": 2, "server_tool_use": {"web_search_requests": 3}, "iterations": [compaction]}
+    empty = {"output_tokens": 2, "server_tool_use": {"web_search_requests": 0}, "iterations": []}
+    assert read_stream({"input_tokens": 1}, full, empty).usage == Usage(101, 52, web_searches=3)
 
 
 def test_the_split_of_the_start_stays_known_when_the_delta_has_only_the_total() -> None:
@@ -170,7 +204,7 @@ def test_the_split_of_the_start_stays_known_when_the_delta_has_only_the_total() 
     none = read_stream(start, {"output_tokens": 2, "cache_creation_input_tokens": 0}).usage
     assert (same.cache_write_5m_tokens, same.cache_write_1h_tokens) == (10, 20)
     assert (more.cache_write_5m_tokens, more.cache_write_1h_tokens) == (14, 20)
-    assert (none.cache_write_5m_tokens, none.cache_write_1h_tokens) == (0, 0)
+    assert (none.cache_write_5m_tokens, none.cache_write_1h_tokens) == (10, 20)
 
 
 def test_delivered_bytes_are_of_utf8() -> None:
@@ -212,6 +246,24 @@ def test_components_add_up_to_what_was_reported(a: int, b: int, five: int, hour:
         "cache_creation": {"ephemeral_5m_input_tokens": five, "ephemeral_1h_input_tokens": hour},
     }
     assert read_whole(usage).usage.prompt_tokens == a + b + five + hour + rest
+
+
+PROMPT_FIELDS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+REPORT = st.fixed_dictionaries({}, optional={name: COUNT | st.none() for name in (*PROMPT_FIELDS, "output_tokens")})
+
+
+@given(st.lists(REPORT, min_size=1, max_size=6))
+def test_neither_side_ever_falls_and_the_last_largest_prompt_is_kept_as_it_was_split(reports: list[Any]) -> None:
+    reader = MessagesUsageReader()
+    before = Usage()
+    for report in reports:
+        reader.read_usage(report, is_start=False)
+        usage = reader.reading().usage
+        assert usage.prompt_tokens >= before.prompt_tokens
+        assert usage.output_tokens == max(before.output_tokens, report.get("output_tokens") or 0)
+        if all(report.get(name) is not None for name in PROMPT_FIELDS):
+            assert usage.prompt_tokens >= sum(report[name] for name in PROMPT_FIELDS)
+        before = usage
 
 
 @given(
