@@ -244,6 +244,7 @@ class Book:
                 posting.header.actor,
                 posting.header.reason[:MAX_REASON_CHARACTERS],
                 self.now,
+                sum(1 for amount_nanos in posting.amounts.values() if amount_nanos),
             )
             for posting in self.postings
         ]

@@ -134,6 +134,7 @@ TRANSACTION_COLUMNS = {
     "actor": "text",
     "reason": "text",
     "created_at": "timestamptz",
+    "entry_count": "smallint",
 }
 ENTRY_COLUMNS = {
     "transaction_id": "bigint",

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 from django.db import connection
+from django.db.backends.utils import CursorWrapper
 
 from billing.request_id import first_id_at
 
@@ -13,6 +14,15 @@ MONTHS_AHEAD = 3
 def month_start(year: int, month: int) -> datetime:
     """Return the first moment of a month, UTC; `month` may be over 12 and counts on into the next years."""
     return datetime(year + (month - 1) // 12, (month - 1) % 12 + 1, 1, tzinfo=UTC)
+
+
+def refuse_truncate(cursor: CursorWrapper, partition: str) -> None:
+    """Let Postgres refuse to empty a partition by itself, once the migration that says how has run."""
+    cursor.execute("SELECT to_regproc('ledger_refuse_truncate')")
+    if cursor.fetchone()[0] is not None:
+        cursor.execute(
+            f"CREATE TRIGGER never_emptied BEFORE TRUNCATE ON {partition} EXECUTE FUNCTION ledger_refuse_truncate()"
+        )
 
 
 def create_partitions(*, now: datetime) -> list[str]:
@@ -29,5 +39,6 @@ def create_partitions(*, now: datetime) -> list[str]:
                 f"CREATE TABLE {name} PARTITION OF {TABLE} FOR VALUES FROM ('{first_id_at(start)}')"
                 f" TO ('{first_id_at(end)}')"
             )
+            refuse_truncate(cursor, name)
         created.append(name)
     return created

@@ -1,6 +1,6 @@
 """Money coming in, and credit given away. Each is one ledger transaction that opens one credit lot."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from django.conf import settings
 from django.utils import timezone
@@ -114,6 +114,19 @@ def _keys_by_organization(person: User) -> list[str]:
     return [f"welcome:{organization_id}" for organization_id in owned]
 
 
+def lot_inputs(
+    amount_nanos: int, kind: str, *, expires_at: datetime | None, priority: int, payment_provider: str
+) -> dict[str, object]:
+    """Return what decides the effect of given credit, as its transaction's digest holds it; check_ledger compares."""
+    return {
+        "amount_nanos": amount_nanos,
+        "kind": str(kind),
+        "expires_at": expires_at.astimezone(UTC).isoformat() if expires_at else None,
+        "priority": priority,
+        "payment_provider": payment_provider,
+    }
+
+
 def _open_lot(
     organization: Organization,
     *,
@@ -154,13 +167,9 @@ def _open_lot(
         organization,
         kind=LedgerTransaction.Kind.TOP_UP if is_paid else LedgerTransaction.Kind.PROMOTION,
         idempotency_key=idempotency_key,
-        inputs={
-            "amount_nanos": amount_nanos,
-            "kind": str(kind),
-            "expires_at": expires_at.isoformat() if expires_at else None,
-            "priority": priority,
-            "payment_provider": source.payment_provider,
-        },
+        inputs=lot_inputs(
+            amount_nanos, kind, expires_at=expires_at, priority=priority, payment_provider=source.payment_provider
+        ),
         actor=actor,
         reason=reason,
         house=[source],

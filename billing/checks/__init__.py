@@ -10,9 +10,10 @@ from billing.checks.estimates import estimates_check
 from billing.checks.invariant import Check, Outcome, Report, run_checks
 from billing.checks.journal import journal_check
 from billing.checks.lots import LOT_CHECKS
+from billing.checks.transactions import TRANSACTION_CHECKS
 from billing.checks.usage import USAGE_CHECKS
 
-CHECKS: tuple[Check, ...] = (*ACCOUNT_CHECKS, *USAGE_CHECKS, *LOT_CHECKS)
+CHECKS: tuple[Check, ...] = (*ACCOUNT_CHECKS, *TRANSACTION_CHECKS, *USAGE_CHECKS, *LOT_CHECKS)
 
 __all__ = [
     "CHECKS",

@@ -25,6 +25,20 @@ def requests_end_once() -> Outcome:
     )
 
 
+def failures_are_kept() -> Outcome:
+    """Postgres counts the failed requests of each organization and day as they come: none is lost or passed on."""
+    return judge(
+        "SELECT count(*) FROM billing_failedrequest",
+        """SELECT format('organization %s had %s failed requests on day %s, and %s are there', organization_id,
+                coalesce(counted.requests, 0), admitted_day, coalesce(found.requests, 0))
+            FROM billing_failedday counted
+            FULL JOIN (SELECT organization_id, floor(extract(epoch FROM admitted_at) / 86400)::int AS admitted_day,
+                    count(*) AS requests FROM billing_failedrequest GROUP BY 1, 2) found
+                USING (organization_id, admitted_day)
+            WHERE coalesce(counted.requests, 0) <> coalesce(found.requests, 0) ORDER BY 1""",
+    )
+
+
 def quarantine_is_empty() -> Outcome:
     return judge(
         "SELECT count(*) FROM billing_usagequarantine",
@@ -54,6 +68,58 @@ def records_have_one_debit() -> Outcome:
                 WHERE ledger_transaction_id IS NOT NULL GROUP BY 1) records ON records.ledger_transaction_id = ledger.id
             WHERE ledger.kind = 'usage' AND coalesce(debits.nanos, 0) <> coalesce(records.nanos, 0)
             ORDER BY ledger.id""",
+    )
+
+
+def records_are_priced_by_their_models_price() -> Outcome:
+    """The price of a record is an approved sale price of its model that was in force when it was admitted.
+
+    A day is allowed for clocks that differ and for catalogs that a gateway has not read anew yet.
+    """
+    return judge(
+        RECORDS,
+        """SELECT format('usage %s (%s alike) of model %s is rated by price version %s, %s', request_id, alike,
+                used.language_model_id, price_version_id, CASE
+                    WHEN version.id IS NULL THEN 'which does not exist'
+                    WHEN version.language_model_id <> used.language_model_id THEN 'the price of another model'
+                    WHEN version.upstream_id IS NOT NULL THEN 'what an upstream charges'
+                    WHEN version.approved_at IS NULL THEN 'a draft'
+                    WHEN version.effective_from > first_admitted + interval '1 day' THEN 'which begins later'
+                    ELSE 'which was replaced before' END)
+            FROM (SELECT price_version_id, language_model_id, min(request_id::text) AS request_id, count(*) AS alike,
+                    min(admitted_at) AS first_admitted, max(admitted_at) AS last_admitted
+                FROM billing_usagerecord GROUP BY 1, 2) used
+            LEFT JOIN billing_priceversion version ON version.id = used.price_version_id
+            WHERE version.id IS NULL OR version.language_model_id <> used.language_model_id
+               OR version.upstream_id IS NOT NULL OR version.approved_at IS NULL
+               OR version.effective_from > first_admitted + interval '1 day'
+               OR EXISTS (SELECT 1 FROM billing_priceversion later
+                    WHERE later.language_model_id = version.language_model_id AND later.upstream_id IS NULL
+                      AND later.approved_at IS NOT NULL AND later.effective_from > version.effective_from
+                      AND later.effective_from + interval '1 day' < last_admitted)
+            ORDER BY request_id""",
+        """SELECT format('usage %s (%s alike) of organization %s has the factor %s, which it never had', request_id,
+                alike, used.organization_id, used.factor_ppm)
+            FROM (SELECT organization_id, factor_ppm, min(request_id::text) AS request_id, count(*) AS alike
+                FROM billing_usagerecord WHERE factor_ppm <> 1000000 GROUP BY 1, 2) used
+            WHERE NOT EXISTS (SELECT 1 FROM billing_organizationpricefactor factor
+                WHERE factor.organization_id = used.organization_id AND factor.factor_ppm = used.factor_ppm)
+            ORDER BY request_id""",
+    )
+
+
+def records_are_of_one_organization_and_day() -> Outcome:
+    return judge(
+        RECORDS,
+        """SELECT format('usage %s (%s alike) of organization %s is by key %s of organization %s', request_id, alike,
+                used.organization_id, used.key_id, key.organization_id)
+            FROM (SELECT organization_id, key_id, min(request_id::text) AS request_id, count(*) AS alike
+                FROM billing_usagerecord GROUP BY 1, 2) used
+            JOIN accounts_apikey key ON key.id = used.key_id
+            WHERE key.organization_id <> used.organization_id ORDER BY request_id""",
+        """SELECT format('usage %s was admitted %s, and counts for day %s', request_id, admitted_at, admitted_day)
+            FROM billing_usagerecord
+            WHERE abs(extract(epoch FROM admitted_at) / 86400 - 0.5 - admitted_day) > 1.5 ORDER BY request_id""",
     )
 
 
@@ -135,8 +201,11 @@ def budget_days_sum_records() -> Outcome:
 
 USAGE_CHECKS = (
     Check("I3", "every request ends in one state", requests_end_once),
+    Check("I3", "failed requests are kept", failures_are_kept),
     Check("I3", "nothing is in quarantine", quarantine_is_empty),
     Check("I4", "every usage record has one debit, of its cost", records_have_one_debit),
+    Check("I4", "every usage record has the price of its model and time", records_are_priced_by_their_models_price),
+    Check("I13", "every usage record is of one organization and day", records_are_of_one_organization_and_day),
     Check("I4", "every usage record costs what its price version says", records_rate_as_recorded),
     Check("I4", "hourly roll-ups are the sums of their records", hours_sum_records),
     Check("I4", "budget days are the sums of their records", budget_days_sum_records),

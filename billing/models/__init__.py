@@ -8,6 +8,7 @@ from billing.models.redemption import Redemption, RedemptionAttempts, Redemption
 from billing.models.rerating import ReratedRequest, Rerating
 from billing.models.usage import (
     BudgetDay,
+    FailedDay,
     FailedRequest,
     RequestDetail,
     UsageHour,
@@ -20,6 +21,7 @@ __all__ = [
     "CatalogVersion",
     "CreditLot",
     "CreditLotEntry",
+    "FailedDay",
     "FailedRequest",
     "LanguageModel",
     "LanguageModelAlias",

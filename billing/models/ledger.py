@@ -90,6 +90,9 @@ class LedgerTransaction(models.Model):
     actor = models.CharField(max_length=254)
     reason = models.CharField(max_length=500, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
+    entry_count = models.PositiveSmallIntegerField(
+        null=True, editable=False, help_text="How many entries it was written with; empty in older transactions."
+    )
 
     class Meta:
         ordering = ["-id"]

@@ -81,6 +81,21 @@ class FailedRequest(models.Model):
         return str(self.request_id)
 
 
+class FailedDay(models.Model):
+    """How many failed requests an organization had that were admitted on one UTC day. A trigger counts, nobody else."""
+
+    organization_id = models.BigIntegerField()
+    admitted_day = models.IntegerField()
+    requests = models.BigIntegerField(default=0)
+
+    class Meta:
+        ordering = ["-admitted_day"]
+        constraints = [models.UniqueConstraint(fields=["organization_id", "admitted_day"], name="failed_day_once")]
+
+    def __str__(self) -> str:
+        return f"{self.organization_id} {self.admitted_day}: {self.requests}"
+
+
 class RequestDetail(models.Model):
     """What may be erased: who asked, in the caller's own words. Never needed to bill."""
 

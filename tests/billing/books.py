@@ -52,13 +52,14 @@ def make_price() -> PriceVersion:
 def make_event(organization: Organization, cost_nanos: int = 1_000, **values: Any) -> UsageEvent:
     now_ms = time.time_ns() // 1_000_000
     admitted_at_ms = values.pop("admitted_at_ms", now_ms)
+    version = PriceVersion.objects.filter(upstream=None).order_by("-id").first() or make_price()
     defaults: dict[str, Any] = {
         "request_id": make_request_id().hex,
         "organization_id": organization.pk,
         "key_id": KEY,
-        "language_model_id": 1,
+        "language_model_id": version.language_model_id,
         "model_id": "acme/large",
-        "price_version_id": PriceVersion.objects.latest("id").pk if PriceVersion.objects.exists() else make_price().pk,
+        "price_version_id": version.pk,
         "factor_ppm": 1_000_000,
         "hold_nanos": cost_nanos,
         "admitted_at_ms": admitted_at_ms,

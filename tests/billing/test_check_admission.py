@@ -18,10 +18,11 @@ from billing.admission.names import ShardNames, names_of
 from billing.admission.worker import confirm_batch, rebuild_shard
 from billing.checks import Outcome, admission_check
 from billing.credit_lots import expire_lots
-from billing.models import CreditLot, OrganizationBalance
+from billing.models import OrganizationBalance
 from billing.shards import shard_of
 from crossmodel_site.embedded.ports import find_free_port
 from tests.billing.books import USD, entry_of, give, make_event, make_organization, posted, settle_entries
+from tests.support.aged_lots import age_lots
 
 pytestmark = pytest.mark.django_db
 
@@ -154,7 +155,7 @@ def test_a_lot_past_its_time_that_nobody_has_noticed_yet_is_no_break(alice: Orga
     give(alice, USD, expires_at=timezone.now() + timedelta(hours=1))
     publish_pending_changes()
     # Postgres' now() is when the transaction began, which is the whole test.
-    CreditLot.objects.filter(expires_at__isnull=False).update(expires_at=timezone.now() - timedelta(minutes=5))
+    age_lots(timedelta(minutes=5))
     assert list(check().breaks) == []
     expire_lots(alice, available_nanos=posted(alice))
     publish_pending_changes()

@@ -16,6 +16,7 @@ from billing.money import NANOS_PER_USD
 from billing.partitions import MONTHS_AHEAD, create_partitions, month_start
 from billing.shards import shard_of
 from billing.top_ups import grant_credit
+from tests.support.aged_lots import age_lots
 
 
 @pytest.mark.django_db
@@ -31,7 +32,7 @@ def test_a_lot_expires_but_not_what_is_held() -> None:
         expires_at=timezone.now() + timedelta(hours=1),
     )
     assert expire_due_lots() == 0
-    CreditLot.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+    age_lots(timedelta(seconds=1))
     publish_organizations([organization.pk])
     org = SHARDS[shard_of(organization.pk)].org(organization.pk)
     redis_client().hset(org, "held", 2 * NANOS_PER_USD)

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from crossmodel_site.embedded import PostgresServer, RedisServer
 
+# Postgres refuses to empty the tables of the book of record, and Django does so after a test with real transactions.
+MAY_TRUNCATE = "-c crossmodel.may_truncate=on"
+
 
 def prepare_environment() -> None:
     """Set every variable that the settings read, before anything reads them.
@@ -36,4 +39,5 @@ def prepare_environment() -> None:
         atexit.register(redis.stop)
         os.environ["REDIS_URL"] = redis.url
     os.environ["CELERY_BROKER_URL"] = os.environ["REDIS_URL"]
+    os.environ["PGOPTIONS"] = MAY_TRUNCATE
     os.environ["DJANGO_SETTINGS_MODULE"] = "crossmodel_site.settings"
