@@ -12,6 +12,7 @@ django.setup()
 
 from django.conf import settings  # noqa: E402  Django must be set up before what uses its models is imported.
 
+from crossmodel_site.health import Probes  # noqa: E402
 from crossmodel_site.pages import PagesHandler  # noqa: E402
 from gateway.handler import LeanHandler  # noqa: E402
 from gateway.runtime import start_runtime, stop_runtime  # noqa: E402
@@ -20,6 +21,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+probes = Probes()
 pages = PagesHandler()
 gateway = LeanHandler(URLResolver(RegexPattern(r"^/"), "gateway.urls"), max_body_bytes=settings.MAX_BODY_BYTES)
 
@@ -29,8 +31,10 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
         await _live(receive, send)
     elif scope["path"].startswith("/v1/") or scope["path"] == "/v1":
         await gateway(scope, receive, send)
+    elif scope["path"] in Probes.PATHS:
+        await probes(scope, send)
     else:
-        await pages(scope, receive, send)  # type: ignore[arg-type]  # asgiref types its dictionaries more closely.
+        await pages(scope, receive, send)
 
 
 async def _live(receive: Receive, send: Send) -> None:

@@ -1,40 +1,97 @@
-"""For load balancers and supervisors: is the process alive, and can it reach what it needs."""
+"""For load balancers and supervisors: is the process alive, and can it reach what it needs.
 
+Probes are answered without a page's thread, and whoever asks often asks nobody else: Postgres and Redis are looked at
+once a second at most, in a thread and over connections of their own.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import orjson
 import redis
-from django.db import DatabaseError, connection
-from django.http import HttpRequest, JsonResponse
-from django.views.decorators.cache import never_cache
-from django.views.decorators.csrf import csrf_exempt
-from django.views.decorators.http import require_safe
+from django.db import DatabaseError, InterfaceError, close_old_connections, connection
 
 from billing.admission.worker import redis_client
+from billing.request_id import REQUEST_PREFIX, make_request_id
 
 OK, UNREACHABLE = "ok", "unreachable"
+LOOK_SECONDS = 1.0  # What was seen holds this long.
+MAX_LOOK_SECONDS = 5.0  # Whatever has not answered by then is not reached.
+ALIVE = frozenset({"/healthz", "/api/hello"})  # Claude Code asks for the latter at its base URL.
+READY = "/readyz"
+
+Scope = MutableMapping[str, Any]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
-@csrf_exempt
-@never_cache
-@require_safe
-def healthz(request: HttpRequest) -> JsonResponse:
-    """The process answers. Asks nobody else: a restart would not bring back Postgres or Redis."""
-    return JsonResponse({"status": OK})
+class Probes:
+    """An ASGI application for the paths in `PATHS`. Any body is left unread."""
+
+    PATHS = ALIVE | {READY}
+
+    def __init__(self) -> None:
+        # Two, so that a look at one that hangs does not hide the other.
+        self._executor = ThreadPoolExecutor(2, thread_name_prefix="probe")
+        self._states: dict[str, str] = {}
+        self._seen_at = -LOOK_SECONDS
+        self._looking: asyncio.Task[dict[str, str]] | None = None
+
+    async def __call__(self, scope: Scope, send: Send) -> None:
+        if scope["method"] not in ("GET", "HEAD"):
+            await _answer(scope, send, 405, {"error": "Only GET and HEAD are answered here."})
+        elif scope["path"] in ALIVE:
+            await _answer(scope, send, 200, {"status": OK})
+        else:
+            states = await self._look()
+            is_ready = set(states.values()) == {OK}
+            what = {"status": OK if is_ready else "unavailable", **states}
+            await _answer(scope, send, 200 if is_ready else 503, what)
+
+    async def _look(self) -> dict[str, str]:
+        """Return what was seen a moment ago, or look anew, once for all that ask meanwhile."""
+        if time.monotonic() - self._seen_at < LOOK_SECONDS:
+            return self._states
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look_anew())
+        return await asyncio.shield(self._looking)
+
+    async def _look_anew(self) -> dict[str, str]:
+        try:
+            postgres, redis_state = await asyncio.gather(self._ask(_postgres), self._ask(_redis))
+            self._states = {"postgres": postgres, "redis": redis_state}
+            self._seen_at = time.monotonic()
+            return self._states
+        finally:
+            self._looking = None
+
+    async def _ask(self, look: Callable[[], str]) -> str:
+        try:
+            async with asyncio.timeout(MAX_LOOK_SECONDS):
+                return await asyncio.get_running_loop().run_in_executor(self._executor, look)
+        except TimeoutError:
+            return UNREACHABLE
 
 
-@csrf_exempt
-@never_cache
-@require_safe
-def readyz(request: HttpRequest) -> JsonResponse:
-    """200 when Postgres and Redis answer, else 503 and which of them does not."""
-    states = {"postgres": _postgres(), "redis": _redis()}
-    is_ready = set(states.values()) == {OK}
-    return JsonResponse({"status": OK if is_ready else "unavailable", **states}, status=200 if is_ready else 503)
+async def _answer(scope: Scope, send: Send, status: int, what: dict[str, str]) -> None:
+    body = orjson.dumps(what)
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    headers += [(b"cache-control", b"no-store"), (b"request-id", (REQUEST_PREFIX + make_request_id().hex).encode())]
+    if status == 405:
+        headers += [(b"allow", b"GET, HEAD"), (b"connection", b"close")]  # Whatever its body is, it is not read.
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
 
 def _postgres() -> str:
     try:
+        close_old_connections()
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
-    except DatabaseError:
+    except (DatabaseError, InterfaceError):
+        connection.close()
         return UNREACHABLE
     return OK
 

@@ -10,6 +10,16 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from billing.request_id import REQUEST_PREFIX, make_request_id
+from crossmodel_site.page_bodies import (
+    BodyRefusedError,
+    ClientLeftError,
+    Receive,
+    Scope,
+    Send,
+    read_body,
+    send_refusal,
+)
+from crossmodel_site.page_threads import PageThreads, TooBusyError
 
 REQUEST_ID = "request-id"
 
@@ -31,7 +41,24 @@ class PageRequest(ASGIRequest):
 
 
 class PagesHandler(ASGIHandler):
+    """Django's handler behind bounds: a body is whole and small before anything is done for it, and threads are few."""
+
     request_class = PageRequest
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._threads = PageThreads(settings.PAGE_THREADS)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # type: ignore[override]
+        try:
+            await self._threads.run(self.handle, scope, await read_body(scope, receive), send)  # type: ignore[arg-type]
+        except ClientLeftError:
+            return
+        except BodyRefusedError as error:
+            await send_refusal(scope, send, status=error.status, code=error.code, text=str(error))
+        except TooBusyError:
+            text = "Too many pages are asked for at once. Please try again in a few seconds."
+            await send_refusal(scope, send, status=503, code="pages_busy", text=text, retry_after=2)
 
 
 class RequestIdMiddleware:

@@ -129,6 +129,8 @@ DATABASE_URL = read_text(
 )
 DATABASES = {"default": read_database_url(DATABASE_URL)}
 
+# Threads that make pages and answers of `/api/`, in each process; each keeps one connection.
+PAGE_THREADS = read_int("CROSSMODEL_PAGE_THREADS", 8, minimum=1, maximum=100)
 # What sign-ins are limited by. It stands in Postgres, which every sign-in needs anyway, and works without Redis.
 CACHES = {
     "default": {
@@ -264,7 +266,6 @@ if BASE_URL.startswith("https://"):
 if PRODUCTION:
     SECURE_SSL_REDIRECT = True
     SECURE_SSL_HOST = BASE_URL.removeprefix("https://")
-    SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]  # Probes come from inside, over http.
     SECURE_HSTS_SECONDS = 365 * 86_400
     SECURE_HSTS_INCLUDE_SUBDOMAINS = True
 # Entering a domain into browsers' preload lists is its owner's decision, and hard to take back.

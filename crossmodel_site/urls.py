@@ -1,4 +1,4 @@
-"""The URL map of pages and the JSON API. `/v1/` never comes here: see crossmodel_site.asgi."""
+"""The URL map of pages and the JSON API. `/v1/` and probes never come here: see crossmodel_site.asgi."""
 
 from allauth.account.decorators import secure_admin_login
 from django.contrib import admin
@@ -7,7 +7,6 @@ from django.urls.resolvers import URLPattern, URLResolver
 from drf_spectacular.views import SpectacularAPIView
 
 from billing.urls import api_urlpatterns
-from crossmodel_site import health
 
 # Operators sign in where everybody does, under the same limits.
 admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]
@@ -19,9 +18,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("admin/", admin.site.urls),
     path("api/v1/", include(api_urlpatterns)),
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
-    path("api/hello", health.healthz),  # Claude Code asks here whether there is anything at its base URL.
-    path("healthz", health.healthz, name="healthz"),
-    path("readyz", health.readyz, name="readyz"),
 ]
 
 handler400 = "crossmodel_site.error_pages.bad_request"
