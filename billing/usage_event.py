@@ -14,7 +14,8 @@ SCHEMA_VERSION = 1
 READABLE_VERSIONS = (SCHEMA_VERSION,)
 BILLED, FAILED = "billed", "failed"
 PROVIDER, ESTIMATED, PARTIAL, ORPHAN = "provider", "estimated", "partial", "orphan"
-USAGE_SOURCES = (PROVIDER, ESTIMATED, PARTIAL, ORPHAN)
+BOUNDED = "bounded"  # The provider reported more than the request can have used: what is possible was billed.
+USAGE_SOURCES = (PROVIDER, ESTIMATED, PARTIAL, ORPHAN, BOUNDED)
 MAX_COUNT = 10**10  # No request has more tokens or units; beyond it the event is quarantined.
 MAX_COST_NANOS = 10**15
 

@@ -30,9 +30,9 @@ from billing.usage_event import MAX_COST_NANOS
 from gateway.authentication import KeyIdentity, check_network, invalid_key
 from gateway.database import DatabaseUnavailableError
 from gateway.errors import GatewayError, unavailable
-from gateway.metering import MeteredRequest, RequestFacts, orphan_event
+from gateway.metering import MeteredRequest, RequestFacts, orphan_event, typical_input_tokens
+from gateway.prompt_bounds import bound_prompt, count_searches
 from gateway.protocol.capabilities import check_capabilities
-from gateway.protocol.count_tokens import estimate_input_tokens
 from gateway.protocol.errors import InvalidRequestError
 from gateway.protocol.messages_request import MessagesRequest
 from gateway.runtime import GatewayRuntime
@@ -40,7 +40,6 @@ from gateway.spool import SpoolFullError
 from gateway.upstreams.calls import PlannedCall, plan_calls
 
 MAX_ADMISSION_ROUNDS = 8  # Two loads and a stale key are usual at most; more means that something changes all the time.
-DEFAULT_WEB_SEARCHES = 10  # Held for when a web search tool names no `max_uses`.
 MAX_CLIENT_CHARS = 200
 MAX_KNOWN_SECONDS = 1_000
 
@@ -93,6 +92,7 @@ def propose_request(runtime: GatewayRuntime, caller: Caller, request: MessagesRe
         client=caller.meta.get("HTTP_USER_AGENT", "").replace("\x00", "")[:MAX_CLIENT_CHARS],
         web_searches=_web_searches(request, price),
         prompt_components=_prompt_components(request),
+        bounds=bound_prompt(request, offered, bytes_per_token=settings.BYTES_PER_INPUT_TOKEN),
     )
     planned = plan_calls(
         request,
@@ -188,12 +188,13 @@ def _check_abilities(request: MessagesRequest, offered: OfferedModel) -> None:
 
 def _make_hold(runtime: GatewayRuntime, request: MessagesRequest, facts: RequestFacts) -> Hold:
     """Return the hold that covers the worst case. Raises GatewayError 400 when that is absurd."""
-    input_tokens = estimate_input_tokens(
-        request,
-        max_image_tokens=facts.offered.max_image_tokens,
-        bytes_per_token=settings.BYTES_PER_INPUT_TOKEN,
+    bounds = facts.bounds
+    amount = worst_case_nanos(
+        facts.price,
+        input_tokens=bounds.held_prompt_tokens,
+        output_tokens=bounds.held_output_tokens,
+        **facts.extras,
     )
-    amount = worst_case_nanos(facts.price, input_tokens=input_tokens, output_tokens=request.max_tokens, **facts.extras)
     if amount > MAX_COST_NANOS:
         raise GatewayError(400, "request_too_expensive", "This request may cost more than any request can.")
     return Hold(
@@ -201,9 +202,9 @@ def _make_hold(runtime: GatewayRuntime, request: MessagesRequest, facts: Request
         organization_id=facts.organization_id,
         key_id=facts.key_id,
         amount_nanos=amount,
-        input_tokens=input_tokens,
+        input_tokens=bounds.written_tokens,
         output_tokens=request.max_tokens,
-        orphan_event=orphan_event(facts, amount, runtime.density.input_tokens(facts.body_bytes)),
+        orphan_event=orphan_event(facts, amount, typical_input_tokens(facts, runtime.density)),
     )
 
 
@@ -215,14 +216,9 @@ def _prompt_components(request: MessagesRequest) -> tuple[str, ...]:
 
 def _web_searches(request: MessagesRequest, price: PriceTable) -> int:
     """Return how many searches to hold for. Raises GatewayError 400 for a priced tool that has no price here."""
-    searches = 0
-    for index, tool_type in request.server_tools:
-        if not tool_type.startswith("web_search"):
-            continue
-        if not price.has_price(WEB_SEARCH):
-            raise GatewayError(400, "tool_without_price", f"tools.{index}: web search is not on sale for this model")
-        max_uses: int | None = request.body["tools"][index].get("max_uses")
-        searches += DEFAULT_WEB_SEARCHES if max_uses is None else max_uses
+    searches = count_searches(request)
+    if searches and not price.has_price(WEB_SEARCH):
+        raise GatewayError(400, "tool_without_price", "tools: web search has no price for this model")
     return searches
 
 
@@ -327,13 +323,25 @@ def _rate_refusal(code: str, limit: int, reset_us: int, *, headers: Mapping[str,
 
 
 def _balance_message(available_nanos: int, facts: RequestFacts, hold: Hold) -> str:
+    bounds = facts.bounds
     affordable = affordable_max_tokens(
-        available_nanos, facts.price, input_tokens=hold.input_tokens, ceiling=facts.max_tokens, **facts.extras
+        available_nanos,
+        facts.price,
+        input_tokens=bounds.held_prompt_tokens,
+        ceiling=bounds.held_output_tokens,
+        **facts.extras,
     )
+    affordable //= bounds.samplings
     fits = f"max_tokens of at most {affordable} would fit" if affordable else "no max_tokens would fit"
+    grows = ""
+    if bounds.may_grow:
+        grows = (
+            f" The provider may add documents or results of tools to its prompt of {bounds.written_tokens} tokens,"
+            f" so {bounds.held_prompt_tokens} are held for."
+        )
     return (
         f"The available balance is ${format_usd(max(0, available_nanos))}, and this request may cost up to"
-        f" ${format_usd(hold.amount_nanos)} with max_tokens of {facts.max_tokens}; {fits}."
+        f" ${format_usd(hold.amount_nanos)} with max_tokens of {facts.max_tokens}; {fits}.{grows}"
     )
 
 

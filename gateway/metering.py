@@ -15,7 +15,8 @@ from billing.admission.client import Hold
 from billing.catalog.snapshot import OfferedModel
 from billing.money import format_usd
 from billing.pricing import IMAGE, MissingPriceError, PriceTable, Usage, cost_nanos
-from billing.usage_event import BILLED, ESTIMATED, FAILED, ORPHAN, PARTIAL, PROVIDER, UsageEvent
+from billing.usage_event import BILLED, BOUNDED, ESTIMATED, FAILED, ORPHAN, PARTIAL, PROVIDER, UsageEvent
+from gateway.prompt_bounds import PromptBounds
 from gateway.protocol.reading import UsageReading, UsageState
 from gateway.settler import Settler
 from gateway.token_density import TokenDensity
@@ -47,19 +48,21 @@ class Attempt:
     outcome: str = IN_FLIGHT
     duration_ms: int = 0
     upstream_cost_nanos: int = 0
+    problem: str = ""  # What was wrong with the usage that it reported.
 
     def end(self, outcome: str) -> None:
         self.outcome = outcome
         self.duration_ms = int((time.monotonic() - self.started) * 1000)
 
     def as_json(self) -> dict[str, Any]:
-        return {
+        values = {
             "upstream": self.upstream,
             "status": self.status,
             "outcome": self.outcome,
             "duration_ms": self.duration_ms,
             "upstream_cost_nanos": self.upstream_cost_nanos,
         }
+        return {**values, "problem": self.problem} if self.problem else values
 
 
 class RequestFacts(NamedTuple):
@@ -80,6 +83,7 @@ class RequestFacts(NamedTuple):
     client: str
     web_searches: int
     prompt_components: tuple[str, ...]
+    bounds: PromptBounds
 
     @property
     def extras(self) -> "WorstCaseExtras":
@@ -111,6 +115,7 @@ class MeteredRequest:
         self.read_now: Callable[[], UsageReading] | None = None
         self.interrupt: Callable[[], None] | None = None
         self.billed_usage = Usage()
+        self.shown_usage: Usage | None = None  # Where what was billed is not what the provider reported.
         self.billed_nanos = 0
         self.shows_cost = False
         self.has_ended = False
@@ -158,10 +163,18 @@ class MeteredRequest:
 
         Returns settler.SETTLED, ORPHANED or PENDING, like every ending.
         """
-        if reading.state is UsageState.FINAL:
-            self._density.learn(self.facts.offered.id, reading.delivered_bytes, reading.usage.output_tokens)
-            return await self._bill(reading.usage, PROVIDER, reading)
-        return await self._bill(self._estimated_usage(reading), ESTIMATED, reading)
+        if reading.state is not UsageState.FINAL or says_too_little(reading):
+            return await self._bill(self._estimated_usage(reading), ESTIMATED, reading)
+        possible, problem = bound_usage(reading.usage, self.facts)
+        if problem:
+            self._note_problem(problem)
+            return await self._bill(possible, BOUNDED, reading)
+        if not reading.has_thinking:
+            facts = self.facts
+            self._density.learn(
+                facts.organization_id, facts.offered.id, reading.delivered_bytes, reading.usage.output_tokens
+            )
+        return await self._bill(reading.usage, PROVIDER, reading)
 
     async def end_for_left_client(self, reading: UsageReading | None) -> str:
         """The client left and the upstream was closed: bill the input, and an estimate of what was delivered.
@@ -190,6 +203,7 @@ class MeteredRequest:
         if self.facts.images and self.facts.price.has_price(IMAGE):
             usage = replace(usage, images=self.facts.images)
         self.billed_usage = usage
+        self.shown_usage = None if source == PROVIDER else usage
         event = self._event(usage, source)
         event.stop_reason, event.upstream_request_id = reading.stop_reason, reading.upstream_message_id
         return await self._close(event, usage, is_release=False)
@@ -209,9 +223,13 @@ class MeteredRequest:
         )
 
     def _estimated_usage(self, reading: UsageReading) -> Usage:
-        """Return the input as reported, or else estimated, and the output by what was delivered; within the hold."""
-        usage = reading.usage if reading.has_input else Usage(input_tokens=self._estimated_input())
-        output = self._density.tokens(self.facts.offered.id, reading.delivered_bytes)
+        """Return the input as reported, or else estimated, and the output by what was delivered; within the hold.
+
+        No prompt is empty: zero input tokens are an upstream's way to say nothing.
+        """
+        said = reading.has_input and reading.usage.prompt_tokens > 0
+        usage = reading.usage if said else Usage(input_tokens=self._estimated_input())
+        output = self._density.tokens(self.facts.organization_id, self.facts.offered.id, reading.delivered_bytes)
         if reading.has_output:
             output = max(output, reading.usage.output_tokens)
         output = min(output, self.facts.max_tokens)
@@ -224,7 +242,12 @@ class MeteredRequest:
 
     def _estimated_input(self) -> int:
         """The hold's input tokens are a bound, at two bytes a token; text is nearer to four."""
-        return min(self.hold.input_tokens, self._density.input_tokens(self.facts.body_bytes))
+        return min(self.hold.input_tokens, typical_input_tokens(self.facts, self._density))
+
+    def _note_problem(self, problem: str) -> None:
+        logger.error("Request %s: %s; what is possible is billed.", self.hold.request_id, problem)
+        if self.attempts:
+            self.attempts[-1].problem = problem
 
     def _output_within_hold(self, usage: Usage) -> int:
         """Return the most output tokens that the hold covers beside the input of `usage`; 0 when it covers none."""
@@ -287,6 +310,38 @@ class MeteredRequest:
 
     def _upstream_cost(self, upstream: str, usage: Usage) -> int:
         return upstream_cost_nanos(self.facts.offered, upstream, usage, self.facts.received_at)
+
+
+def typical_input_tokens(facts: RequestFacts, density: TokenDensity) -> int:
+    """Return how many input tokens the request probably has; its images count too."""
+    return density.input_tokens(facts.body_bytes, facts.images, facts.offered.max_image_tokens)
+
+
+def says_too_little(reading: UsageReading) -> bool:
+    """Return True when something was generated, and the counts say that nothing was, or from nothing."""
+    usage = reading.usage
+    if usage.output_tokens == 0:
+        return reading.delivered_bytes > 0
+    return usage.prompt_tokens == 0
+
+
+def bound_usage(usage: Usage, facts: RequestFacts) -> tuple[Usage, str]:
+    """Return what of a report is possible, and what is wrong with it: "" when all of it can be true.
+
+    A prompt beyond what the model takes, or the body can hold, is billed as the hold has it; more output than the
+    model writes, or searches than were asked for, as those that were.
+    """
+    bounds, problems = facts.bounds, []
+    if usage.prompt_tokens > bounds.most_prompt_tokens:
+        problems.append(f"{usage.prompt_tokens} prompt tokens reported, {bounds.most_prompt_tokens} are possible")
+        usage = Usage(bounds.held_prompt_tokens, usage.output_tokens, web_searches=usage.web_searches)
+    if usage.output_tokens > bounds.most_output_tokens:
+        problems.append(f"{usage.output_tokens} output tokens reported, {bounds.most_output_tokens} are possible")
+        usage = replace(usage, output_tokens=bounds.held_output_tokens)
+    if usage.web_searches > facts.web_searches:
+        problems.append(f"{usage.web_searches} searches reported, {facts.web_searches} were asked for")
+        usage = replace(usage, web_searches=facts.web_searches)
+    return usage, "; ".join(problems)
 
 
 def upstream_cost_nanos(offered: OfferedModel, upstream: str, usage: Usage, moment: datetime) -> int:

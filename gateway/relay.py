@@ -16,7 +16,6 @@ from gateway.errors import TYPE_BY_STATUS, GatewayError
 from gateway.metering import MeteredRequest
 from gateway.protocol.codec import NOTHING, RelayStep, StreamEnd
 from gateway.protocol.errors import UpstreamProtocolError
-from gateway.protocol.reading import UsageState
 from gateway.protocol.sse import PING, encode_error_event
 from gateway.responses import SendChunk
 from gateway.settler import ORPHANED
@@ -172,8 +171,7 @@ class StreamRelay:
         if outcome == ORPHANED:
             await send(self._orphaned_event())
             return
-        shown = None if reading.state is UsageState.FINAL else self._metered.billed_usage
-        await send(end.encode(usage=shown, extra_usage=self._metered.extra_usage()))
+        await send(end.encode(usage=self._metered.shown_usage, extra_usage=self._metered.extra_usage()))
 
     async def _break_off(self, stream: OpenStream, failure: UpstreamProtocolError, send: SendChunk) -> None:
         logger.warning("Request %s broke off: %s", self._metered.hold.request_id, failure.reason)

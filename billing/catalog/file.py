@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
-from billing.catalog.fields import Problems, Table
+from billing.catalog.fields import MAX_INTEGER, Problems, Table
 from billing.catalog.profiles import ProfileCheck
 from billing.catalog.toml_lines import TomlLines
 from billing.pricing import (
@@ -27,7 +27,18 @@ from billing.pricing import (
 
 SALE = "sale"  # Whoever sells to organizations: us. No upstream may be named so.
 PROTOCOLS = ("messages", "chat_completions")
-CAPABILITIES = ("documents", "images", "prompt_caching", "system_messages", "thinking", "tools", "web_search")
+CAPABILITIES = (
+    "documents",
+    "images",
+    "prompt_caching",
+    "system_messages",
+    "thinking",
+    "tools",
+    "web_fetch",
+    "web_search",
+)
+# What a provider may add to a prompt, by how much at most: for one document, or one use of a tool.
+EXPANSIONS = ("document", "web_fetch", "web_search")
 UNIT_FIELDS = {IMAGE: "image_per_thousand", WEB_SEARCH: "web_search_per_thousand"}
 # A provider that names no price for cached tokens charges them as any other input.
 PRICED_AS_INPUT = (CACHE_WRITE_5M, CACHE_WRITE_1H, CACHE_READ)
@@ -88,6 +99,7 @@ class ModelEntry:
     context_tokens: int
     max_output_tokens: int
     max_image_tokens: int
+    expansion_tokens: dict[str, int]
     capabilities: tuple[str, ...]
     released: datetime
     is_enabled: bool
@@ -180,6 +192,7 @@ def _read_model(table: Table, upstream_names: set[str]) -> ModelEntry:
         context_tokens=table.integer("context_tokens"),
         max_output_tokens=table.integer("max_output_tokens"),
         max_image_tokens=table.integer("max_image_tokens", DEFAULT_MAX_IMAGE_TOKENS, minimum=0),
+        expansion_tokens=_read_expansion_tokens(table),
         capabilities=table.texts("capabilities"),
         released=table.moment("released", is_required=True) or datetime.min.replace(tzinfo=UTC),
         is_enabled=table.flag("enabled", default=True),
@@ -193,6 +206,17 @@ def _read_model(table: Table, upstream_names: set[str]) -> ModelEntry:
         table.problem("price", "is missing: a model without a price cannot be sold.")
     table.refuse_unknown_fields()
     return entry
+
+
+def _read_expansion_tokens(table: Table) -> dict[str, int]:
+    """Return the bounds that the catalog states; what it does not name may fill the whole context window."""
+    bounds = table.mapping("expansion_tokens")
+    for name, tokens in bounds.items():
+        if name not in EXPANSIONS:
+            table.problem("expansion_tokens", f'"{name}" is not one of {", ".join(EXPANSIONS)}.')
+        elif type(tokens) is not int or not 1 <= tokens <= MAX_INTEGER:
+            table.problem("expansion_tokens", f"{name} must be a whole number of tokens from 1 to {MAX_INTEGER}.")
+    return bounds
 
 
 def _read_route(table: Table, upstream_names: set[str]) -> RouteEntry:

@@ -96,6 +96,7 @@ def _load_models(entries: tuple[ModelEntry, ...], changes: CatalogChanges) -> di
             "context_tokens": entry.context_tokens,
             "max_output_tokens": entry.max_output_tokens,
             "max_image_tokens": entry.max_image_tokens,
+            "expansion_tokens": entry.expansion_tokens,
             "capabilities": list(entry.capabilities),
             "released_at": entry.released,
             "is_enabled": entry.is_enabled,

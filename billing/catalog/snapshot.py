@@ -63,6 +63,7 @@ class OfferedModel:
     context_tokens: int
     max_output_tokens: int
     max_image_tokens: int
+    expansion_tokens: Mapping[str, int]  # See catalog.file.EXPANSIONS.
     released_at: datetime
     aliases: tuple[str, ...]
     routes: tuple[UsableRoute, ...]
@@ -195,6 +196,7 @@ def _offered_model(
         context_tokens=row.context_tokens,
         max_output_tokens=row.max_output_tokens,
         max_image_tokens=row.max_image_tokens,
+        expansion_tokens=MappingProxyType(dict(row.expansion_tokens)),
         released_at=row.released_at,
         aliases=tuple(alias.alias for alias in row.aliases.all()),
         routes=routes,

@@ -161,6 +161,17 @@ def _rate(table: PriceTable | None, usage: Usage, factor_ppm: int) -> int | str:
         return str(error)
 
 
+def reports_are_possible() -> Outcome:
+    """What providers reported in the last seven days is possible. Records never change: such a break ends by age."""
+    return judge(
+        RECORDS,
+        """SELECT format('usage %s of organization %s, upstream %s: %s',
+                request_id, organization_id, upstream, coalesce(attempts -> -1 ->> 'problem', 'more than is possible'))
+            FROM billing_usagerecord WHERE usage_source = 'bounded'
+                AND settled_at > now() - interval '7 days' ORDER BY request_id""",
+    )
+
+
 def hours_sum_records() -> Outcome:
     columns = {
         "requests": "count(*)",
@@ -207,6 +218,7 @@ USAGE_CHECKS = (
     Check("I4", "every usage record has the price of its model and time", records_are_priced_by_their_models_price),
     Check("I13", "every usage record is of one organization and day", records_are_of_one_organization_and_day),
     Check("I4", "every usage record costs what its price version says", records_rate_as_recorded),
+    Check("I5", "no provider lately reported more than a request can have used", reports_are_possible),
     Check("I4", "hourly roll-ups are the sums of their records", hours_sum_records),
     Check("I4", "budget days are the sums of their records", budget_days_sum_records),
 )

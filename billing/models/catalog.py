@@ -42,6 +42,12 @@ class LanguageModel(models.Model):
     max_image_tokens = models.PositiveIntegerField(
         default=1600, help_text="What one image may cost at most, in input tokens: used for holds."
     )
+    expansion_tokens = models.JSONField(
+        default=dict,
+        db_default={},
+        blank=True,
+        help_text="By how many tokens the provider may make a prompt longer, for one document or use of a tool.",
+    )
     capabilities = ArrayField(models.CharField(max_length=40), default=list, blank=True)
     released_at = models.DateTimeField(default=timezone.now)
     is_enabled = models.BooleanField(default=True)

@@ -19,6 +19,7 @@ class UsageRecord(models.Model):
         ESTIMATED = "estimated", "Estimated"
         PARTIAL = "partial", "Partial"
         ORPHAN = "orphan", "Orphan"
+        BOUNDED = "bounded", "Bounded"
 
     request_id = models.UUIDField(primary_key=True)
     organization_id = models.BigIntegerField()

@@ -8,10 +8,11 @@ from typing import Any
 
 from gateway.protocol.errors import InvalidRequestError
 from gateway.protocol.messages_request import MessagesRequest
+from gateway.protocol.request_tools import WEB_FETCH, WEB_SEARCH, sold_name
 from gateway.protocol.wording import PDF_WORDING, ROLE_WORDING, refuse
 
 DOCUMENTS, IMAGES, SYSTEM_MESSAGES = "documents", "images", "system_messages"
-THINKING, TOOLS, WEB_SEARCH = "thinking", "tools", "web_search"
+THINKING, TOOLS = "thinking", "tools"
 PROMPT_CACHING = "prompt_caching"
 THINKING_TYPES = ("adaptive", "enabled")  # "disabled" is never refused.
 EFFORTS = ("low", "medium", "high", "xhigh", "max")
@@ -32,11 +33,11 @@ def check_capabilities(request: MessagesRequest, capabilities: Collection[str]) 
         _check_thinking(request)
     if request.has_tools and TOOLS not in capabilities:
         raise InvalidRequestError("This model does not support tool use.", code=CODE, param="tools")
-    if request.server_tools and WEB_SEARCH not in capabilities:
-        for index, tool_type in request.server_tools:
-            if tool_type.startswith("web_search"):
-                wording = "This model does not support the web search tool."
-                raise InvalidRequestError(wording, code=CODE, param=f"tools.{index}")
+    for path, tool in request.provider_tools:
+        name = sold_name(tool["type"])
+        if name is not None and name not in capabilities:
+            wording = f"This model does not support the {name.replace('_', ' ')} tool."
+            raise InvalidRequestError(wording, code=CODE, param=path)
 
 
 def describe_capabilities(capabilities: Collection[str]) -> dict[str, Any]:
@@ -58,7 +59,11 @@ def describe_capabilities(capabilities: Collection[str]) -> dict[str, Any]:
         "effort": {**support(THINKING), **{effort: support(THINKING) for effort in EFFORTS}},
         "image_input": support(IMAGES),
         "pdf_input": support(DOCUMENTS),
-        "server_tools": {**support(WEB_SEARCH), "web_search": support(WEB_SEARCH), "code_execution": never},
+        "server_tools": {
+            "supported": not {WEB_FETCH, WEB_SEARCH}.isdisjoint(capabilities),
+            "web_search": support(WEB_SEARCH),
+            "code_execution": never,
+        },
         "structured_outputs": never,
         "thinking": {
             **support(THINKING),
@@ -71,6 +76,7 @@ def describe_capabilities(capabilities: Collection[str]) -> dict[str, Any]:
         PROMPT_CACHING: support(PROMPT_CACHING),
         SYSTEM_MESSAGES: support(SYSTEM_MESSAGES),
         TOOLS: support(TOOLS),
+        WEB_FETCH: support(WEB_FETCH),
     }
 
 

@@ -60,7 +60,7 @@ def decode_chat_reply(
 
 def _decode_texts(reply: dict[str, Any], refusal: str, reader: ChatUsageReader) -> list[dict[str, Any]]:
     thinking, text = thinking_of(reply), text_of(reply.get("content")) or refusal
-    reader.add_text(thinking)
+    reader.add_thinking(thinking)
     reader.add_text(text)
     blocks: list[dict[str, Any]] = []
     if thinking:

@@ -124,7 +124,7 @@ class ChatStreamDecoder:
     def _take_delta(self, delta: dict[str, Any]) -> None:
         thinking = thinking_of(delta)
         if thinking:
-            self._usage.add_text(thinking)
+            self._usage.add_thinking(thinking)
             self._blocks.add_passage(THINKING, thinking)
         refusal = text_of(delta.get("refusal"))
         self._is_refused = self._is_refused or bool(refusal)

@@ -43,6 +43,7 @@ class ChatUsageReader:
         self._has_input = False
         self._has_output = False
         self._problem = ""
+        self._has_thinking = False
         self.delivered_bytes = 0
         self.stop_reason = ""
         self.upstream_message_id = ""
@@ -50,6 +51,10 @@ class ChatUsageReader:
 
     def read_id(self, value: object) -> None:
         self.upstream_message_id = self.upstream_message_id or storable_text(value, MAX_UPSTREAM_ID_CHARS)
+
+    def add_thinking(self, text: str) -> None:
+        self._has_thinking = self._has_thinking or bool(text)
+        self.add_text(text)
 
     def add_text(self, text: str) -> None:
         self.delivered_bytes += utf8_length(text)
@@ -102,6 +107,7 @@ class ChatUsageReader:
             stop_reason=self.stop_reason,
             upstream_message_id=self.upstream_message_id,
             problem=self._problem,
+            has_thinking=self._has_thinking,
         )
 
     def _read_counts(self, usage: dict[str, Any]) -> None:
@@ -125,13 +131,16 @@ class ChatUsageReader:
         if completion is None:
             return None
         reasoning = read_count(_details(usage, "completion_tokens_details"), "reasoning_tokens") or 0
+        self._has_thinking = self._has_thinking or reasoning > 0
         if self._profile.reasoning_outside_completion:
             return completion + reasoning
         if prompt is None or total is None or self._profile.cached_outside_prompt:
             return completion
         beside = total - prompt - completion
-        # Gemini names no reasoning tokens; where they are named, only just these are taken for left out.
-        return completion + beside if beside > 0 and reasoning in (0, beside) else completion
+        if beside <= 0 or reasoning not in (0, beside):
+            return completion
+        self._has_thinking = True  # Gemini names no reasoning tokens; where they are named, just these were left out.
+        return completion + beside
 
     def _read_prompt(self, usage: dict[str, Any], prompt: int) -> Usage:
         details = _details(usage, "prompt_tokens_details")

@@ -163,9 +163,9 @@ def credential_headers(credential: str, auth: str) -> dict[str, str]:
 
 
 def refuse_fields(request: MessagesRequest, profile: UpstreamProfile) -> None:
-    """Refuse what the profile says must not reach the upstream. Raises InvalidRequestError."""
+    """Refuse what the profile says must not reach the upstream; null is nothing. Raises InvalidRequestError."""
     for name in profile.refuse_fields:
-        if name in request.body:
+        if request.body.get(name) is not None:
             refuse(name, EXTRA_WORDING, code="unsupported_field")
 
 

@@ -1,6 +1,7 @@
 """The content blocks of a request: what each must have, and what is counted for the estimate. Pure.
 
-Blocks of unknown types pass: only the types of the reference are looked into.
+Blocks of unknown types pass, as what a provider may make of them is held for. Nowhere may a block name a file of the
+provider's: they belong to our account there, which all organizations share.
 """
 
 import re
@@ -22,25 +23,52 @@ MAX_TOOL_USE_ID_CHARS = 256
 MAX_TOOL_NAME_CHARS = 200
 MAX_URL_CHARS = 8_192
 IMAGE_MEDIA_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
-# Files of a provider belong to our account there, which all organizations share: ids of them are not accepted.
 SOURCE_TYPES = ("base64", "url")
 DOCUMENT_SOURCE_TYPES = ("base64", "content", "text", "url")
 # Reading megabytes takes milliseconds; both ends show what is no base64, such as a data: URL or a path.
 BASE64_SAMPLE_CHARS = 64
 BASE64_SAMPLE = re.compile(r"[A-Za-z0-9+/]*={0,2}", re.ASCII)
+# Blocks of the provider's that are no longer than they are written: results come back as they were given.
+INERT_TYPES = frozenset(
+    (
+        "compaction",
+        "fallback",
+        "mcp_tool_listing",
+        "search_result",
+        "tool_addition",
+        "tool_reference",
+        "tool_removal",
+    )
+)
+INERT_ENDINGS = ("_tool_use", "_tool_result")
+FILE, FILE_ID, CONTAINER_UPLOAD = "file", "file_id", "container_upload"
+MAX_RESULT_DEPTH = 4  # Of the content inside a result, in which a file could be named.
+SHARED_WORDING = "Files at a provider cannot be used here: its account there is shared by all organizations"
+SHARED_CODE = "shared_account"
 TOOL_USE_ID = re.compile(r"[a-zA-Z0-9_-]+", re.ASCII)
 
 
 class BlockCounts:
     """What was seen in all blocks of a request."""
 
-    __slots__ = ("document_path", "image_count", "image_data_bytes", "image_path")
+    __slots__ = (
+        "added_tools",
+        "document_path",
+        "expandable_documents",
+        "image_count",
+        "image_data_bytes",
+        "image_path",
+        "unknown_blocks",
+    )
 
     def __init__(self) -> None:
         self.image_count = 0
         self.image_data_bytes = 0  # Of base64 text, as it lies in the body.
         self.image_path: str | None = None  # Of the first image.
         self.document_path: str | None = None
+        self.expandable_documents = 0  # By address or as PDF: their pages may count as more than their bytes.
+        self.unknown_blocks = 0
+        self.added_tools: list[tuple[str, object]] = []  # Path and declaration of those that messages bring.
 
 
 def check_content(path: str, content: object, counts: BlockCounts) -> None:
@@ -60,9 +88,8 @@ def check_content(path: str, content: object, counts: BlockCounts) -> None:
             if "type" not in block:
                 refuse_missing(f"{path}.{index}.type")
             refuse(f"{path}.{index}.type", "Input should be a valid string")
-        check = _CHECKS.get(block_type)
-        if check is not None:
-            check(f"{path}.{index}", block, counts)
+        check = _CHECKS.get(block_type, _check_other)
+        check(f"{path}.{index}", block, counts)
 
 
 def _check_text(path: str, block: dict[str, Any], counts: BlockCounts) -> None:
@@ -96,6 +123,8 @@ def _check_document(path: str, block: dict[str, Any], counts: BlockCounts) -> No
     source_type = _required(source_path, source, "type")
     if source_type not in DOCUMENT_SOURCE_TYPES:
         refuse_tag(source_path, source_type, DOCUMENT_SOURCE_TYPES)
+    if source_type in ("base64", "url"):
+        counts.expandable_documents += 1
     if source_type == "content":
         check_content(f"{source_path}.content", _required(source_path, source, "content"), counts)
 
@@ -130,6 +159,45 @@ def _check_redacted_thinking(path: str, block: dict[str, Any], counts: BlockCoun
     require_text(f"{path}.data", _required(path, block, "data"))
 
 
+def _check_tool_addition(path: str, block: dict[str, Any], counts: BlockCounts) -> None:
+    tool = block.get("tool")
+    if isinstance(tool, dict):
+        inner = tool.get("definition") if tool.get("type") == "tool_definition" else tool
+        name = "definition" if inner is not tool else "tool"
+        counts.added_tools.append((f"{path}.tool_addition.{name}", inner))
+
+
+def _check_compaction(path: str, block: dict[str, Any], counts: BlockCounts) -> None:
+    changes = block.get("tool_changes")
+    if changes is not None:
+        check_content(f"{path}.compaction.tool_changes", changes, counts)
+
+
+def _check_other(path: str, block: dict[str, Any], counts: BlockCounts) -> None:
+    """Check a block that the reference does not have."""
+    block_type = block["type"]
+    if block_type == CONTAINER_UPLOAD:
+        refuse(f"{path}.{CONTAINER_UPLOAD}", SHARED_WORDING, code=SHARED_CODE)
+    _refuse_files(f"{path}.{block_type}", block, MAX_RESULT_DEPTH)
+    if block_type not in INERT_TYPES and not block_type.endswith(INERT_ENDINGS):
+        counts.unknown_blocks += 1
+
+
+def _refuse_files(path: str, value: object, depth: int) -> None:
+    """Refuse a file that is named in the content of a block, a few levels deep."""
+    if isinstance(value, list) and depth:
+        for index, item in enumerate(value[:MAX_BLOCKS]):
+            if isinstance(item, dict):
+                _refuse_files(f"{path}.{index}", item, depth - 1)
+    elif isinstance(value, dict):
+        if value.get(FILE_ID) is not None or value.get("type") in (FILE, CONTAINER_UPLOAD):
+            refuse(path, SHARED_WORDING, code=SHARED_CODE)
+        if depth:
+            for name in ("content", "source"):
+                if isinstance(value.get(name), dict | list):
+                    _refuse_files(f"{path}.{name}", value[name], depth - 1)
+
+
 def check_tool_use_id(path: str, value: object) -> None:
     text = require_text(path, value, min_chars=1, max_chars=MAX_TOOL_USE_ID_CHARS)
     if TOOL_USE_ID.fullmatch(text) is None:
@@ -159,4 +227,6 @@ _CHECKS: dict[str, Callable[[str, dict[str, Any], BlockCounts], None]] = {
     "tool_result": _check_tool_result,
     "thinking": _check_thinking,
     "redacted_thinking": _check_redacted_thinking,
+    "tool_addition": _check_tool_addition,
+    "compaction": _check_compaction,
 }

@@ -10,6 +10,7 @@ from gateway.protocol.codec import (
     credential_headers,
     refuse_fields,
 )
+from gateway.protocol.guarded_fields import UNSENT_FIELDS, passing_betas
 from gateway.protocol.messages_request import MessagesRequest, render_upstream_body
 from gateway.protocol.messages_response import decode_message, decode_token_count
 from gateway.protocol.messages_stream import MessagesStreamDecoder
@@ -54,11 +55,10 @@ class MessagesCodec:
         check_thinking_budget(request, target.client_beta)
         headers = target.headers()
         headers["anthropic-version"] = choose_version(request, target)
-        if target.client_beta:
-            headers["anthropic-beta"] = target.client_beta
-        return UpstreamCall(
-            path, headers, render_upstream_body(request, target.upstream_model, target.profile.drop_fields)
-        )
+        if betas := passing_betas(target.client_beta):
+            headers["anthropic-beta"] = betas
+        drop_fields = (*target.profile.drop_fields, *UNSENT_FIELDS)
+        return UpstreamCall(path, headers, render_upstream_body(request, target.upstream_model, drop_fields))
 
 
 def choose_version(request: MessagesRequest, target: RouteTarget) -> str:

@@ -13,9 +13,10 @@ import orjson
 from gateway.protocol.content_blocks import BlockCounts, check_content
 from gateway.protocol.errors import InvalidRequestError
 from gateway.protocol.exact_json import decode_exactly, encode, may_be_rounded
+from gateway.protocol.guarded_fields import check_guarded_fields
 from gateway.protocol.json_depth import MAX_DEPTH, is_too_deep
 from gateway.protocol.reading import storable_text
-from gateway.protocol.request_tools import check_tool_choice, check_tools, with_schemas
+from gateway.protocol.request_tools import check_added_tools, check_tool_choice, check_tools, with_schemas
 from gateway.protocol.wording import (
     ROLE_WORDING,
     refuse,
@@ -63,6 +64,9 @@ class MessagesRequest:
     system_message_index: int | None  # The first message with role `system`.
     thinking_type: str | None
     server_tools: list[tuple[int, str]]  # Place in `tools` and type.
+    provider_tools: list[tuple[str, dict[str, Any]]]  # Path and declaration: those, and what messages add to them.
+    expandable_documents: int  # Whose pages may count as more than their bytes.
+    unknown_blocks: int  # Of which nobody knows what the provider makes of them.
     has_tools: bool
     writes_cache: bool  # May be True without need, never False when a cache may be written.
     writes_cache_1h: bool
@@ -75,6 +79,14 @@ class MessagesRequest:
     def effort(self) -> object:
         config = self.body.get("output_config")
         return config.get("effort") if isinstance(config, dict) else None
+
+    @property
+    def compacts(self) -> bool:
+        """True when the provider may run the model over the conversation once more, to make a summary of it."""
+        management = self.body.get("context_management")
+        edits = management.get("edits") if isinstance(management, dict) else None
+        kinds = [edit.get("type") for edit in edits if isinstance(edit, dict)] if isinstance(edits, list) else ()
+        return any(isinstance(kind, str) and kind.startswith("compact") for kind in kinds)
 
     @property
     def thinking_budget_tokens(self) -> int:
@@ -157,6 +169,7 @@ def _check_request(body: dict[str, Any], raw: bytes, *, needs_max_tokens: bool) 
         if "max_tokens" not in body:
             refuse_missing("max_tokens")
         max_tokens = require_integer("max_tokens", body["max_tokens"], minimum=1, maximum=MAX_TOKENS_CEILING)
+    check_guarded_fields(body)
     counts = BlockCounts()
     system_message_index = _check_messages(body, counts)
     _check_sampling(body)
@@ -164,6 +177,8 @@ def _check_request(body: dict[str, Any], raw: bytes, *, needs_max_tokens: bool) 
         _check_system(body["system"], counts)
     tools = body.get("tools")
     server_tools = check_tools(tools) if tools is not None else []
+    provider_tools = [(f"tools.{index}", body["tools"][index]) for index, _ in server_tools]
+    provider_tools += check_added_tools(counts.added_tools)
     if body.get("tool_choice") is not None:
         check_tool_choice(body["tool_choice"])
     stream = body.get("stream")
@@ -184,6 +199,9 @@ def _check_request(body: dict[str, Any], raw: bytes, *, needs_max_tokens: bool) 
         system_message_index=system_message_index,
         thinking_type=_check_thinking(thinking) if thinking is not None else None,
         server_tools=server_tools,
+        provider_tools=provider_tools,
+        expandable_documents=counts.expandable_documents,
+        unknown_blocks=counts.unknown_blocks,
         has_tools=bool(tools),
         writes_cache=writes_cache,
         writes_cache_1h=writes_cache_1h,

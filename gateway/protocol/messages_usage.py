@@ -32,6 +32,7 @@ COUNT_FIELDS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", 
 MAX_ITERATIONS = 1_000
 # `fallback_message` is the sampling of a fallback model, which the top-level counts are those of.
 ITERATIONS_INSIDE = ("message", "fallback_message")
+THINKING_BLOCKS = ("thinking", "redacted_thinking")
 _NO_TOTALS = (0, 0, 0, 0, 0)
 
 
@@ -60,6 +61,7 @@ class MessagesUsageReader:
         self.stop_reason = ""
         self.upstream_message_id = ""
         self.is_complete = False
+        self._has_thinking = False
         self._prompt = ReportedPrompt()
         self._has_input = False
         self._output: int | None = None
@@ -87,6 +89,7 @@ class MessagesUsageReader:
 
     def read_block_start(self, block: Mapping[str, Any]) -> None:
         """Count what a block starts with: usually nothing, whole results for blocks of server tools."""
+        self._note_thinking(block)
         if block.get("type") in ("text", "thinking"):
             self._add_block(block)
 
@@ -134,12 +137,18 @@ class MessagesUsageReader:
             stop_reason=self.stop_reason,
             upstream_message_id=self.upstream_message_id,
             problem=self._problem,
+            has_thinking=self._has_thinking,
         )
 
     def _read_identity(self, message: Mapping[str, Any]) -> None:
         self.upstream_message_id = storable_text(message.get("id"), MAX_UPSTREAM_ID_CHARS)
 
+    def _note_thinking(self, block: Mapping[str, Any]) -> None:
+        if block.get("type") in THINKING_BLOCKS:
+            self._has_thinking = True
+
     def _add_block(self, block: Mapping[str, Any]) -> None:
+        self._note_thinking(block)
         for name in ("text", "thinking"):
             text = block.get(name)
             if isinstance(text, str):
@@ -151,6 +160,8 @@ class MessagesUsageReader:
         """Take a report: all of it or, when any of it cannot be true, nothing."""
         prompt, output = self._read_prompt(usage), read_count(usage, "output_tokens")
         searches = _read_web_searches(usage)
+        details = usage.get("output_tokens_details")
+        self._has_thinking = self._has_thinking or bool(isinstance(details, dict) and details.get("thinking_tokens"))
         iterations = usage.get("iterations")
         extra = _NO_TOTALS if iterations is None else _totals_outside(iterations)
         if prompt is not None and prompt.total >= self._prompt.total:

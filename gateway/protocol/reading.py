@@ -25,7 +25,7 @@ class UsageReading(NamedTuple):
 
     `has_input` and `has_output` tell an explicit zero from silence: only what is False may be replaced by an estimate.
     A placeholder at the start of a stream is no output count. `delivered_bytes` are the UTF-8 bytes of text, thinking
-    and tool arguments decoded so far.
+    and tool arguments decoded so far. With `has_thinking` the output tokens may be more than those of these bytes.
     """
 
     state: UsageState
@@ -37,6 +37,7 @@ class UsageReading(NamedTuple):
     stop_reason: str
     upstream_message_id: str
     problem: str = ""
+    has_thinking: bool = False
 
 
 def utf8_length(text: str) -> int:

@@ -18,7 +18,6 @@ from gateway.metering import MeteredRequest
 from gateway.protocol.codec import ReplyIdentity
 from gateway.protocol.errors import InvalidRequestError
 from gateway.protocol.messages_request import MessagesRequest, parse_messages_request
-from gateway.protocol.reading import UsageState
 from gateway.relay import RelayTimes, StreamRelay
 from gateway.responses import EVENT_STREAM_HEADERS, GatewayResponse, RelayResponse
 from gateway.runtime import GatewayRuntime, current_runtime
@@ -145,7 +144,7 @@ async def _serve_whole(
     if outcome == ORPHANED:
         raise GatewayError(500, "request_orphaned", "The request took too long to report and was closed.")
     body = decoded.encode(
-        usage=None if decoded.reading.state is UsageState.FINAL else metered.billed_usage,
+        usage=metered.shown_usage,
         extra_usage=metered.extra_usage(),
     )
     if claim is not None:

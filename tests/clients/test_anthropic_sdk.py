@@ -123,7 +123,7 @@ def test_models_have_every_field_that_the_sdk_promises(world: World, alice: Call
     assert shown.capabilities.image_input.supported
     assert not shown.capabilities.pdf_input.supported
     assert shown.capabilities.thinking.types.adaptive.supported
-    assert not shown.capabilities.server_tools.web_search.supported
+    assert shown.capabilities.server_tools.web_search.supported
     assert (shown.lifecycle, shown.max_tokens) == ("active", 128_000)
 
 

@@ -1,7 +1,7 @@
 """Language models that a test sells for itself, with routes to whatever upstream it wants."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from billing.models import LanguageModel, Route, Upstream
@@ -27,16 +27,21 @@ def offer(
     routes: int = 1,
     bills_when_cancelled: bool = False,
     protocol: Upstream.Protocol = Upstream.Protocol.MESSAGES,
+    capabilities: Sequence[str] = ("tools", "thinking", "images"),
+    expansion_tokens: Mapping[str, int] | None = None,
+    **picos: int,
 ) -> Offer:
-    """Sell a new model at the prices of Sonnet, and return once all these gateways serve it.
+    """Sell a new model at the prices of Sonnet (and `picos`), and return once all these gateways serve it.
 
     Each of its routes has an upstream of its own, at the sandbox unless told otherwise.
     """
     own_url = world.sandbox.url + ("/v1" if protocol == Upstream.Protocol.CHAT_COMPLETIONS else "")
     key_header = "authorization" if protocol == Upstream.Protocol.CHAT_COMPLETIONS else "x-api-key"
     name = "test-" + secrets.token_hex(4)
-    version = sell_model(f"test/{name}")
-    LanguageModel.objects.filter(pk=version.language_model_id).update(capabilities=["tools", "thinking", "images"])
+    version = sell_model(f"test/{name}", **picos)
+    LanguageModel.objects.filter(pk=version.language_model_id).update(
+        capabilities=list(capabilities), expansion_tokens=dict(expansion_tokens or {})
+    )
     offered = Offer(f"test/{name}", [], [])
     for position, url in enumerate(upstream_urls or [own_url] * routes):
         upstream = Upstream.objects.create(

@@ -2,41 +2,55 @@
 
 import pytest
 
-from gateway.token_density import DEFAULT_BYTES_PER_OUTPUT_TOKEN, TokenDensity
+from gateway.token_density import DEFAULT_BYTES_PER_OUTPUT_TOKEN, MAX_MEASURES, TYPICAL_IMAGE_TOKENS, TokenDensity
 
 MODEL, OTHER = "acme/large", "acme/small"
+ALICE, BOB = 1, 2
+MANY = 200  # Replies, after which a measure is nearly what they all say.
 
 
 def test_without_a_measure_four_bytes_are_a_token_rounded_up() -> None:
     density = TokenDensity()
-    assert [density.tokens(MODEL, count) for count in (0, 1, 4, 5, 400)] == [0, 1, 1, 2, 100]
+    assert [density.tokens(ALICE, MODEL, count) for count in (0, 1, 4, 5, 400)] == [0, 1, 1, 2, 100]
     assert [density.input_tokens(count) for count in (0, 1, 4, 5)] == [0, 1, 1, 2]
 
 
-def test_it_learns_from_complete_replies_of_that_model_only() -> None:
+def test_images_count_in_estimates_of_input() -> None:
     density = TokenDensity()
-    density.learn(MODEL, 2_000, 1_000)
-    assert density.tokens(MODEL, 100) == 50
-    assert density.tokens(OTHER, 100) == 100 / DEFAULT_BYTES_PER_OUTPUT_TOKEN
+    assert density.input_tokens(400, images=2, max_image_tokens=4_800) == 100 + 2 * TYPICAL_IMAGE_TOKENS
+    assert density.input_tokens(400, images=2, max_image_tokens=85) == 100 + 2 * 85
+
+
+def test_it_learns_from_replies_of_that_model_to_that_organization_only() -> None:
+    """Whatever one organization has a model write moves nobody else's estimate."""
+    density = TokenDensity()
+    for _ in range(MANY):
+        density.learn(ALICE, MODEL, 2_000, 1_000)
+    assert 195 <= density.tokens(ALICE, MODEL, 400) <= 200
+    assert density.tokens(ALICE, OTHER, 400) == density.tokens(BOB, MODEL, 400) == 400 / DEFAULT_BYTES_PER_OUTPUT_TOKEN
 
 
 def test_one_odd_reply_moves_it_little() -> None:
     density = TokenDensity()
-    density.learn(MODEL, 4_000, 1_000)
-    density.learn(MODEL, 16_000, 1_000)
-    assert 80 <= density.tokens(MODEL, 400) < 100
+    density.learn(ALICE, MODEL, 8_000, 1_000)
+    assert 90 <= density.tokens(ALICE, MODEL, 400) < 100
 
 
-@pytest.mark.parametrize(("size", "tokens"), [(199, 10), (1_000, 0), (1_000, -5)])
-def test_short_or_impossible_replies_teach_nothing(size: int, tokens: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "tokens"),
+    [(199, 50), (1_000, 0), (1_000, -5), (800, 813), (10_000, 10**9), (10**9, 1)],
+    ids=["short", "none", "negative", "hidden thinking", "nonsense", "nonsense the other way"],
+)
+def test_short_or_implausible_replies_teach_nothing(size: int, tokens: int) -> None:
     density = TokenDensity()
-    density.learn(MODEL, size, tokens)
-    assert density.tokens(MODEL, 400) == 100
+    for _ in range(MANY):
+        density.learn(ALICE, MODEL, size, tokens)
+    assert density.tokens(ALICE, MODEL, 400) == 100
 
 
-@pytest.mark.parametrize(("size", "tokens", "most", "least"), [(10_000, 10**9, 800, 800), (10**9, 1, 25, 25)])
-def test_no_measure_leaves_what_is_plausible(size: int, tokens: int, most: int, least: int) -> None:
-    """A provider that reports nonsense must not make later estimates nonsense."""
+def test_measures_are_bounded_in_number() -> None:
     density = TokenDensity()
-    density.learn(MODEL, size, tokens)
-    assert least <= density.tokens(MODEL, 400) <= most
+    for organization_id in range(MAX_MEASURES + 1):
+        density.learn(organization_id, MODEL, 2_000, 1_000)
+    assert density.tokens(0, MODEL, 400) == 100
+    assert density.tokens(1, MODEL, 400) > 100

@@ -152,17 +152,17 @@ def test_usage_that_is_missing_or_cannot_be_true(world: World, alice: Caller, di
 
 
 @EITHER_WAY
-def test_usage_beyond_the_hold_is_billed_when_the_provider_says_so(world: World, alice: Caller, streamed: bool) -> None:
+def test_usage_beyond_the_hold_is_billed_when_it_can_be_true(world: World, streamed: bool) -> None:
     """A complete reply costs what the provider counted; settlement never refuses."""
-    text = "[[sandbox: input_tokens=5000000]]"
-    response = world.post(alice, text, stream=streamed)
+    poor = world.caller(credit_usd="0.05")
+    response = world.post(poor, "[[sandbox: input_tokens=20000]]", stream=streamed)
     assert response.status_code == 200
     response.read()
-    record = wait_for_record(world, alice)
-    assert (record.usage_source, record.input_tokens) == (UsageRecord.Source.PROVIDER, 5_000_000)
-    assert record.cost_nanos == 5_000_000 * 3_000 + record.output_tokens * 15_000 > record.hold_nanos
-    assert wait_until_released(world, alice).credit_nanos == parse_usd("10") - record.cost_nanos
-    assert_error(world.post(alice), 402, "insufficient_balance")
+    record = wait_for_record(world, poor)
+    assert (record.usage_source, record.input_tokens) == (UsageRecord.Source.PROVIDER, 20_000)
+    assert record.cost_nanos == 20_000 * 3_000 + record.output_tokens * 15_000 > record.hold_nanos
+    assert wait_until_released(world, poor).credit_nanos == parse_usd("0.05") - record.cost_nanos < 0
+    assert_error(world.post(poor), 402, "insufficient_balance")
 
 
 # --- failover --------------------------------------------------------------------------------------------------------

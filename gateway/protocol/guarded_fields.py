@@ -1,0 +1,76 @@
+"""Top-level fields and beta values that change what a provider charges, or reach into an account that all share. Pure.
+
+Fields that nobody knows pass unchanged to an upstream of the Messages protocol. Not these: our prices are those of a
+plain request, and a provider keeps files, containers, skills and profiles by account, which is ours and one for all
+organizations. Listed are the values that do neither; every other value is refused. Claude Code heals from the wording.
+"""
+
+from typing import Any, NamedTuple
+
+from gateway.protocol.wording import EXTRA_WORDING, refuse
+
+PRICE_REASON = "it changes what the provider charges, which has no price here"
+SHARED_REASON = "it names what belongs to an account at the provider that all organizations share"
+ADDED_REASON = "what it lets the provider add or run has no price here"
+CODE = "not_on_sale"
+
+
+class Guard(NamedTuple):
+    """`is_sent`: harmless values go to the upstream too. Others mean what leaving the field out means."""
+
+    harmless: tuple[Any, ...]
+    reason: str
+    is_sent: bool = False
+
+
+GUARDED_FIELDS: dict[str, Guard] = {
+    "anthropic_beta": Guard((None, []), ADDED_REASON),
+    "betas": Guard((None, []), ADDED_REASON),
+    "billing_policy": Guard(
+        (None, {"type": "billing_policy"}, {"type": "billing_policy", "bill_to": "self"}), PRICE_REASON
+    ),
+    "container": Guard((None,), SHARED_REASON),
+    "fallback_credit_token": Guard((None,), PRICE_REASON),
+    "fallbacks": Guard((None, []), PRICE_REASON),
+    "inference_geo": Guard((None, "global", "not_available"), PRICE_REASON, is_sent=True),
+    "mcp_servers": Guard((None, []), ADDED_REASON),
+    "service_tier": Guard((None, "auto", "standard_only"), PRICE_REASON, is_sent=True),
+    "skills": Guard((None, []), SHARED_REASON),
+    "speed": Guard((None, "standard"), PRICE_REASON),
+    "user_profile_id": Guard((None,), SHARED_REASON),
+    "workspace_id": Guard((None,), SHARED_REASON),
+}
+UNSENT_FIELDS = tuple(name for name, guard in GUARDED_FIELDS.items() if not guard.is_sent)
+# Beta values that unlock such fields, tools and blocks; by their beginnings, as they end in a date. Clients send them
+# without using them, so they are left out and not refused.
+UNSENT_BETAS = (
+    "advisor-tool-",
+    "agent-memory-",
+    "code-execution-",
+    "fallback-credit-",
+    "fast-mode-",
+    "files-api-",
+    "managed-agents-",
+    "mcp-client-",
+    "mcp-tunnels-",
+    "message-batches-",
+    "message-threads-",
+    "server-side-fallback-",
+    "skills-",
+    "user-profiles-",
+)
+
+
+def check_guarded_fields(body: dict[str, Any]) -> None:
+    """Refuse every value of these fields that is not harmless. Raises InvalidRequestError with the code CODE."""
+    for name, guard in GUARDED_FIELDS.items():
+        if name in body and not any(
+            value == body[name] and type(value) is type(body[name]) for value in guard.harmless
+        ):
+            refuse(name, f"{EXTRA_WORDING}: {guard.reason}", code=CODE)
+
+
+def passing_betas(client_beta: str) -> str:
+    """Return the values of `anthropic-beta` that go to an upstream, as they came."""
+    values = [value.strip() for value in client_beta.split(",")]
+    return ",".join(value for value in values if value and not value.startswith(UNSENT_BETAS))
