@@ -145,6 +145,13 @@ class Settler:
         entry.epoch = settled.epoch
         return SETTLED
 
+    async def _send_again(self, entry: Unconfirmed) -> None:
+        try:
+            await self._try_settle(entry)
+        except Exception:
+            # It stays in the spool, and is tried at the next beat: whatever is wrong with it holds up no other.
+            logger.exception("The event of request %s could not be sent.", entry.spooled.request_id)
+
     def _forget(self, request_id: str) -> None:
         self._unconfirmed.pop(request_id, None)
         self._spool.confirm(request_id)
@@ -169,13 +176,17 @@ class Settler:
             return
         shards = running.keys() | waiting.keys()
         beats = [self._beat_shard(shard, running.get(shard, []), waiting.get(shard, [])) for shard in shards]
-        for result in await asyncio.gather(*beats, return_exceptions=True):
-            if isinstance(result, BaseException):
+        for shard, result in zip(shards, await asyncio.gather(*beats, return_exceptions=True), strict=True):
+            if isinstance(result, AdmissionUnavailableError):
+                logger.warning("The heartbeat of shard %d could not reach Redis: %s", shard, result)
+            elif isinstance(result, Exception):
+                logger.error("The heartbeat of shard %d failed; it goes on.", shard, exc_info=result)
+            elif result is not None:
                 raise result
 
     async def _beat_shard(self, shard: int, requests: list[RunningRequest], waiting: list[Unconfirmed]) -> None:
         for request in requests:
-            request.write_checkpoint()
+            _write_checkpoint(request)
         try:
             beaten = await self._admission.beat(shard, [request.hold for request in requests])
         except AdmissionUnavailableError:
@@ -187,7 +198,7 @@ class Settler:
             if state == "missing" and request.hold.request_id in self._running:
                 state = "ok" if await self._admission.readd(request.hold) else "orphaned"
             if state == "orphaned" and self._running.pop(request.hold.request_id, None) is not None:
-                request.on_orphaned()
+                _tell_orphaned(request)
         bound = _parse_stream_id(beaten.settled_bound)
         resent = 0
         for entry in waiting:
@@ -196,10 +207,25 @@ class Settler:
             if entry.stream_id is None or entry.epoch != beaten.epoch:
                 # Redis never acknowledged it, or is another one since: it may be lost there.
                 if resent < MAX_RESENT_PER_BEAT:
-                    await self._try_settle(entry)
+                    await self._send_again(entry)
                 resent += 1
             elif entry.stream_id < bound or (beaten.bound_is_inclusive and entry.stream_id == bound):
                 self._forget(entry.spooled.request_id)
+
+
+def _write_checkpoint(request: RunningRequest) -> None:
+    try:
+        request.write_checkpoint()
+    except Exception:
+        # Its hold lives on with the checkpoint before; the leases of all others are renewed in the same call.
+        logger.exception("Request %s cannot say what it has used by now.", request.hold.request_id)
+
+
+def _tell_orphaned(request: RunningRequest) -> None:
+    try:
+        request.on_orphaned()
+    except Exception:
+        logger.exception("Request %s could not be stopped.", request.hold.request_id)
 
 
 def _by_shard(items: list[T], organization_id: Callable[[T], int]) -> dict[int, list[T]]:

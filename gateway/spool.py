@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,11 +20,16 @@ from typing import NamedTuple
 import orjson
 
 from billing.admission.client import Hold
-from billing.usage_event import InvalidEventError, decode_event
+from billing.usage_event import MAX_COST_NANOS, InvalidEventError, decode_event
 
 MAX_SEGMENT_BYTES = 16 * 1024 * 1024
 MAX_SEGMENT_SECONDS = 600.0
-NEW_SUFFIX, OPEN_SUFFIX, DONE_SUFFIX = ".new", ".jsonl", ".done"
+MAX_EVENT_BYTES = 1024 * 1024
+MAX_ID = 2**63 - 1
+MAX_DAY = 100_000  # The year 2243.
+# A segment's lines that cannot be told to Redis are kept beside it under REJECTED_SUFFIX until a person has looked.
+NEW_SUFFIX, OPEN_SUFFIX, DONE_SUFFIX, REJECTED_SUFFIX = ".new", ".jsonl", ".done", ".rejected"
+REQUEST_ID = re.compile(r"[0-9a-f]{32}")
 
 logger = logging.getLogger(__name__)
 
@@ -64,12 +70,34 @@ class SpooledEvent(NamedTuple):
 
 
 def decode_line(line: bytes) -> SpooledEvent:
-    """Return the event on one line of a segment. Raises ValueError for a line that was not written to its end."""
+    """Return the event on one line of a segment. Raises ValueError for one that no gateway of ours wrote to its end."""
     values = orjson.loads(line)
     if not isinstance(values, list) or len(values) != 7:
         raise ValueError("not a line of a spool")
     request_id, organization_id, key_id, cost_nanos, day, is_release, event = values
-    return SpooledEvent(request_id, organization_id, key_id, cost_nanos, day, is_release, orjson.dumps(event))
+    if not isinstance(request_id, str) or not REQUEST_ID.fullmatch(request_id):
+        raise ValueError("the request id is none")
+    for name, value, least, most in (
+        ("organization id", organization_id, 1, MAX_ID),
+        ("key id", key_id, 1, MAX_ID),
+        ("cost", cost_nanos, 0, MAX_COST_NANOS),
+        ("day", day, 0, MAX_DAY),
+    ):
+        if type(value) is not int or not least <= value <= most:
+            raise ValueError(f"the {name} is none")
+    if type(is_release) is not bool or not isinstance(event, dict):
+        raise ValueError("the event is none, or whether it is a release is not told")
+    return SpooledEvent(request_id, organization_id, key_id, cost_nanos, day, is_release, _encode_event(event))
+
+
+def _encode_event(event: dict[str, object]) -> bytes:
+    try:
+        encoded = orjson.dumps(event)
+    except TypeError as error:  # Nested deeper than it can be written again.
+        raise ValueError(str(error)) from None
+    if len(encoded) > MAX_EVENT_BYTES:
+        raise ValueError(f"the event has {len(encoded)} bytes")
+    return encoded
 
 
 @dataclass(slots=True)
@@ -143,6 +171,7 @@ class Spool:
             if descriptor is None:
                 continue
             events = list(read_segment(path))
+            _set_rejected_aside(path)
             segment = Segment(path, descriptor, size=path.stat().st_size, is_closed=True)
             segment.unconfirmed = {event.request_id for event in events}
             self._segments[path] = segment
@@ -222,14 +251,47 @@ def _lock_left_behind(path: Path) -> int | None:
 
 
 def read_segment(path: Path) -> Iterator[SpooledEvent]:
-    """Yield the events of a segment. A last line that its process did not live to finish is passed over."""
-    for line in path.read_bytes().split(b"\n"):
-        if not line:
-            continue
-        try:
-            yield decode_line(line)
-        except ValueError:
-            logger.warning("A line of %s cannot be read; the process that wrote it did not finish it.", path.name)
+    """Yield the events of a segment; what is none is passed over, and holds up no other."""
+    for line, event in _read_lines(path):
+        if event is not None:
+            yield event
+        elif line is not None:
+            logger.error("A line of %s is no usage event; it is passed over.", path.name)
+        else:
+            logger.warning("The last line of %s is cut short; the process that wrote it did not finish it.", path.name)
+
+
+def _read_lines(path: Path) -> Iterator[tuple[bytes | None, SpooledEvent | None]]:
+    """Yield each line with its event. A whole line may have none; what is cut short at the end has neither."""
+    *lines, last = path.read_bytes().split(b"\n")
+    for line in lines:
+        if line:
+            yield line, _event_on(line)
+    if last:
+        event = _event_on(last)
+        yield (last if event is not None else None), event
+
+
+def _event_on(line: bytes) -> SpooledEvent | None:
+    try:
+        return decode_line(line)
+    except ValueError:
+        return None
+
+
+def _set_rejected_aside(path: Path) -> None:
+    """Keep the lines that are no events in a file of their own: the segment itself is deleted after its time."""
+    rejected = [line for line, event in _read_lines(path) if line is not None and event is None]
+    if not rejected:
+        return
+    aside = path.with_suffix(REJECTED_SUFFIX)
+    try:
+        aside.write_bytes(b"".join(line + b"\n" for line in rejected))
+        aside.chmod(0o600)
+    except OSError as error:
+        logger.error("%d lines of %s cannot be set aside: %s", len(rejected), path.name, error)
+    else:
+        logger.error("%d lines of %s are no usage events; they are in %s.", len(rejected), path.name, aside)
 
 
 def read_all(folder: Path) -> Iterator[SpooledEvent]:

@@ -13,7 +13,7 @@ from billing.admission.names import SHARDS
 from billing.usage_event import UsageEvent
 from gateway.settler import ORPHANED, PENDING, SETTLED, Settler
 from gateway.spool import Spool, SpooledEvent, read_all
-from tests.billing.admission.conftest import KEY, ORGANIZATION, USD, Gate, gate
+from tests.billing.admission.conftest import KEY, ORGANIZATION, USD, Gate, gate, today
 
 __all__ = ["gate"]  # A fixture: pytest finds it by its name.
 
@@ -209,3 +209,35 @@ async def test_a_client_that_leaves_during_settlement_changes_nothing(bench: Ben
         await settling
     await bench.until(lambda: bench.gate.org("held", "open") == [0, 0])
     assert {fields[b"cost"] for fields in bench.waiting} == {b"5"}
+
+
+async def test_one_bad_line_or_request_stops_no_heartbeat(gate: Gate, tmp_path: Path) -> None:
+    class Speechless(Request):
+        def write_checkpoint(self) -> None:
+            raise TypeError("unsupported operand")
+
+        def on_orphaned(self) -> None:
+            raise RuntimeError("cannot be stopped")
+
+    folder = tmp_path / "spool"
+    folder.mkdir()
+    good = SpooledEvent(f"{1:032x}", ORGANIZATION, KEY, 5, today(), False, b"{}")
+    bad = b'[["a"],[7],{},"5",null,false,{}]\n["%b",%d,%d,-9,1,false,{}]\n' % (b"a" * 32, ORGANIZATION, KEY)
+    (folder / "1-1.jsonl").write_bytes(bad + good.encode())
+    bench = Bench(gate, folder)
+    await bench.start()
+    speechless = Speechless(gate.hold())
+    orphaned = Speechless(gate.hold())
+    for each in (speechless, orphaned):
+        await gate.admit(each.hold)
+        bench.settler.watch(each)
+    gate.server.delete(NAMES.hold(orphaned.hold.request_id))
+    gate.server.set(NAMES.orphaned(orphaned.hold.request_id), "1")
+    healthy = await bench.admit()
+    name = NAMES.hold(healthy.hold.request_id)
+    await bench.until(lambda: bench.waiting and gate.server.hget(name, "checkpoint") == b"1")
+    assert [fields[b"cost"] for fields in bench.waiting] == [b"5"]
+    before = gate.server.zscore(NAMES.deadlines, speechless.hold.request_id)
+    await bench.until(lambda: gate.server.zscore(NAMES.deadlines, speechless.hold.request_id) != before)
+    assert await bench.settle(healthy) == SETTLED
+    await bench.settler.stop()

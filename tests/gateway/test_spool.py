@@ -122,6 +122,48 @@ def test_damage_in_the_middle_costs_one_line(folder: Path) -> None:
     assert list(read_segment(path)) == [event(0), event(2)]
 
 
+POISON = (
+    b'[["a"],7,70,5,20000,false,{}]',
+    b'["%032x",7,70,5,20000,false,"text"]' % 1,
+    b'["%032x",7,70,5,20000,false,[]]' % 1,
+    b'["%032x",7,70,-5,20000,false,{}]' % 1,
+    b'["%032x",7,70,5.0,20000,false,{}]' % 1,
+    b'["%032x",7,70,1e300,20000,false,{}]' % 1,
+    b'["%032x",7,70,999999999999999999,20000,false,{}]' % 1,
+    b'["%032x","7",70,5,20000,false,{}]' % 1,
+    b'["%032x",true,70,5,20000,false,{}]' % 1,
+    b'["%032x",0,70,5,20000,false,{}]' % 1,
+    b'["%032x",7,null,5,20000,false,{}]' % 1,
+    b'["%032x",7,70,5,-1,false,{}]' % 1,
+    b'["%032x",7,70,5,20000,0,{}]' % 1,
+    b'["not an id",7,70,5,20000,false,{}]',
+    b'["%032x",7,70,5,20000,false,%b0%b]' % (1, b'{"a":' * 500, b"}" * 500),
+    b'["%032x",7,70,5,20000,false,{"a":"%b"}]' % (1, b"x" * 1024 * 1024),
+    b"[" * 2000,
+    b'{"request_id":1}',
+    b"null",
+    b"17",
+)
+
+
+def test_lines_of_the_wrong_kind_are_set_aside_under_a_name(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder.mkdir()
+    lines = [event(0).encode().rstrip(), *POISON, event(2).encode().rstrip(), b""]
+    (folder / "1-1.jsonl").write_bytes(b"\n".join(lines))
+    heir = open_spool(folder)
+    assert list(heir.adopt()) == [event(0), event(2)]
+    assert (folder / "1-1.rejected").read_bytes().splitlines() == list(POISON)
+    assert f"{len(POISON)} lines of 1-1.jsonl are no usage events; they are in" in caplog.text
+    heir.close()
+    again = open_spool(folder)  # As often as gateways start: the same lines, once.
+    assert list(again.adopt()) == [event(0), event(2)]
+    assert (folder / "1-1.rejected").read_bytes().splitlines() == list(POISON)
+    for number in (0, 2):
+        again.confirm(f"{number:032x}")
+    assert (files(folder, ".jsonl"), [path.name for path in files(folder, ".done")]) == ([], ["1-1.done"])
+    assert list(open_spool(folder).adopt()) == []
+
+
 def test_a_disk_that_fills_up_stops_admission_and_tears_no_line(folder: Path) -> None:
     line_bytes = len(event(1, size=500).encode())
     spool = open_spool(folder)
