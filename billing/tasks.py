@@ -58,10 +58,7 @@ def _pulse() -> None:
 @shared_task(name="billing.housekeeping")  # type: ignore[untyped-decorator]
 def housekeeping() -> None:
     """Expire credit lots and make the partitions of the months to come."""
-    try:
-        keep_house()
-    except (AdmissionUnavailableError, DatabaseError, InterfaceError) as error:
-        logger.warning("Housekeeping is put off: %s", error)
+    keep_house()
 
 
 @shared_task(name="billing.settle_shards")  # type: ignore[untyped-decorator]
@@ -76,17 +73,32 @@ def settle_shards(shards: list[int]) -> None:
 def settle_waiting(shards: list[int], *, seconds: float) -> int:
     """Settle batch after batch, shard by turn, until none waits or the time is up. Returns how many events it settled.
 
-    Raises AdmissionUnavailableError or DatabaseError; what was committed is confirmed by whoever comes next.
+    A shard that cannot be settled now holds up no other. Raises AdmissionUnavailableError or DatabaseError where none
+    could be; what was committed is confirmed by whoever comes next.
     """
     ends_at = time.monotonic() + seconds
     settled = 0
     busy = list(shards)
+    failure: Exception | None = None
     while busy and time.monotonic() < ends_at:
         for shard in list(busy):
-            entries = read_waiting(shard, count=BATCH_EVENTS)
-            batch = settle_batch(shard, entries) if entries else None
-            if batch is not None:
-                settled += confirm_batch(batch)
-            if batch is None or len(entries) < BATCH_EVENTS:
+            try:
+                count, may_have_more = _settle_once(shard)
+            except (AdmissionUnavailableError, DatabaseError, InterfaceError) as error:
+                logger.warning("The settlement of shard %d is put off: %s", shard, error)
+                count, may_have_more, failure = 0, False, error
+            settled += count
+            if not may_have_more:
                 busy.remove(shard)
+    if failure is not None and not settled:
+        raise failure
     return settled
+
+
+def _settle_once(shard: int) -> tuple[int, bool]:
+    """Settle one batch. Returns how many events that were, and whether more may wait."""
+    entries = read_waiting(shard, count=BATCH_EVENTS)
+    batch = settle_batch(shard, entries) if entries else None
+    if batch is None:
+        return 0, False
+    return confirm_batch(batch), len(entries) >= BATCH_EVENTS
