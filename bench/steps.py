@@ -174,6 +174,7 @@ async def _take_steps(watch: Stopwatch, requests: list[tuple[dict[str, Any], byt
             proposal.planned,
             ReplyIdentity(MESSAGE_PREFIX, each.model),
             runtime.patience,
+            runtime.large_bodies,
         )
         for (metered, _), each, proposal in admitted
     ]

@@ -55,6 +55,11 @@ class GatewayRequest(ASGIRequest):
     def request_header(self) -> str:
         return REQUEST_PREFIX + self.request_id
 
+    def take_body(self) -> bytes:
+        """Return the body and let go of it: a request lasts as long as its answer, which may be many minutes."""
+        body, self._body = self._body, b""
+        return body
+
 
 def read_meta(scope: Scope) -> dict[str, Any]:
     """Return what a request says of itself under the names of Django's META; a header that comes twice is joined."""

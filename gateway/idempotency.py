@@ -69,7 +69,7 @@ class Claim:
 
 
 async def claim_key(
-    database: DatabaseThreads, *, key_id: int, api_key: str, idempotency_key: str, body: bytes, request_id: str
+    database: DatabaseThreads, *, key_id: int, api_key: str, idempotency_key: str, body_sha256: bytes, request_id: str
 ) -> Claim | bytes:
     """Return a claim on the key, or the answer that was given before.
 
@@ -83,12 +83,12 @@ async def claim_key(
     key_sha256 = hashlib.sha256(idempotency_key.encode()).digest()
     sealing_key = HKDF(SHA256(), length=32, salt=key_sha256, info=PURPOSE).derive(api_key.encode())
     try:
-        row, is_ours = await database.run(_claim, key_id, key_sha256, hashlib.sha256(body).digest(), UUID(request_id))
+        row, is_ours = await database.run(_claim, key_id, key_sha256, body_sha256, UUID(request_id))
     except DatabaseUnavailableError as error:
         raise unavailable("The idempotency key cannot be checked right now.", code="idempotency_unavailable") from error
     if is_ours:
         return Claim(database, row.pk, request_id, sealing_key)
-    return _read_answer(row, sealing_key, hashlib.sha256(body).digest())
+    return _read_answer(row, sealing_key, body_sha256)
 
 
 def _claim(key_id: int, key_sha256: bytes, body_sha256: bytes, request_id: UUID) -> tuple[IdempotentAnswer, bool]:

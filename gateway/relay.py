@@ -121,6 +121,7 @@ class StreamRelay:
         except GatewayError as error:
             await self._metered.release(error.code)
             raise
+        self._caller.forget_prompt()
         self._step = self._stream.first
         self._metered.read_now = self._stream.decoder.reading
 

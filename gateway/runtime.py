@@ -18,6 +18,7 @@ from billing.admission.topology import AsyncServers, read_topology
 from billing.catalog.snapshot import CatalogSnapshot, catalog_fingerprint, load_snapshot
 from billing.models import FailedRequest, UsageRecord
 from gateway.authentication import KeyDirectory
+from gateway.body_work import LargeBodies, UnpaidWork
 from gateway.database import DatabaseThreads, DatabaseUnavailableError
 from gateway.errors import unavailable
 from gateway.idempotency import delete_expired_answers
@@ -69,6 +70,8 @@ class GatewayRuntime:
         )
         self.pool = UpstreamPool(failures_to_open=settings.BREAKER_FAILURES)
         self.density = TokenDensity()
+        self.unpaid_work = UnpaidWork()
+        self.large_bodies = LargeBodies()
         self._catalog: CatalogSnapshot | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -98,6 +101,7 @@ class GatewayRuntime:
         await self.admission.aclose()
         await self.upstreams.aclose()
         self.spool.close()
+        self.large_bodies.close()
         self.database.close()
 
     def run_in_background(self, work: Coroutine[Any, Any, None]) -> None:

@@ -18,6 +18,7 @@ from gateway.protocol.sse import encode_event
 MAX_HELD_CHARS = 16 * 1024 * 1024  # Of arguments, and of texts that wait.
 PIECE_CHARS = 64  # What keeping one piece costs besides its text: empty ones must not be free.
 MAX_CALLS = 1_000
+FREE_CHECK_CHARS = 1024 * 1024  # Arguments are read as often as they may be whole, up to so much in all.
 TEXT, THINKING = "text", "thinking"
 _STARTS: dict[str, dict[str, Any]] = {
     TEXT: {"type": "text", "text": ""},
@@ -38,7 +39,16 @@ class _Passage:
 class _Call:
     """One tool call. Its arguments are streamed once they begin like an object; anything else is judged whole."""
 
-    __slots__ = ("call_id", "checked_pieces", "is_closed", "is_streaming", "is_whole", "name", "pieces")
+    __slots__ = (
+        "call_id",
+        "checked_chars",
+        "checked_pieces",
+        "is_closed",
+        "is_streaming",
+        "is_whole",
+        "name",
+        "pieces",
+    )
 
     def __init__(self) -> None:
         self.call_id: object = None
@@ -48,14 +58,25 @@ class _Call:
         self.is_closed = False
         self.is_whole = False
         self.checked_pieces = 0
+        self.checked_chars = 0
 
     def holds_object(self) -> bool:
         """True when the arguments so far are one complete JSON object: nothing can come after it."""
         if self.checked_pieces != len(self.pieces):
             self.checked_pieces = len(self.pieces)
             is_closed_like = self.is_streaming and "".join(self.pieces[-1:]).rstrip().endswith("}")
-            self.is_whole = is_closed_like and read_arguments("".join(self.pieces)) is not None
+            self.is_whole = is_closed_like and self._read_so_far()
         return self.is_whole
+
+    def _read_so_far(self) -> bool:
+        """True when the pieces are one object. Pieces that all look like its end would have it read again and again:
+        past a bound that is left to the end of the reply.
+        """
+        if self.checked_chars > FREE_CHECK_CHARS:
+            return False
+        text = "".join(self.pieces)
+        self.checked_chars += len(text)
+        return read_arguments(text) is not None
 
 
 class BlockWriter:

@@ -8,6 +8,7 @@ import orjson
 from gateway.protocol.errors import UpstreamProtocolError, UpstreamStreamError
 from gateway.protocol.exact_json import decode_text
 from gateway.protocol.json_depth import is_too_deep
+from gateway.protocol.json_structure import MAX_STRUCTURE, TooComplexError, check_structure
 
 MAX_TOKENS, TOOL_USE, REFUSAL, END_TURN = "max_tokens", "tool_use", "refusal", "end_turn"
 STOP_SEQUENCE = "stop_sequence"
@@ -47,14 +48,20 @@ def read_arguments(text: str) -> dict[str, Any] | None:
     if not text.strip():
         return {}
     try:
-        value = decode_text(text)
+        value = _decode_arguments(text)
         if isinstance(value, str):
-            value = decode_text(value) if value.strip() else {}
-    except orjson.JSONDecodeError:
+            value = _decode_arguments(value) if value.strip() else {}
+    except (orjson.JSONDecodeError, TooComplexError):
         return None
     if value is None:
         return {}
     return value if isinstance(value, dict) and not is_too_deep(text.encode(), value) else None
+
+
+def _decode_arguments(text: str) -> Any:
+    if len(text) > MAX_STRUCTURE:
+        check_structure(text.encode())
+    return decode_text(text)
 
 
 def require_no_error(payload: Mapping[str, Any], choice: Mapping[str, Any]) -> None:

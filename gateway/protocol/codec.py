@@ -20,6 +20,7 @@ import orjson
 from billing.pricing import Usage
 from gateway.protocol import exact_json
 from gateway.protocol.errors import InvalidRequestError, UpstreamProtocolError
+from gateway.protocol.json_structure import MAX_EXACT_BYTES
 from gateway.protocol.messages_request import MessagesRequest
 from gateway.protocol.messages_usage import COUNT_FIELDS
 from gateway.protocol.profile import BEARER, DEFAULT_PROFILE, NO_AUTH, UpstreamProfile
@@ -78,7 +79,7 @@ class DecodedMessage:
         if usage is not None or extra_usage:
             _amend_usage(self.message["usage"], usage, extra_usage)
         encoded = exact_json.encode(self.message)
-        if not self.source or not exact_json.may_be_rounded(encoded):
+        if not self.source or len(self.source) > MAX_EXACT_BYTES or not exact_json.may_be_rounded(encoded):
             return encoded
         ours = {name: self.message[name] for name in REWRITTEN_FIELDS}
         return exact_json.encode({**exact_json.decode_exactly(self.source), **ours})

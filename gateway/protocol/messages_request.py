@@ -15,6 +15,7 @@ from gateway.protocol.errors import InvalidRequestError
 from gateway.protocol.exact_json import decode_exactly, encode, may_be_rounded
 from gateway.protocol.guarded_fields import check_guarded_fields
 from gateway.protocol.json_depth import MAX_DEPTH, is_too_deep
+from gateway.protocol.json_structure import MAX_EXACT_BYTES, TooComplexError, check_structure
 from gateway.protocol.reading import storable_text
 from gateway.protocol.request_tools import check_added_tools, check_tool_choice, check_tools, with_schemas
 from gateway.protocol.wording import (
@@ -41,6 +42,7 @@ MAX_USER_ID_CHARS = 4_096
 MAX_END_USER_CHARS = 256  # What is stored of a user id.
 MIN_THINKING_TOKENS = 1_024
 THINKING_TYPES = ("adaptive", "disabled", "enabled")
+FIELDS_FOR_REPLY = ("stop_sequences", "tools")
 # Claude Code's first system block: it differs in every request of one conversation and means nothing to a model.
 BILLING_HEADER_PREFIX = "x-anthropic-billing-header:"
 # The escaped forms of printable ASCII, behind which a key could hide from a search of the raw bytes.
@@ -93,6 +95,11 @@ class MessagesRequest:
         """The tokens that may be thought, 0 where no number is given."""
         return int(self.body["thinking"]["budget_tokens"]) if self.thinking_type == "enabled" else 0
 
+    def without_prompt(self) -> "MessagesRequest":
+        """Return what is needed to read the reply: a prompt would take memory long after the upstream has it."""
+        kept = {name: self.body[name] for name in FIELDS_FOR_REPLY if name in self.body}
+        return replace(self, body=kept, raw=b"")
+
     def conversation_fingerprint(self) -> str:
         """Return a hash that stays the same over the turns of one conversation.
 
@@ -137,14 +144,18 @@ def render_upstream_body(request: MessagesRequest, upstream_model: str, drop_fie
 def encode_for_upstream(request: MessagesRequest, build: Callable[[MessagesRequest], dict[str, Any]]) -> bytes:
     """Return what `build` makes of the request as JSON, its numbers as the client wrote them."""
     encoded = encode(build(request))
-    if not may_be_rounded(encoded):
+    # A large body has no number that could be rounded: json_structure refuses it.
+    if request.body_bytes > MAX_EXACT_BYTES or not may_be_rounded(encoded):
         return encoded
     return encode(build(replace(request, body=decode_exactly(request.raw))))
 
 
 def _load_object(raw: bytes) -> dict[str, Any]:
     try:
+        check_structure(raw)
         body = orjson.loads(raw)
+    except TooComplexError as error:
+        raise InvalidRequestError(f"The request body has {error}.", code="body_too_complex") from None
     except orjson.JSONDecodeError as error:
         if "depth limit" in str(error) or "recursion" in str(error).lower():
             raise _too_deep() from None

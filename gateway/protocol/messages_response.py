@@ -11,6 +11,7 @@ import orjson
 from gateway.protocol.codec import DecodedMessage, ReplyIdentity
 from gateway.protocol.errors import UpstreamProtocolError
 from gateway.protocol.json_depth import MAX_DEPTH, is_too_deep
+from gateway.protocol.json_structure import TooComplexError, check_structure
 from gateway.protocol.messages_usage import COUNT_FIELDS, MessagesUsageReader
 from gateway.protocol.reading import MAX_USAGE_TOKENS
 
@@ -52,7 +53,10 @@ def decode_token_count(body: bytes) -> int:
 def load_object(raw: bytes) -> dict[str, Any]:
     """Return the JSON object in `raw`. Raises UpstreamProtocolError."""
     try:
+        check_structure(raw)
         value = orjson.loads(raw)
+    except TooComplexError as error:
+        raise UpstreamProtocolError(f"JSON with {error}", is_upstream_fault=False) from None
     except orjson.JSONDecodeError as error:
         raise UpstreamProtocolError(f"no JSON: {error}") from None
     if not isinstance(value, dict):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from billing.catalog.snapshot import UsableRoute
+from gateway.body_work import LargeBodies
 from gateway.errors import OVERLOADED, GatewayError, unavailable
 from gateway.metering import SERVED, Attempt, MeteredRequest
 from gateway.protocol.codec import (
@@ -105,7 +106,10 @@ def plan_calls(
         codec = CODECS[route.protocol]
         try:
             target = RouteTarget(route.upstream_model, profile_of(route), client_version, client_beta)
-            planned.append(PlannedCall(route, codec, target, codec.render_request(request, target)))
+            same = (call for call in planned if (call.codec, call.target) == (codec, target))
+            known = next(same, None)
+            call = known.call if known else codec.render_request(request, target)
+            planned.append(PlannedCall(route, codec, target, call))
         except InvalidRequestError as error:
             refusal = refusal or error
         except InvalidProfileError as error:
@@ -139,14 +143,17 @@ class UpstreamCaller:
         planned: Sequence[PlannedCall],
         identity: ReplyIdentity,
         patience: Patience,
+        large_bodies: LargeBodies,
     ) -> None:
         self._client = client
         self._pool = pool
         self._metered = metered
         self._request = request
         self._planned = planned
+        self._drains_anywhere = any(call.route.bills_when_cancelled for call in planned)
         self._identity = identity
         self._patience = patience
+        self._large_bodies = large_bodies
         # True while an upstream that accepted the call is at work: if we leave it now, it may charge us.
         self.is_accepted = False
         self._has_client = True
@@ -154,7 +161,11 @@ class UpstreamCaller:
     @property
     def drains_anywhere(self) -> bool:
         """True when an upstream that may be at work bills on after its client left."""
-        return any(planned.route.bills_when_cancelled for planned in self._planned)
+        return self._drains_anywhere
+
+    def forget_prompt(self) -> None:
+        """Let go of what was sent, once nothing of it can be sent again: a stream may last for many minutes."""
+        self._planned = ()
 
     def note_client_left(self) -> None:
         """Call no further upstream."""
@@ -257,7 +268,9 @@ class UpstreamCaller:
                 await response.aclose()
         finally:
             self._pool.end(planned.route)
-        return planned.codec.decode_response(self._request, planned.target, body, self._identity)
+        return await self._large_bodies.run(
+            len(body), planned.codec.decode_response, self._request, planned.target, body, self._identity
+        )
 
     async def _open_stream(self, planned: PlannedCall, key: str, attempt: Attempt, deadline: float) -> OpenStream:
         self._pool.begin(planned.route)

@@ -32,10 +32,9 @@ async def count_tokens(request: GatewayRequest) -> GatewayResponse:
     runtime = current_runtime()
     caller = await identify_caller(runtime, request.META)
     await admit_free(runtime, caller, kind="count_tokens", per_minute=settings.COUNT_TOKENS_PER_MINUTE)
-    try:
-        parsed = parse_count_tokens_request(request.body)
-    except InvalidRequestError as error:
-        raise GatewayError(400, error.code, error.message) from error
+    body_bytes = len(request.body)
+    runtime.unpaid_work.charge(caller.identity.key_id, body_bytes)  # It is never paid.
+    parsed = await runtime.large_bodies.admit(body_bytes, _parse_body, request.take_body())
     offered, _ = find_model(runtime, parsed.model, datetime.now(UTC))
     await check_restrictions(runtime, caller, offered)
     counted = await _ask_upstream(runtime, request, parsed, offered)
@@ -45,6 +44,13 @@ async def count_tokens(request: GatewayRequest) -> GatewayResponse:
         parsed, max_image_tokens=offered.max_image_tokens, bytes_per_token=settings.BYTES_PER_INPUT_TOKEN
     )
     return GatewayResponse(encode_token_count(estimate), headers={ESTIMATE_HEADER: ESTIMATED})
+
+
+def _parse_body(body: bytes) -> MessagesRequest:
+    try:
+        return parse_count_tokens_request(body)
+    except InvalidRequestError as error:
+        raise GatewayError(400, error.code, error.message) from error
 
 
 async def _ask_upstream(
@@ -69,7 +75,7 @@ async def _ask_upstream(
             request.META.get("HTTP_ANTHROPIC_BETA", ""),
         )
         try:
-            call = codec.render_count_tokens(parsed, target)
+            call = await runtime.large_bodies.run(parsed.body_bytes, codec.render_count_tokens, parsed, target)
             headers = {**call.headers, **codec.credential_headers(key, profile)}
             response = await runtime.upstreams.post(
                 route.base_url + call.path, headers=headers, body=call.body, timeout_seconds=UPSTREAM_SECONDS

@@ -4,6 +4,7 @@ parse -> admit -> call upstreams -> relay -> settle -> the last bytes. Each step
 """
 
 import asyncio
+import hashlib
 from typing import cast
 
 from django.conf import settings
@@ -22,11 +23,12 @@ from gateway.relay import RelayTimes, StreamRelay
 from gateway.responses import EVENT_STREAM_HEADERS, GatewayResponse, RelayResponse
 from gateway.runtime import GatewayRuntime, current_runtime
 from gateway.settler import ORPHANED
-from gateway.upstreams.calls import UpstreamCaller
+from gateway.upstreams.calls import PlannedCall, UpstreamCaller
 
 REPLAYED = {"idempotent-replayed": "true"}
 # A client that leaves sooner changes nothing: the upstream is read for longer than this all the same.
 UNWATCHED_SECONDS = 0.5
+FIRST_FAULT_OF_OURS = 500  # Of the statuses.
 COST_HEADER = "HTTP_X_CROSSMODEL_USAGE_COST"
 
 
@@ -35,39 +37,68 @@ async def create_message(request: GatewayRequest) -> GatewayResponse:
         raise GatewayError(405, "method_not_allowed", "Use POST.", headers={"allow": "POST"})
     runtime = current_runtime()
     caller = await identify_caller(runtime, request.META)
-    parsed = parse_body(request.body)
-    idempotency_key = request.META.get("HTTP_IDEMPOTENCY_KEY")
-    if idempotency_key is None:
-        return await _serve(runtime, request, caller, parsed, claim=None)
-    # Whether the key lives is asked before its stored answer is, and before Postgres has any work by it.
-    await admit_free(runtime, caller, kind="claims", per_minute=MAX_CLAIMS_PER_MINUTE)
-    claim = await claim_key(
-        runtime.database,
-        key_id=caller.identity.key_id,
-        api_key=read_key(request.META),
-        idempotency_key=idempotency_key,
-        body=request.body,
-        request_id=request.request_id,
-    )
-    if isinstance(claim, bytes):
-        return GatewayResponse(claim, headers=REPLAYED)
+    body_bytes = len(request.body)
+    runtime.unpaid_work.charge(caller.identity.key_id, body_bytes)
     try:
-        return await _serve(runtime, request, caller, parsed, claim=claim)
-    except GatewayError:
-        await claim.give_up()
+        return await _answer(runtime, request, caller, body_bytes)
+    except GatewayError as error:
+        if error.status >= FIRST_FAULT_OF_OURS and request.metered is None:
+            runtime.unpaid_work.give_back(caller.identity.key_id, body_bytes)
         raise
 
 
+async def _answer(runtime: GatewayRuntime, request: GatewayRequest, caller: Caller, body_bytes: int) -> GatewayResponse:
+    parsed = await runtime.large_bodies.admit(body_bytes, parse_body, request.take_body())
+    claim: Claim | bytes | None = None
+    if "HTTP_IDEMPOTENCY_KEY" in request.META:
+        claim = await _claim(runtime, request, caller, parsed)
+    if isinstance(claim, bytes):
+        runtime.unpaid_work.give_back(caller.identity.key_id, body_bytes)
+        return GatewayResponse(claim, headers=REPLAYED)
+    try:
+        proposal = await runtime.large_bodies.run(
+            body_bytes, propose_request, runtime, caller, parsed, request_id=request.request_id
+        )
+        parsed = parsed.without_prompt()
+        metered, headers = await admit_request(runtime, caller, proposal)
+        request.metered = metered
+        runtime.unpaid_work.give_back(caller.identity.key_id, body_bytes)
+        return await _serve(runtime, request, metered, parsed, proposal.planned, headers, claim)
+    except GatewayError:
+        if claim is not None:
+            await claim.give_up()
+        raise
+
+
+async def _claim(
+    runtime: GatewayRuntime, request: GatewayRequest, caller: Caller, parsed: MessagesRequest
+) -> Claim | bytes:
+    """Return a claim on the request's Idempotency-Key, or the answer that was given before. Raises GatewayError."""
+    # Whether the key lives is asked before its stored answer is, and before Postgres has any work by it.
+    await admit_free(runtime, caller, kind="claims", per_minute=MAX_CLAIMS_PER_MINUTE)
+    return await claim_key(
+        runtime.database,
+        key_id=caller.identity.key_id,
+        api_key=read_key(request.META),
+        idempotency_key=request.META["HTTP_IDEMPOTENCY_KEY"],
+        body_sha256=await runtime.large_bodies.run(parsed.body_bytes, _sha256, parsed.raw),
+        request_id=request.request_id,
+    )
+
+
 async def _serve(
-    runtime: GatewayRuntime, request: GatewayRequest, caller: Caller, parsed: MessagesRequest, *, claim: Claim | None
+    runtime: GatewayRuntime,
+    request: GatewayRequest,
+    metered: MeteredRequest,
+    parsed: MessagesRequest,
+    planned: list[PlannedCall],
+    headers: dict[str, str],
+    claim: Claim | None,
 ) -> GatewayResponse:
-    proposal = propose_request(runtime, caller, parsed, request_id=request.request_id)
-    metered, headers = await admit_request(runtime, caller, proposal)
-    request.metered = metered
     metered.shows_cost = metered.shows_cost or request.META.get(COST_HEADER, "").lower() in ("1", "true")
     identity = ReplyIdentity(MESSAGE_PREFIX + request.request_id, parsed.model)
     upstream_caller = UpstreamCaller(
-        runtime.upstreams, runtime.pool, metered, parsed, proposal.planned, identity, runtime.patience
+        runtime.upstreams, runtime.pool, metered, parsed, planned, identity, runtime.patience, runtime.large_bodies
     )
     try:
         if parsed.is_streamed:
@@ -77,6 +108,10 @@ async def _serve(
         error.headers = {**headers, **error.headers}
         raise
     return GatewayResponse(body, headers=headers)
+
+
+def _sha256(raw: bytes) -> bytes:
+    return hashlib.sha256(raw).digest()
 
 
 def parse_body(body: bytes) -> MessagesRequest:
@@ -143,7 +178,9 @@ async def _serve_whole(
     outcome = await metered.complete(decoded.reading)
     if outcome == ORPHANED:
         raise GatewayError(500, "request_orphaned", "The request took too long to report and was closed.")
-    body = decoded.encode(
+    body = await runtime.large_bodies.run(
+        decoded.reading.delivered_bytes,
+        decoded.encode,
         usage=metered.shown_usage,
         extra_usage=metered.extra_usage(),
     )

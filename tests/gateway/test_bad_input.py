@@ -49,7 +49,6 @@ NOT_JSON_OBJECTS = {
     "null": b"null",
     "nested a little too deep": b'{"a":' * 201 + b"1" + b"}" * 201,
     "nested lists": b'{"a":' + b"[" * 5_000 + b"]" * 5_000 + b"}",
-    "nested beyond reason": b"[" * 10_000_000,
 }
 
 
