@@ -169,6 +169,7 @@ async def _take_steps(watch: Stopwatch, requests: list[tuple[dict[str, Any], byt
         UpstreamCaller(
             runtime.upstreams,
             runtime.pool,
+            runtime.checks,
             metered,
             each,
             proposal.planned,

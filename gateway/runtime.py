@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+from collections import Counter
 from collections.abc import Coroutine
 from typing import Any
 from uuid import UUID
@@ -26,6 +27,7 @@ from gateway.settler import Settler
 from gateway.spool import Spool
 from gateway.token_density import TokenDensity
 from gateway.upstreams.calls import Patience
+from gateway.upstreams.credential_checks import CredentialChecks
 from gateway.upstreams.http_client import UpstreamClient
 from gateway.upstreams.pool import UpstreamPool
 
@@ -33,6 +35,7 @@ SHUTDOWN_SECONDS = 30.0
 FIND_SETTLED_BATCH = 5_000
 GC_THRESHOLDS = (50_000, 20, 20)
 FORGET_ANSWERS_SECONDS = 600.0
+DRAINING_SHARE = 2  # One organization may have this part of all that is read without a client.
 
 logger = logging.getLogger(__name__)
 
@@ -69,11 +72,13 @@ class GatewayRuntime:
             total_seconds=settings.GATEWAY["request_total_seconds"],
         )
         self.pool = UpstreamPool(failures_to_open=settings.BREAKER_FAILURES)
+        self.checks = CredentialChecks(self.upstreams, self.pool)
         self.density = TokenDensity()
         self.unpaid_work = UnpaidWork()
         self.large_bodies = LargeBodies()
         self._catalog: CatalogSnapshot | None = None
-        self._background: set[asyncio.Task[None]] = set()
+        self._background: dict[asyncio.Task[None], int] = {}  # With the organization that it is for.
+        self._background_of: Counter[int] = Counter()
         self._tasks: list[asyncio.Task[None]] = []
         self.is_draining = False
 
@@ -99,20 +104,25 @@ class GatewayRuntime:
             await asyncio.wait(self._background, timeout=SHUTDOWN_SECONDS)
         await self.settler.stop()
         await self.admission.aclose()
+        await self.checks.aclose()
         await self.upstreams.aclose()
         self.spool.close()
         self.large_bodies.close()
         self.database.close()
 
-    def run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
+    def run_in_background(self, work: Coroutine[Any, Any, None], *, organization_id: int = 0) -> None:
         """Run work that must be finished although its client has left."""
         task = asyncio.create_task(work)
-        self._background.add(task)
+        self._background[task] = organization_id
+        self._background_of[organization_id] += 1
         task.add_done_callback(self._forget)
 
-    def drain_seconds(self) -> float:
-        """Return how long an upstream may be read without a client: not at all while too many are."""
-        if len(self._background) >= settings.MAX_DRAINING_REQUESTS:
+    def drain_seconds(self, organization_id: int) -> float:
+        """Return how long an upstream may be read without a client: not at all while too many are, of all
+        organizations together or of this one.
+        """
+        most = settings.MAX_DRAINING_REQUESTS
+        if len(self._background) >= most or self._background_of[organization_id] >= most // DRAINING_SHARE:
             return 0.0
         return settings.GATEWAY["drain_seconds"]
 
@@ -131,7 +141,10 @@ class GatewayRuntime:
         return publication is not None
 
     def _forget(self, task: asyncio.Task[None]) -> None:
-        self._background.discard(task)
+        organization_id = self._background.pop(task)
+        self._background_of[organization_id] -= 1
+        if not self._background_of[organization_id]:
+            del self._background_of[organization_id]
         if not task.cancelled() and task.exception() is not None:
             logger.error("Background work failed.", exc_info=task.exception())
 

@@ -17,6 +17,7 @@ from gateway.protocol.profile import BEARER, UpstreamProfile
 
 # The base URL of such an upstream holds its version: https://api.openai.com/v1, https://openrouter.ai/api/v1.
 CHAT_PATH = "/chat/completions"
+MODELS_PATH = "/models"
 _NO_COUNT = "Chat Completions has no endpoint that counts tokens"
 
 
@@ -47,6 +48,9 @@ class ChatCodec:
 
     def credential_headers(self, credential: str, profile: UpstreamProfile) -> dict[str, str]:
         return credential_headers(credential, profile.auth or BEARER)
+
+    def render_credential_check(self, profile: UpstreamProfile) -> UpstreamCall:
+        return UpstreamCall(profile.credential_check_path or MODELS_PATH, dict(profile.headers), b"")
 
     def serves_count_tokens(self, profile: UpstreamProfile) -> bool:
         return False

@@ -59,7 +59,7 @@ class RouteTarget(NamedTuple):
 
 
 class UpstreamCall(NamedTuple):
-    """A POST to `path` under the upstream's base URL. Headers are lower case and hold no credential."""
+    """A POST to `path` under the upstream's base URL, or a GET where that is said. Headers hold no credential."""
 
     path: str
     headers: dict[str, str]
@@ -145,6 +145,9 @@ class UpstreamCodec(Protocol):
 
     def credential_headers(self, credential: str, profile: UpstreamProfile) -> dict[str, str]:
         """Return the headers that authenticate us at the upstream."""
+
+    def render_credential_check(self, profile: UpstreamProfile) -> UpstreamCall:
+        """Return a GET that carries nothing of any client and is answered with 401 or 403 where a credential is bad."""
 
     def serves_count_tokens(self, profile: UpstreamProfile) -> bool:
         """True when `render_count_tokens` and `decode_count_tokens` may be called."""

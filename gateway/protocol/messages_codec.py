@@ -18,6 +18,7 @@ from gateway.protocol.profile import AUTO, X_API_KEY, UpstreamProfile
 
 MESSAGES_PATH = "/v1/messages"
 COUNT_TOKENS_PATH = "/v1/messages/count_tokens"
+MODELS_PATH = "/v1/models"
 # Under the later version Anthropic refuses the sampling fields, which our reference supports.
 VERSION_WITH_SAMPLING = "2023-06-01"
 VERSION_WITHOUT_SAMPLING = "2026-10-21"
@@ -40,6 +41,10 @@ class MessagesCodec:
 
     def credential_headers(self, credential: str, profile: UpstreamProfile) -> dict[str, str]:
         return credential_headers(credential, profile.auth or X_API_KEY)
+
+    def render_credential_check(self, profile: UpstreamProfile) -> UpstreamCall:
+        headers = {"anthropic-version": VERSION_WITH_SAMPLING, **profile.headers}
+        return UpstreamCall(profile.credential_check_path or MODELS_PATH, headers, b"")
 
     def serves_count_tokens(self, profile: UpstreamProfile) -> bool:
         return profile.count_tokens

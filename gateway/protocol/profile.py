@@ -30,6 +30,9 @@ class UpstreamProfile:
     # Both protocols.
     headers: Mapping[str, str] = field(default_factory=dict)  # Added to every call.
     path: str = ""  # Instead of the protocol's path under `base_url`.
+    credential_check_path: str = (
+        ""  # Where our credential is checked, by a GET; empty is the protocol's list of models.
+    )
     auth: str = ""  # "x-api-key", "bearer" or "none"; empty is the protocol's own way.
     request_id_header: str = ""  # The header in which the upstream is told our request id; empty tells it nothing.
     drop_fields: tuple[str, ...] = ()  # Top-level fields left out of the body that is sent.

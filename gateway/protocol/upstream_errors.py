@@ -1,7 +1,8 @@
 """An upstream's error, as a status or inside a stream, turned into ours. Pure.
 
 Texts of an upstream may carry ids of our account there: those of 400 and 413 pass, which clients heal from; the rest is
-replaced. Its 401 and 403 are about our credential, never the client's.
+replaced. Its 401 is about our credential, and its 402 about our account, never the client's; its 403 may be either a
+refusal of what was asked (moderation, a firewall) or of the credential, so it answers the request, and is looked into.
 """
 
 import re
@@ -18,6 +19,7 @@ MAX_MESSAGE_CHARS = 4_000
 MAX_RETRY_AFTER_SECONDS = 86_400
 MAX_ERROR_BODY_BYTES = 256 * 1024  # What of an error's body is worth parsing.
 OVERLOADED_TEXT = "The model is temporarily overloaded. Please retry shortly."
+REFUSED_TEXT = "The model service does not permit this request."
 FAILED_TEXT = "The model service returned an error."
 # Errors that are about our account, not the request (Anthropic, OpenAI). Only how a text begins counts: refusals repeat
 # what the client wrote, after the path of the field, and a client must not be able to park our keys.
@@ -34,14 +36,18 @@ OVERLOADED_TYPES = ("overloaded_error", "rate_limit_error", "rate_limit_exceeded
 
 
 class Fault(StrEnum):
-    """Whose fault an upstream's error is: decides on failover, breaker and the upstream's key."""
+    """Whose fault an upstream's error is: decides on failover, breaker and the upstream's credential."""
 
     CLIENT = "client"  # The request itself: no other route would serve it, no breaker counts it.
     UPSTREAM = "upstream"  # The provider: the next route may serve it, the breaker counts it.
     # It lacks what the request names, a model or the client's file: the next route may have it; no sign of ill health.
     NOT_SERVED = "not_served"
     RATE_LIMIT = "rate_limit"  # Our rate there is used up: the next route may serve it; no sign of ill health.
-    CREDENTIAL = "credential"  # Our key or account there: park the key, show it to operators, take the next route.
+    CREDENTIAL = "credential"  # Our credential, it says: it is checked; another credential or route may serve it.
+    ACCOUNT = "account"  # Our account there, out of money say: operators are told; the next route may serve it.
+    FORBIDDEN = (
+        "forbidden"  # What was asked, or our credential: no other route is asked, and the credential is checked.
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,7 @@ class UpstreamFailure:
 
     @property
     def can_fail_over(self) -> bool:
-        return self.fault is not Fault.CLIENT
+        return self.fault not in (Fault.CLIENT, Fault.FORBIDDEN)
 
 
 def map_upstream_error(status: int, headers: Mapping[str, str], body: bytes) -> UpstreamFailure:
@@ -66,8 +72,14 @@ def map_upstream_error(status: int, headers: Mapping[str, str], body: bytes) -> 
     said = _read_error(body)
     reason = f"status {status}: {said.message or said.error_type or 'no message'}"[:MAX_MESSAGE_CHARS]
     retry_after = read_retry_after(headers.get("retry-after"))
-    if status in (401, 402, 403) or ACCOUNT_FAULT.match(said.message) or said.code in ACCOUNT_CODES:
+    if status == 402 or ACCOUNT_FAULT.match(said.message) or said.code in ACCOUNT_CODES:
+        return UpstreamFailure(502, "api_error", "upstream_refused_account", FAILED_TEXT, Fault.ACCOUNT, reason)
+    if status == 401:
         return UpstreamFailure(502, "api_error", "upstream_refused_credential", FAILED_TEXT, Fault.CREDENTIAL, reason)
+    if status == 403:
+        return UpstreamFailure(
+            402, "permission_error", "upstream_refused_request", REFUSED_TEXT, Fault.FORBIDDEN, reason
+        )
     if status in (400, 413, 422):
         return _client_fault(status, said, reason)
     if status == 429:

@@ -49,8 +49,12 @@ class Breaker:
         self._calls.clear()
         return True
 
-    def note_failure(self, now: float) -> bool:
-        """Note a call that the upstream failed. Returns True when that opened the breaker."""
+    def note_failure(self, now: float, *, failures_to_open: int | None = None) -> bool:
+        """Note a call that the upstream failed. Returns True when that opened the breaker.
+
+        `failures_to_open` says how many are enough just now, where it is not as many as usual.
+        """
+        enough = failures_to_open or self.failures_to_open
         if self.is_tripped:
             if now < self.open_until:
                 return False  # It began before the breaker opened; that is known already.
@@ -61,10 +65,22 @@ class Breaker:
         while self._calls and self._calls[0][0] < now - WINDOW_SECONDS:
             self._calls.popleft()
         failures = sum(not served for _, served in self._calls)
-        if failures < self.failures_to_open or failures < MIN_FAILURE_SHARE * len(self._calls):
+        if failures < enough or failures < MIN_FAILURE_SHARE * len(self._calls):
             return False
         self._open(now)
         return True
+
+    def note_probe_reached(self, now: float) -> None:
+        """Note that a connection was made while half open: whatever became of the call, the way there is free."""
+        if self.is_tripped and now >= self.open_until:
+            self.note_success(now)
+
+    def has_failed_lately(self, now: float) -> bool:
+        return any(not served and moment > now - WINDOW_SECONDS for moment, served in self._calls)
+
+    def seconds_left(self, now: float) -> float:
+        """Return how long nothing goes through for certain; 0 when a call or a probe may go."""
+        return max(0.0, self.open_until - now) if self.is_tripped else 0.0
 
     def open_for(self, seconds: float, now: float) -> None:
         """Open because another process has: it knows more than we do."""

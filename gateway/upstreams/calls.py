@@ -5,6 +5,7 @@ not.
 """
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -34,12 +35,14 @@ from gateway.protocol.errors import (
 from gateway.protocol.messages_request import MessagesRequest
 from gateway.protocol.profile import UpstreamProfile, read_profile
 from gateway.protocol.upstream_errors import Fault, UpstreamFailure, map_upstream_error
+from gateway.upstreams.credential_checks import CredentialChecks
 from gateway.upstreams.errors import UpstreamError, UpstreamTimeoutError, UpstreamUnreachableError
 from gateway.upstreams.http_client import MAX_ERROR_BODY_BYTES, UpstreamClient, UpstreamResponse
-from gateway.upstreams.pool import UpstreamPool
+from gateway.upstreams.pool import UpstreamPool, split_credentials
 from gateway.upstreams.routing import order_routes
 
 ERROR_BODY_SECONDS = 5.0
+MAX_CREDENTIALS_TRIED = 2  # Of one upstream for one request.
 MAX_KNOWN_PROFILES = 10_000
 
 T = TypeVar("T")
@@ -68,13 +71,14 @@ class OpenStream:
     first: RelayStep
     route: UsableRoute
     pool: UpstreamPool
+    organization_id: int
     is_closed: bool = False
 
     async def aclose(self) -> None:
         """Close the upstream's connection; again does nothing."""
         if not self.is_closed:
             self.is_closed = True
-            self.pool.end(self.route)
+            self.pool.end(self.route, self.organization_id)
             await self.response.aclose()
 
 
@@ -138,6 +142,7 @@ class UpstreamCaller:
         self,
         client: UpstreamClient,
         pool: UpstreamPool,
+        checks: CredentialChecks,
         metered: MeteredRequest,
         request: MessagesRequest,
         planned: Sequence[PlannedCall],
@@ -147,7 +152,9 @@ class UpstreamCaller:
     ) -> None:
         self._client = client
         self._pool = pool
+        self._checks = checks
         self._metered = metered
+        self._organization_id = metered.hold.organization_id
         self._request = request
         self._planned = planned
         self._drains_anywhere = any(call.route.bills_when_cancelled for call in planned)
@@ -181,50 +188,71 @@ class UpstreamCaller:
 
     async def _first_success(self, call: Callable[[PlannedCall, str, Attempt, float], Awaitable[T]]) -> T:
         deadline = time.monotonic() + self._patience.first_byte_seconds
-        failure = unavailable("The model is temporarily unavailable.", code="no_route")
+        failure = self._no_route()
         waiting = deque(self._planned)
+        tried: dict[str, int] = {}
         while waiting and self._has_client:
             planned = waiting.popleft()
             route = planned.route
             seconds_left = deadline - time.monotonic()
             if seconds_left <= 0:
                 break  # Who is given no time would be blamed for a time-out.
-            if not self._pool.may_call(route, most_at_once=planned.target.profile.max_concurrent):
+            most_at_once = planned.target.profile.max_concurrent
+            if not self._pool.may_call(route, self._organization_id, most_at_once=most_at_once):
                 continue
             attempt = Attempt(route.upstream_name)
             self._metered.attempts.append(attempt)
             self.is_accepted = False
-            key = self._pool.choose_key(route)
+            credential = self._pool.choose_credential(route)
             try:
                 # A silent upstream must leave time for those after it.
-                result = await call(planned, key, attempt, time.monotonic() + seconds_left / (1 + len(waiting)))
+                result = await call(planned, credential, attempt, time.monotonic() + seconds_left / (1 + len(waiting)))
             except RefusedByUpstreamError as refused:
-                failure = self._take_refusal(route, key, attempt, refused.failure)
-                if refused.failure.fault is Fault.CLIENT:
+                failure = self._take_refusal(planned, credential, attempt, refused.failure)
+                if not refused.failure.can_fail_over:
                     break
-                if refused.failure.fault is Fault.CREDENTIAL and key:
-                    waiting.appendleft(planned)  # With another of its keys, if it has one.
+                tried[route.upstream_name] = tried.get(route.upstream_name, 0) + 1
+                has_more = tried[route.upstream_name] < min(
+                    MAX_CREDENTIALS_TRIED, len(split_credentials(route.credential))
+                )
+                if refused.failure.fault is Fault.CREDENTIAL and has_more:
+                    waiting.appendleft(planned)  # With another of its credentials.
             except (UpstreamError, UpstreamProtocolError) as error:
                 failure = self._take_fault(route, attempt, error)
             else:
                 attempt.end(SERVED)
-                self._pool.note_success(route)
+                self._pool.note_success(route, self._organization_id)
                 return result
         self.is_accepted = False
         raise failure
 
-    def _take_refusal(self, route: UsableRoute, key: str, attempt: Attempt, failure: UpstreamFailure) -> GatewayError:
+    def _no_route(self) -> GatewayError:
+        """Return the answer for when no route may be called, with the time until one may be again."""
+        waits = [self._pool.seconds_until_usable(planned.route, self._organization_id) for planned in self._planned]
+        seconds = max(1, math.ceil(min(waits, default=0)))
+        return unavailable("The model is temporarily unavailable.", code="no_route", retry_after_seconds=seconds)
+
+    def _take_refusal(
+        self, planned: PlannedCall, credential: str, attempt: Attempt, failure: UpstreamFailure
+    ) -> GatewayError:
         """Note what the upstream's error status says about it; return what the client gets if nothing else helps."""
+        route = planned.route
         logger.warning("Request %s at %s: %s", self._metered.hold.request_id, attempt.upstream, failure.reason)
         attempt.end(failure.code)
         if failure.fault is Fault.UPSTREAM:
-            self._pool.note_failure(route)
+            self._pool.note_failure(route, self._organization_id)
         else:
-            self._pool.note_success(route)  # It is alive; the fault is the client's, our rate's or our key's.
-        if failure.fault is Fault.CREDENTIAL and key:
-            self._pool.park_key(route, key)
+            self._pool.note_success(route, self._organization_id)  # It is alive, and refuses this.
+        if failure.fault in (Fault.CREDENTIAL, Fault.FORBIDDEN) and credential:
+            self._checks.doubt(route, planned.codec, planned.target.profile, credential)
+        elif failure.fault is Fault.ACCOUNT:
+            self._pool.tell_of_account(route)
         return GatewayError(
-            failure.status, failure.code, failure.message, retry_after_seconds=failure.retry_after_seconds
+            failure.status,
+            failure.code,
+            failure.message,
+            retry_after_seconds=failure.retry_after_seconds,
+            should_retry=False if failure.fault is Fault.FORBIDDEN else None,
         )
 
     def _take_fault(
@@ -251,15 +279,19 @@ class UpstreamCaller:
         self._note_fault(stream.route, failure)
 
     def _note_fault(self, route: UsableRoute, error: UpstreamError | UpstreamProtocolError) -> None:
-        if isinstance(error, UpstreamProtocolError) and not error.is_upstream_fault:
-            self._pool.note_success(route)  # It is alive.
+        if isinstance(error, UpstreamUnreachableError):
+            self._pool.note_unreachable(route)
+        elif isinstance(error, UpstreamProtocolError) and not error.is_upstream_fault:
+            self._pool.note_success(route, self._organization_id)  # It is alive.
         else:
-            self._pool.note_failure(route)
+            self._pool.note_failure(route, self._organization_id)
 
-    async def _fetch_whole(self, planned: PlannedCall, key: str, attempt: Attempt, deadline: float) -> DecodedMessage:
-        self._pool.begin(planned.route)
+    async def _fetch_whole(
+        self, planned: PlannedCall, credential: str, attempt: Attempt, deadline: float
+    ) -> DecodedMessage:
+        self._pool.begin(planned.route, self._organization_id)
         try:
-            response = await self._send(planned, key, attempt, deadline)
+            response = await self._send(planned, credential, attempt, deadline)
             try:
                 body = await response.read(
                     timeout_seconds=self._patience.idle_seconds, total_seconds=self._patience.total_seconds
@@ -267,33 +299,35 @@ class UpstreamCaller:
             finally:
                 await response.aclose()
         finally:
-            self._pool.end(planned.route)
+            self._pool.end(planned.route, self._organization_id)
         return await self._large_bodies.run(
             len(body), planned.codec.decode_response, self._request, planned.target, body, self._identity
         )
 
-    async def _open_stream(self, planned: PlannedCall, key: str, attempt: Attempt, deadline: float) -> OpenStream:
-        self._pool.begin(planned.route)
+    async def _open_stream(
+        self, planned: PlannedCall, credential: str, attempt: Attempt, deadline: float
+    ) -> OpenStream:
+        self._pool.begin(planned.route, self._organization_id)
         response: UpstreamResponse | None = None
         try:
-            response = await self._send(planned, key, attempt, deadline)
+            response = await self._send(planned, credential, attempt, deadline)
             decoder = planned.codec.stream_decoder(self._request, planned.target, self._identity)
             while not decoder.has_started:
                 chunk = await response.next_chunk(timeout_seconds=max(0.0, deadline - time.monotonic()))
                 step = decoder.flush() if chunk is None else decoder.feed(chunk)
                 if step.failure is not None and not decoder.has_started:
                     raise step.failure
-            return OpenStream(response, decoder, step, planned.route, self._pool)
+            return OpenStream(response, decoder, step, planned.route, self._pool, self._organization_id)
         except BaseException:
-            self._pool.end(planned.route)
+            self._pool.end(planned.route, self._organization_id)
             if response is not None:
                 await response.aclose()
             raise
 
-    async def _send(self, planned: PlannedCall, key: str, attempt: Attempt, deadline: float) -> UpstreamResponse:
+    async def _send(self, planned: PlannedCall, credential: str, attempt: Attempt, deadline: float) -> UpstreamResponse:
         """Return the upstream's 200. Raises UpstreamError for everything else."""
         profile = planned.target.profile
-        headers = {**planned.call.headers, **planned.codec.credential_headers(key, profile)}
+        headers = {**planned.call.headers, **planned.codec.credential_headers(credential, profile)}
         if profile.request_id_header:
             headers[profile.request_id_header] = self._metered.hold.request_id
         seconds = max(0.0, deadline - time.monotonic())

@@ -86,9 +86,18 @@ class UpstreamClient:
 
         Cancelled or timed out it closes the connection, so that the upstream knows.
         """
+        return await self._call("POST", url, headers=headers, body=body, timeout_seconds=timeout_seconds)
+
+    async def get(self, url: str, *, headers: Mapping[str, str], timeout_seconds: float) -> UpstreamResponse:
+        """Ask without a body; the rest as in post()."""
+        return await self._call("GET", url, headers=headers, body=b"", timeout_seconds=timeout_seconds)
+
+    async def _call(
+        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes, timeout_seconds: float
+    ) -> UpstreamResponse:
         try:
             request = httpx.Request(
-                "POST",
+                method,
                 _parse_url(url),
                 headers=_encode_headers(headers),
                 stream=httpx.ByteStream(body),

@@ -16,7 +16,7 @@ from gateway.protocol.codecs import CODECS
 from gateway.protocol.count_tokens import ESTIMATE_HEADER, ESTIMATED, encode_token_count, estimate_input_tokens
 from gateway.protocol.errors import InvalidProfileError, InvalidRequestError, UpstreamProtocolError
 from gateway.protocol.messages_request import MessagesRequest, parse_count_tokens_request
-from gateway.protocol.upstream_errors import Fault, map_upstream_error
+from gateway.protocol.upstream_errors import map_upstream_error
 from gateway.responses import GatewayResponse
 from gateway.runtime import GatewayRuntime, current_runtime
 from gateway.upstreams.calls import profile_of
@@ -65,8 +65,8 @@ async def _ask_upstream(
             continue  # The request path logs it.
         if not codec.serves_count_tokens(profile):
             continue
-        key = runtime.pool.choose_key(route)
-        if route.credential and not key:  # All of them are parked.
+        credential = runtime.pool.choose_credential(route)
+        if route.credential and not credential:  # All of them are suspended.
             continue
         target = RouteTarget(
             route.upstream_model,
@@ -76,7 +76,7 @@ async def _ask_upstream(
         )
         try:
             call = await runtime.large_bodies.run(parsed.body_bytes, codec.render_count_tokens, parsed, target)
-            headers = {**call.headers, **codec.credential_headers(key, profile)}
+            headers = {**call.headers, **codec.credential_headers(credential, profile)}
             response = await runtime.upstreams.post(
                 route.base_url + call.path, headers=headers, body=call.body, timeout_seconds=UPSTREAM_SECONDS
             )
@@ -89,7 +89,7 @@ async def _ask_upstream(
             if response.status == 200:
                 return codec.decode_count_tokens(body)
             failure = map_upstream_error(response.status, response.headers, body)
-            if failure.fault is Fault.CLIENT:
+            if not failure.can_fail_over:
                 raise GatewayError(failure.status, failure.code, failure.message)
         except InvalidRequestError as error:
             raise GatewayError(400, error.code, error.message) from error

@@ -5,6 +5,7 @@ parse -> admit -> call upstreams -> relay -> settle -> the last bytes. Each step
 
 import asyncio
 import hashlib
+from functools import partial
 from typing import cast
 
 from django.conf import settings
@@ -98,7 +99,15 @@ async def _serve(
     metered.shows_cost = metered.shows_cost or request.META.get(COST_HEADER, "").lower() in ("1", "true")
     identity = ReplyIdentity(MESSAGE_PREFIX + request.request_id, parsed.model)
     upstream_caller = UpstreamCaller(
-        runtime.upstreams, runtime.pool, metered, parsed, planned, identity, runtime.patience, runtime.large_bodies
+        runtime.upstreams,
+        runtime.pool,
+        runtime.checks,
+        metered,
+        parsed,
+        planned,
+        identity,
+        runtime.patience,
+        runtime.large_bodies,
     )
     try:
         if parsed.is_streamed:
@@ -130,11 +139,12 @@ async def _stream(
     headers: dict[str, str],
     claim: Claim | None,
 ) -> GatewayResponse:
+    organization_id = metered.hold.organization_id
     times = RelayTimes(
         ping_seconds=settings.GATEWAY["ping_seconds"],
         idle_seconds=runtime.patience.idle_seconds,
         total_seconds=runtime.patience.total_seconds,
-        drain_seconds=runtime.drain_seconds(),
+        drain_seconds=runtime.drain_seconds(organization_id),
         stall_seconds=settings.GATEWAY["client_stall_seconds"],
     )
     request.watch.cancel_on_departure()
@@ -143,7 +153,7 @@ async def _stream(
         caller,
         request_header=request.request_header,
         times=times,
-        run_in_background=runtime.run_in_background,
+        run_in_background=partial(runtime.run_in_background, organization_id=organization_id),
     )
     await relay.open()
     if claim is not None:
@@ -160,9 +170,13 @@ async def _serve_whole(
 ) -> bytes:
     """Return the body of the reply. A client that leaves does not stop it at once: its upstream bills for the whole."""
     serving = cast("asyncio.Task[None]", asyncio.current_task())
-    request.watch.start_later(
-        UNWATCHED_SECONDS, lambda: runtime.run_in_background(_end_in_time(serving, runtime.drain_seconds()))
-    )
+    organization_id = metered.hold.organization_id
+
+    def go_on_alone() -> None:
+        work = _end_in_time(serving, runtime.drain_seconds(organization_id))
+        runtime.run_in_background(work, organization_id=organization_id)
+
+    request.watch.start_later(UNWATCHED_SECONDS, go_on_alone)
     try:
         decoded = await caller.fetch_whole()
     except GatewayError as error:

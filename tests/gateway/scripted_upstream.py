@@ -83,7 +83,7 @@ class ScriptedUpstream:
             received += connection.recv(READ_BYTES)
         head, _, body = received.partition(b"\r\n\r\n")
         lines = [line.partition(b":") for line in head.lower().split(b"\r\n")]
-        [length] = [int(value) for name, _, value in lines if name == b"content-length"]
+        length = sum(int(value) for name, _, value in lines if name == b"content-length")
         while len(body) < length:
             body += connection.recv(READ_BYTES)
         return head + b"\r\n\r\n" + body

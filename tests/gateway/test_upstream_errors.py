@@ -37,7 +37,7 @@ def post_to(gateway: ExtraGateway, caller: Caller, text: str, **fields: Any) -> 
 ANSWERS = {
     "status=400; message=messages.0: too odd": (400, "upstream_invalid_request", 400),
     "status=401": (502, "upstream_refused_credential", 401),
-    "status=403": (502, "upstream_refused_credential", 403),
+    "status=403": (402, "upstream_refused_request", 403),
     "status=404": (502, "upstream_error", 404),
     "status=413": (413, "upstream_request_too_large", 413),
     "status=429": (503, "upstream_rate_limited", 429),

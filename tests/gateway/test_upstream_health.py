@@ -1,7 +1,6 @@
-"""Breakers and keys of upstreams, in a CrossModel whose breakers open soon and with two gateways."""
+"""Breakers and credentials of upstreams, in a CrossModel whose breakers open soon and with two gateways."""
 
 from collections.abc import Iterator
-from contextlib import suppress
 from io import StringIO
 
 import pytest
@@ -10,9 +9,10 @@ from pytest_django.plugin import DjangoDbBlocker
 
 from billing.admission.worker import read_upstream_news
 from billing.models import FailedRequest, Upstream, UsageRecord
+from crossmodel_site.embedded.ports import find_free_port
 from gateway.upstreams.pool import fingerprint
 from tests.gateway.offers import Offer, offer
-from tests.gateway.scripted_upstream import COMPLETE, START, scripted_upstream, streamed
+from tests.gateway.scripted_upstream import COMPLETE, START, scripted_upstream, streamed, whole
 from tests.gateway.wire import post_at_once
 from tests.support.world import HTTP, Caller, World, standing_world, visit
 
@@ -48,14 +48,47 @@ def test_an_upstream_that_fails_is_left_alone_and_the_next_route_serves(fragile:
     tried = [[attempt["upstream"] for attempt in fragile.record(answer).attempts] for answer in served]
     first, second = sold.upstreams
     assert tried == [[first, second]] * 3 + [[second]] * 3
+    # Another organization is not refused for it: it finds out for itself.
+    bob = fragile.caller()
+    answer = fragile.post(bob, model=sold.model_id)
+    assert answer.status_code == 200
+    assert [attempt["upstream"] for attempt in fragile.record(answer).attempts] == [first, second]
+
+
+def test_an_upstream_that_cannot_be_reached_is_left_alone_by_everybody(fragile: World, caller: Caller) -> None:
+    nowhere = f"http://127.0.0.1:{find_free_port()}"
+    sold = offer(fragile, caller, [fragile.base_url], upstream_urls=[nowhere])
+    answers = [fragile.post(caller, model=sold.model_id) for _ in range(4)]
+    assert [answer.json()["error"]["code"] for answer in answers] == ["upstream_unreachable"] * 3 + ["no_route"]
+    assert fragile.post(fragile.caller(), model=sold.model_id).json()["error"]["code"] == "no_route"
+    assert 1 <= int(answers[-1].headers["retry-after"]) <= 5
     news = fragile.wait_until(
-        lambda: [item for item in read_upstream_news() if item.upstream == first], "the other gateways can know"
+        lambda: [item for item in read_upstream_news() if item.upstream == sold.upstreams[0]], "others can know"
     )
     assert news[0].subject == "breaker"
     shown = StringIO()
-    with suppress(SystemExit):  # It ends with 1 when other tests' events wait for too long.
+    with pytest.raises(SystemExit):
         call_command("status", stdout=shown)
-    assert f"upstream {first}" in shown.getvalue()
+    assert f"upstream {sold.upstreams[0]} cannot be reached and is left alone" in shown.getvalue()
+
+
+def test_the_prompt_of_one_organization_takes_an_upstream_from_nobody_else(fragile: World, caller: Caller) -> None:
+    sold = offer(fragile, caller, [fragile.base_url])
+    for directive in ("status=500", "status=403", "status=401", "status=529", "html"):
+        fragile.sandbox.control(directive, model=sold.upstream_models[0], times=6)
+        for _ in range(6):
+            assert fragile.post(caller, model=sold.model_id).status_code in (402, 502, 503)
+        fragile.sandbox.clear()
+        assert fragile.post(fragile.caller(), model=sold.model_id).status_code == 200, directive
+
+
+def test_a_refusal_of_what_was_asked_is_told_once_and_not_tried_elsewhere(fragile: World, caller: Caller) -> None:
+    sold = offer(fragile, caller, [fragile.base_url], routes=2)
+    fragile.sandbox.control("status=403", model=sold.upstream_models[0])
+    answer = fragile.post(caller, model=sold.model_id)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (402, "upstream_refused_request")
+    assert answer.headers["x-should-retry"] == "false"
+    assert len([call for call in fragile.sandbox.journal() if call.model in sold.upstream_models]) == 1
 
 
 def test_what_a_client_can_bring_about_in_a_stream_leaves_the_upstream_in_use(fragile: World, caller: Caller) -> None:
@@ -149,7 +182,7 @@ def test_with_no_route_left_nothing_is_called_and_nothing_billed(fragile: World,
     assert fragile.records(caller) == []
 
 
-def offer_with_two_keys(fragile: World, caller: Caller) -> Offer:
+def offer_with_two_credentials(fragile: World, caller: Caller) -> Offer:
     """Sell a model whose upstream has two keys, and return once they are in use."""
     sold = offer(fragile, caller, [fragile.base_url])
     Upstream.objects.filter(name=sold.upstreams[0]).update(
@@ -172,7 +205,7 @@ def keys_used(fragile: World, sold: Offer, protocol: str) -> set[str | None]:
 
 
 def test_tokens_are_counted_with_the_keys_in_rotation(fragile: World, caller: Caller) -> None:
-    sold = offer_with_two_keys(fragile, caller)
+    sold = offer_with_two_credentials(fragile, caller)
     question = {"model": sold.model_id, "messages": [{"role": "user", "content": "How many?"}]}
     for _ in range(2):
         counted = HTTP.post(fragile.base_url + "/v1/messages/count_tokens", headers=caller.headers, json=question)
@@ -181,14 +214,44 @@ def test_tokens_are_counted_with_the_keys_in_rotation(fragile: World, caller: Ca
     assert keys_used(fragile, sold, "count_tokens") == BOTH_KEYS
 
 
-def test_a_key_that_the_provider_refuses_is_parked_and_the_other_serves(fragile: World, caller: Caller) -> None:
-    sold = offer_with_two_keys(fragile, caller)
-    # The sandbox is told to refuse whichever comes first.
+def test_a_credential_that_the_provider_takes_is_not_suspended_for_an_answer(fragile: World, caller: Caller) -> None:
+    """The sandbox refuses the call, whichever credential it came with, and takes both when it is asked neutrally."""
+    sold = offer_with_two_credentials(fragile, caller)
     fragile.sandbox.control("status=401", model=sold.upstream_models[0], times=1)
     answer = fragile.post(caller, model=sold.model_id)
     assert answer.status_code == 200
     assert [attempt["status"] for attempt in fragile.record(answer).attempts] == [401, 200]
-    parked = fragile.wait_until(
-        lambda: [item.subject for item in read_upstream_news() if item.upstream == sold.upstreams[0]], "it is told"
+    fragile.sandbox.control("status=401", model=sold.upstream_models[0], times=9)
+    before = len(fragile.sandbox.journal())
+    refused = fragile.post(caller, model=sold.model_id)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (502, "upstream_refused_credential")
+    assert len(fragile.sandbox.journal()) == before + 2, "no request walks through all credentials"
+    fragile.sandbox.clear()
+    assert fragile.post(caller, model=sold.model_id).status_code == 200
+    assert [item for item in read_upstream_news() if item.upstream == sold.upstreams[0]] == []
+
+
+def test_a_credential_that_is_refused_for_itself_is_suspended(fragile: World, caller: Caller) -> None:
+    """This upstream refuses whatever it is asked, and so the neutral question too."""
+    with scripted_upstream() as upstream:
+        sold = offer(fragile, caller, [fragile.base_url], upstream_urls=[upstream.url])
+        Upstream.objects.filter(name=sold.upstreams[0]).update(credential_env=KEYS_VARIABLE)
+        Upstream.objects.get(name=sold.upstreams[0]).save()
+        error = b'{"type":"error","error":{"type":"authentication_error","message":"invalid x-api-key"}}'
+        upstream.script = whole(error, status="401 Unauthorized")
+
+        def closed() -> bool:
+            answer = fragile.post(caller, model=sold.model_id)
+            return bool(answer.json()["error"]["code"] == "no_route")
+
+        fragile.wait_until(closed, "both are suspended")
+        assert {line.split(b" ", 2)[1] for line in upstream.requests} == {b"/v1/messages", b"/v1/models"}
+        assert all(b"x-api-key: provider-key" in request for request in upstream.requests[-2:])
+    refused = fragile.post(fragile.caller(), model=sold.model_id)
+    assert int(refused.headers["retry-after"]) > 200
+    assert refused.headers["x-should-retry"] == "false"
+    marks = {f"credential {fingerprint(credential)}" for credential in (GOOD_KEY, BAD_KEY)}
+    fragile.wait_until(
+        lambda: {item.subject for item in read_upstream_news() if item.upstream == sold.upstreams[0]} == marks,
+        "others are told",
     )
-    assert parked[0] in (f"key {fingerprint(GOOD_KEY)}", f"key {fingerprint(BAD_KEY)}")

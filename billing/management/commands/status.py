@@ -12,10 +12,15 @@ from billing.admission.worker import oldest_waiting_ms, pulse_shards, read_upstr
 from billing.models import UsageQuarantine
 
 LAG_TO_WORRY_SECONDS = 60
+WHAT_UPSTREAMS_DO = {
+    "breaker": "cannot be reached and is left alone",
+    "suspected": "fails several organizations",
+    "account": "refuses calls for the state of our account there",
+}
 
 
 class Command(BaseCommand):
-    help = "Show settlement lag, holds in flight, unpublished changes and quarantine. Exits with 1 when it is behind."
+    help = "Show settlement lag, holds, changes, quarantine and upstreams. Exits with 1 when a person should look."
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
@@ -35,7 +40,7 @@ class Command(BaseCommand):
         self.stdout.write(f"unpublished changes  {changes}")
         self.stdout.write(f"in quarantine        {quarantined}")
         for item in news:
-            what = "left alone" if item.subject == "breaker" else f"{item.subject} parked"
-            self.stdout.write(f"upstream {item.upstream:<12}{what}, {item.lasts_ms / 1000:.0f} s more")
-        if lag > LAG_TO_WORRY_SECONDS or quarantined:
+            what = WHAT_UPSTREAMS_DO.get(item.subject, f"refuses {item.subject}, which is suspended")
+            self.stdout.write(f"upstream {item.upstream:<12} {what}, {item.lasts_ms / 1000:.0f} s more")
+        if lag > LAG_TO_WORRY_SECONDS or quarantined or news:
             raise SystemExit(1)

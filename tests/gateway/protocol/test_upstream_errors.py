@@ -25,8 +25,8 @@ def openai(message: str, code: str | None = None) -> bytes:
         (413, anthropic("request_too_large", "Big."), (413, "request_too_large", "upstream_request_too_large")),
         (422, b'{"detail": []}', (400, "invalid_request_error", "upstream_invalid_request")),
         (401, anthropic("authentication_error", "x"), (502, "api_error", "upstream_refused_credential")),
-        (402, openai("x"), (502, "api_error", "upstream_refused_credential")),
-        (403, anthropic("permission_error", "x"), (502, "api_error", "upstream_refused_credential")),
+        (402, openai("x"), (502, "api_error", "upstream_refused_account")),
+        (403, anthropic("permission_error", "x"), (402, "permission_error", "upstream_refused_request")),
         (404, anthropic("not_found_error", "model: up"), (502, "api_error", "upstream_error")),
         (429, anthropic("rate_limit_error", "x"), (503, "overloaded_error", "upstream_rate_limited")),
         (500, anthropic("api_error", "x"), (502, "api_error", "upstream_error")),
@@ -41,7 +41,7 @@ def openai(message: str, code: str | None = None) -> bytes:
 def test_statuses(status: int, body: bytes, expected: tuple[int, str, str]) -> None:
     failure = map_upstream_error(status, {}, body)
     assert (failure.status, failure.error_type, failure.code) == expected
-    assert failure.can_fail_over == (failure.fault is not Fault.CLIENT)
+    assert failure.can_fail_over == (failure.fault not in (Fault.CLIENT, Fault.FORBIDDEN))
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,10 @@ def test_statuses(status: int, body: bytes, expected: tuple[int, str, str]) -> N
     [
         (400, anthropic("invalid_request_error", "x"), Fault.CLIENT),
         (401, b"", Fault.CREDENTIAL),
+        (402, b"", Fault.ACCOUNT),
+        (403, b"<html>Blocked</html>", Fault.FORBIDDEN),
         (429, b"", Fault.RATE_LIMIT),
-        (429, openai("You exceeded your current quota", "insufficient_quota"), Fault.CREDENTIAL),
+        (429, openai("You exceeded your current quota", "insufficient_quota"), Fault.ACCOUNT),
         (500, b"", Fault.UPSTREAM),
         (404, b"", Fault.NOT_SERVED),
         (409, b"", Fault.NOT_SERVED),
@@ -58,10 +60,10 @@ def test_statuses(status: int, body: bytes, expected: tuple[int, str, str]) -> N
         (
             400,
             anthropic("invalid_request_error", "Your credit balance is too low to access the API."),
-            Fault.CREDENTIAL,
+            Fault.ACCOUNT,
         ),
-        (400, anthropic("invalid_request_error", "This organization has been disabled."), Fault.CREDENTIAL),
-        (429, openai("Your account is not active", "billing_not_active"), Fault.CREDENTIAL),
+        (400, anthropic("invalid_request_error", "This organization has been disabled."), Fault.ACCOUNT),
+        (429, openai("Your account is not active", "billing_not_active"), Fault.ACCOUNT),
     ],
 )
 def test_whose_fault_it_is(status: int, body: bytes, fault: Fault) -> None:
