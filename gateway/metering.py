@@ -228,13 +228,16 @@ class MeteredRequest:
         No prompt is empty: zero input tokens are an upstream's way to say nothing.
         """
         said = reading.has_input and reading.usage.prompt_tokens > 0
+        searches = min(reading.usage.web_searches, self.facts.web_searches)
         usage = reading.usage if said else Usage(input_tokens=self._estimated_input())
+        usage = replace(usage, web_searches=searches)
         output = self._density.tokens(self.facts.organization_id, self.facts.offered.id, reading.delivered_bytes)
         if reading.has_output:
             output = max(output, reading.usage.output_tokens)
         output = min(output, self.facts.max_tokens)
         if self._cost(replace(usage, output_tokens=0)) > self.hold.amount_nanos:
-            usage = Usage(input_tokens=self._estimated_input())  # More than the body can hold was reported.
+            # More than the body can hold was reported.
+            usage = Usage(input_tokens=self._estimated_input(), web_searches=searches)
         usage = replace(usage, output_tokens=output)
         if self._cost(usage) > self.hold.amount_nanos:
             usage = replace(usage, output_tokens=self._output_within_hold(usage))

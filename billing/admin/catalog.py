@@ -21,7 +21,7 @@ from accounts.admin_base import (
     is_superuser,
     operator_form,
 )
-from billing.catalog.file import BASE_URL, VARIABLE_NAME
+from billing.catalog.file import BASE_URL, VARIABLE_NAME, expansion_problem
 from billing.catalog.profiles import profile_problem
 from billing.catalog.variables import forbidden_variables, may_name
 from billing.models import (
@@ -36,6 +36,16 @@ from billing.models import (
 from billing.prices import ApprovalError, approve_price_version
 from billing.pricing import FACTOR_ONE_PPM, InvalidPriceError
 from billing.templatetags.amounts import picos_per_million, picos_usd
+
+
+class LanguageModelForm(forms.ModelForm[LanguageModel]):
+    """Takes what the catalog file takes."""
+
+    def clean_expansion_tokens(self) -> dict[str, int]:
+        bounds: dict[str, int] = self.cleaned_data["expansion_tokens"] or {}
+        if problem := expansion_problem(bounds):
+            raise ValidationError(problem)
+        return bounds
 
 
 class UpstreamForm(forms.ModelForm[Upstream]):
@@ -100,6 +110,7 @@ class RouteInline(OperatorInline):
 
 @admin.register(LanguageModel)
 class LanguageModelAdmin(OperatorAdmin):
+    form = LanguageModelForm
     list_display = ["model_id", "display_name", "context_tokens", "max_output_tokens", "is_enabled"]
     list_filter = ["is_enabled"]
     search_fields = ["model_id", "display_name", "aliases__alias"]

@@ -208,14 +208,23 @@ def _read_model(table: Table, upstream_names: set[str]) -> ModelEntry:
     return entry
 
 
+def expansion_problem(bounds: object) -> str:
+    """Return what is wrong with a model's `expansion_tokens`; "" when nothing is."""
+    if not isinstance(bounds, dict):
+        return "must be a table."
+    for name, tokens in bounds.items():
+        if name not in EXPANSIONS:
+            return f'"{name}" is not one of {", ".join(EXPANSIONS)}.'
+        if type(tokens) is not int or not 1 <= tokens <= MAX_INTEGER:
+            return f"{name} must be a whole number of tokens from 1 to {MAX_INTEGER}."
+    return ""
+
+
 def _read_expansion_tokens(table: Table) -> dict[str, int]:
     """Return the bounds that the catalog states; what it does not name may fill the whole context window."""
     bounds = table.mapping("expansion_tokens")
-    for name, tokens in bounds.items():
-        if name not in EXPANSIONS:
-            table.problem("expansion_tokens", f'"{name}" is not one of {", ".join(EXPANSIONS)}.')
-        elif type(tokens) is not int or not 1 <= tokens <= MAX_INTEGER:
-            table.problem("expansion_tokens", f"{name} must be a whole number of tokens from 1 to {MAX_INTEGER}.")
+    if problem := expansion_problem(bounds):
+        table.problem("expansion_tokens", problem)
     return bounds
 
 

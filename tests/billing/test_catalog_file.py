@@ -19,6 +19,9 @@ def errors_of(text: str) -> list[str]:
     return caught.value.errors
 
 
+CAPABILITIES, BOUNDS = 'capabilities = ["tools"]', "expansion_tokens = "
+
+
 def edited(old: str, new: str) -> str:
     assert old in CATALOG
     return CATALOG.replace(old, new, 1)
@@ -104,6 +107,14 @@ def test_units_are_priced_by_the_thousand() -> None:
         ('["sale", "acme"]', '["sale", "acne"]', "model[0].price[0].applies_to", '"acne" is neither "sale" nor'),
         ('["sale", "acme"]', '["acme"]', "model[0].price", "a model without a price cannot be sold."),
         ('["tools"]', '["toolz"]', "model[0].capabilities", '"toolz" is not one of'),
+        (
+            CAPABILITIES,
+            f"{BOUNDS}{{ pdf = 5 }}",
+            "model[0].expansion_tokens",
+            '"pdf" is not one of document, web_fetch',
+        ),
+        (CAPABILITIES, f'{BOUNDS}{{ document = "5" }}', "model[0].expansion_tokens", "document must be a whole number"),
+        (CAPABILITIES, f"{BOUNDS}{{ document = 0 }}", "model[0].expansion_tokens", "from 1 to 2147483647."),
         ('"large-1-0"', '"acme/large-1.0"', "model[0].aliases", '"acme/large-1.0" is named twice.'),
         ('name = "sandbox"', 'name = "sale"', "upstream[1].name", "means the price that organizations pay."),
         ('name = "sandbox"', 'name = "acme"', "upstream[1].name", '"acme" is named twice.'),
@@ -138,6 +149,7 @@ def test_every_mistake_names_its_line_and_field(old: str, new: str, field: str, 
     number = int(error.split(":")[1])
     # What is wrong with a table as a whole is reported where the table begins.
     headers = {"upstream[0].profile": "[upstream.profile]", "model[0].price": "[[model]]"}
+    headers["model[0].expansion_tokens"] = "[[model]]"
     assert number == line_of(text, headers.get(field, new))
 
 

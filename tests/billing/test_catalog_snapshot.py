@@ -58,6 +58,9 @@ def test_finds_models_by_id_and_alias() -> None:
     assert (model.display_name, model.context_tokens, model.max_output_tokens) == ("Acme Large 1.0", 200_000, 64_000)
     assert (model.capabilities, model.max_image_tokens) == (frozenset({"tools"}), 1600)
     assert model.released_at == FIRST_DAY
+    assert model.expansion_tokens == {}
+    LanguageModel.objects.filter(model_id=model.id).update(expansion_tokens={"document": 9_000})
+    assert offered().expansion_tokens == {"document": 9_000}
 
 
 def test_a_disabled_model_is_not_offered() -> None:

@@ -136,3 +136,22 @@ def test_hidden_thinking_teaches_no_estimate(world: World, alice: Caller, upstre
     )
     assert record.pk not in before
     assert record.output_tokens == 200
+
+
+def test_searches_are_billed_beside_counts_that_are_none(
+    world: World, alice: Caller, upstream: ScriptedUpstream
+) -> None:
+    """The estimate replaces what cannot be true, and nothing else; never more searches than were asked for."""
+    sold = offer(
+        world, alice, [world.base_url], upstream_urls=[upstream.url], capabilities=("tools", "web_search"),
+        web_search=10_000_000_000,
+    )  # fmt: skip
+    usage = {"input_tokens": 0, "output_tokens": 0, "server_tool_use": {"web_search_requests": 5}}
+    upstream.script = streamed(
+        start({"input_tokens": 0, "output_tokens": 0}), BLOCK, DELTA, STOP_BLOCK, end(usage), STOP
+    )
+    tool = {"type": "web_search_20250305", "name": "web_search", "max_uses": 3}
+    read_stream(world.base_url, alice, model=sold.model_id, tools=[tool])
+    record = wait_for_record(world, alice)
+    assert (record.usage_source, record.web_searches) == ("estimated", 3)
+    assert 3 * parse_usd("0.01") < record.cost_nanos <= record.hold_nanos

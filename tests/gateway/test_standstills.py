@@ -132,7 +132,7 @@ def test_a_flood_that_is_read_leaves_no_memory_behind(world: World, alice: Calle
     assert total > FLOOD_BYTES
     assert peak - before < 40 * MEBIBYTE
     record = wait_for_record(world, alice)
-    assert record.usage_source == PROVIDER
+    assert record.usage_source == UsageRecord.Source.BOUNDED  # No model of the catalog writes so much.
     wait_until_released(world, alice)
 
 
