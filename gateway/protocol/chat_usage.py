@@ -5,8 +5,9 @@ Continuous reports (vLLM, xAI: one in each chunk) are cumulative; as in messages
 
 `prompt_tokens` holds the cached ones, unless the profile says otherwise. Cached ones are `cached_tokens` of
 `prompt_tokens_details` (OpenAI and most others), `cached_tokens` of `usage` itself (Moonshot, Together),
-`prompt_cache_hit_tokens` (DeepSeek), `num_cached_tokens` (Mistral) or `cache_read_input_tokens` (proxies of Anthropic's
-models); written ones are `cache_write_tokens` (OpenRouter) or `cache_creation_input_tokens` (Qwen, the same proxies).
+`prompt_cache_hit_tokens` (DeepSeek), `num_cached_tokens` or `prompt_token_details` (Mistral), `cache_read_input_tokens`
+(proxies of Anthropic's models); written ones are `cache_write_tokens` (OpenRouter) or `cache_creation_input_tokens`
+(Qwen, the same proxies).
 
 `completion_tokens` holds the reasoning ones at most providers. At xAI and Gemini it does not, but `total_tokens` does:
 so output is what the total leaves beside the prompt, where that is more. A profile can say it of those without totals.
@@ -143,7 +144,7 @@ class ChatUsageReader:
         return completion + beside
 
     def _read_prompt(self, usage: dict[str, Any], prompt: int) -> Usage:
-        details = _details(usage, "prompt_tokens_details")
+        details = {**_details(usage, "prompt_token_details"), **_details(usage, "prompt_tokens_details")}
         cached = max(_most(details, CACHED_DETAILS), _most(usage, CACHED_PLACES))
         written = max(_most(details, WRITTEN_DETAILS), _most(usage, WRITTEN_PLACES))
         if not self._profile.cached_outside_prompt:

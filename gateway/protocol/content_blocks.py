@@ -43,6 +43,7 @@ INERT_TYPES = frozenset(
 INERT_ENDINGS = ("_tool_use", "_tool_result")
 FILE, FILE_ID, CONTAINER_UPLOAD = "file", "file_id", "container_upload"
 MAX_RESULT_DEPTH = 4  # Of the content inside a result, in which a file could be named.
+MAX_SHOWN_CHARS = 100  # Of a type that nobody knows.
 SHARED_WORDING = "Files at a provider cannot be used here: its account there is shared by all organizations"
 SHARED_CODE = "shared_account"
 TOOL_USE_ID = re.compile(r"[a-zA-Z0-9_-]+", re.ASCII)
@@ -178,7 +179,7 @@ def _check_other(path: str, block: dict[str, Any], counts: BlockCounts) -> None:
     block_type = block["type"]
     if block_type == CONTAINER_UPLOAD:
         refuse(f"{path}.{CONTAINER_UPLOAD}", SHARED_WORDING, code=SHARED_CODE)
-    _refuse_files(f"{path}.{block_type}", block, MAX_RESULT_DEPTH)
+    _refuse_files(f"{path}.{block_type[:MAX_SHOWN_CHARS]}", block, MAX_RESULT_DEPTH)
     if block_type not in INERT_TYPES and not block_type.endswith(INERT_ENDINGS):
         counts.unknown_blocks += 1
 

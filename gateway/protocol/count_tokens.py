@@ -2,7 +2,8 @@
 
 The rule, the one that holds are made by: every byte of the request's body outside image data, divided by
 `bytes_per_token` and rounded up, and each image at the most that the language model may count for one; where tools are
-declared, an allowance for the provider's own instructions on them. Documents count by their bytes, as text does.
+declared, an allowance for the provider's own instructions on them, and for its descriptions of its own tools. Documents
+count by their bytes, as text does.
 """
 
 import orjson
@@ -11,6 +12,10 @@ from billing.estimation import worst_case_input_tokens
 from gateway.protocol.messages_request import MessagesRequest
 
 TOOL_INSTRUCTION_TOKENS = 1_000  # Providers add a few hundred tokens of their own to a prompt with tools.
+# The description of a typed tool is the provider's: Anthropic names 245 tokens (bash) to 735 (computer use).
+TYPED_TOOL_TOKENS = 1_000
+TOOLSET_TOKENS = 10_000  # One entry that stands for some twenty tools.
+TOOLSET = "_toolset_"
 ESTIMATE_HEADER = "x-crossmodel-token-count"
 ESTIMATED = "estimated"
 
@@ -24,7 +29,9 @@ def estimate_input_tokens(request: MessagesRequest, *, max_image_tokens: int, by
         max_image_tokens=max_image_tokens,
         bytes_per_token=bytes_per_token,
     )
-    return tokens + (TOOL_INSTRUCTION_TOKENS if request.has_tools else 0)
+    for _, tool in request.provider_tools:
+        tokens += TOOLSET_TOKENS if TOOLSET in tool["type"] else TYPED_TOOL_TOKENS
+    return tokens + (TOOL_INSTRUCTION_TOKENS if request.has_tools or request.provider_tools else 0)
 
 
 def encode_token_count(input_tokens: int) -> bytes:

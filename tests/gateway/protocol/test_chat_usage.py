@@ -91,10 +91,13 @@ SAMPLES: dict[str, tuple[dict[str, Any], Usage]] = {
             prompt_tokens=801,
             total_tokens=803,
             completion_tokens=2,
-            num_cached_tokens=768,
             prompt_token_details={"cached_tokens": 768},
             prompt_audio_seconds={},
         ),
+        Usage(input_tokens=33, output_tokens=2, cache_read_tokens=768),
+    ),
+    "mistral, its oldest place": (
+        said(prompt_tokens=801, total_tokens=803, completion_tokens=2, num_cached_tokens=768),
         Usage(input_tokens=33, output_tokens=2, cache_read_tokens=768),
     ),
     "xai": (

@@ -7,7 +7,13 @@ import pytest
 
 from gateway.protocol.codec import RouteTarget
 from gateway.protocol.codecs import CODECS
-from gateway.protocol.count_tokens import TOOL_INSTRUCTION_TOKENS, encode_token_count, estimate_input_tokens
+from gateway.protocol.count_tokens import (
+    TOOL_INSTRUCTION_TOKENS,
+    TOOLSET_TOKENS,
+    TYPED_TOOL_TOKENS,
+    encode_token_count,
+    estimate_input_tokens,
+)
 from gateway.protocol.errors import InvalidProfileError, InvalidRequestError, ProtocolError, UpstreamProtocolError
 from gateway.protocol.messages_codec import MessagesCodec
 from gateway.protocol.messages_request import MessagesRequest, parse_count_tokens_request, parse_messages_request
@@ -129,6 +135,10 @@ def test_estimated_token_counts() -> None:
     assert (
         estimate_input_tokens(tools, max_image_tokens=0, bytes_per_token=1)
         == tools.body_bytes + TOOL_INSTRUCTION_TOKENS
+    )
+    typed = request_of(tools=[{"type": "bash_20250124", "name": "bash"}, {"type": "browser_toolset_20260801"}])
+    assert estimate_input_tokens(typed, max_image_tokens=0, bytes_per_token=1) == (
+        typed.body_bytes + TOOL_INSTRUCTION_TOKENS + TYPED_TOOL_TOKENS + TOOLSET_TOKENS
     )
     assert encode_token_count(7) == b'{"input_tokens":7}'
 
