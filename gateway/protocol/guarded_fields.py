@@ -23,6 +23,7 @@ class Guard(NamedTuple):
     is_sent: bool = False
 
 
+# `models`, `plugins`, `preset` and `provider` are OpenRouter's, which speaks Messages too.
 GUARDED_FIELDS: dict[str, Guard] = {
     "anthropic_beta": Guard((None, []), ADDED_REASON),
     "betas": Guard((None, []), ADDED_REASON),
@@ -34,6 +35,10 @@ GUARDED_FIELDS: dict[str, Guard] = {
     "fallbacks": Guard((None, []), PRICE_REASON),
     "inference_geo": Guard((None, "global", "not_available"), PRICE_REASON, is_sent=True),
     "mcp_servers": Guard((None, []), ADDED_REASON),
+    "models": Guard((None, []), PRICE_REASON),
+    "plugins": Guard((None, []), ADDED_REASON),
+    "preset": Guard((None,), SHARED_REASON),
+    "provider": Guard((None, {}), PRICE_REASON),
     "service_tier": Guard((None, "auto", "standard_only"), PRICE_REASON, is_sent=True),
     "skills": Guard((None, []), SHARED_REASON),
     "speed": Guard((None, "standard"), PRICE_REASON),

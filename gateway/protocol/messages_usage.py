@@ -88,9 +88,12 @@ class MessagesUsageReader:
         self.stop_reason = storable_text(delta.get("stop_reason"), MAX_STOP_REASON_CHARS) or self.stop_reason
 
     def read_block_start(self, block: Mapping[str, Any]) -> None:
-        """Count what a block starts with: usually nothing, whole results for blocks of server tools."""
+        """Count what a block starts with: usually nothing; some upstreams (llama.cpp) put a whole tool call here.
+
+        Whole results of server tools are no output of the model's.
+        """
         self._note_thinking(block)
-        if block.get("type") in ("text", "thinking"):
+        if block.get("type") in ("text", "thinking") or (block.get("type") == "tool_use" and block.get("input")):
             self._add_block(block)
 
     def read_delta(self, delta: Mapping[str, Any]) -> None:

@@ -224,6 +224,11 @@ def test_delivered_bytes_are_of_utf8() -> None:
     ):
         reader.read_delta(delta)
     assert reader.reading().delivered_bytes == 4 + 3 + 4
+    reader.read_block_start({"type": "tool_use", "id": "t", "name": "n", "input": {}})
+    reader.read_block_start({"type": "server_tool_use", "id": "t", "name": "n", "input": {"query": "not counted"}})
+    assert reader.reading().delivered_bytes == 4 + 3 + 4
+    reader.read_block_start({"type": "tool_use", "id": "t", "name": "n", "input": {"a": 1}})
+    assert reader.reading().delivered_bytes == 4 + 3 + 4 + len('{"a":1}')
 
 
 def test_texts_for_postgres_hold_no_nul() -> None:
