@@ -1,11 +1,11 @@
 """Credit lots as a whole: what can be spent, and what happens to a lot whose time is over.
 
 A lot pays for requests that were admitted before its `expires_at`, even when they settle later. From that moment on
-it is left out of the credit that admission is told. Its expiry is posted at most as far as the balance is free,
+admission leaves it out, by Redis' own clock. Its expiry is posted at most as far as the balance is free,
 so that holds in flight stay covered; what is left then follows as they end.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -19,8 +19,10 @@ from billing.burn_order import PAID, Lot
 from billing.ledger import Book, Header, house_account, input_digest
 from billing.models import CreditLot, LedgerAccount, LedgerTransaction
 from billing.shards import shard_of
+from billing.stream import CreditFigure
 
 MAX_ORGANIZATIONS_PER_ROUND = 500
+MAX_EXPIRIES_TOLD = 64
 EXPIRY_ACTOR = "expiry"
 Kind = LedgerAccount.Kind
 
@@ -38,18 +40,42 @@ def spendable_credit(organization_ids: Collection[int], *, now: datetime | None 
 
     An organization that nothing was ever posted to is missing. Under the lock of a posting it is exact as of `version`.
     """
+    figures = credit_figures(organization_ids, now=now)
+    return {figure.organization_id: (figure.credit_nanos, figure.version) for figure in figures.values()}
+
+
+def credit_figures(organization_ids: Collection[int], *, now: datetime | None = None) -> dict[int, CreditFigure]:
+    """Return what spendable_credit() does, with the expiries to come: Redis then counts no lot beyond its last moment.
+
+    A lot ends at the first whole millisecond at or after its expiry.
+    """
     rows = fetch_all(
-        """SELECT balance.organization_id, balance.posted_nanos - coalesce(over.nanos, 0), balance.version
+        """SELECT balance.organization_id, balance.posted_nanos - coalesce(lots.over, 0), balance.version, lots.coming
             FROM billing_organizationbalance balance
             LEFT JOIN LATERAL (
-                SELECT sum(lot.remaining_nanos) AS nanos FROM billing_creditlot lot
-                WHERE lot.organization_id = balance.organization_id
-                  AND lot.remaining_nanos > 0 AND lot.expires_at <= %s
-            ) over ON true
+                SELECT sum(nanos) FILTER (WHERE expires_at <= now.moment) AS over,
+                    array_agg(ARRAY[ceil(extract(epoch FROM expires_at) * 1000)::bigint, nanos] ORDER BY expires_at)
+                        FILTER (WHERE expires_at > now.moment) AS coming
+                FROM (
+                    SELECT lot.expires_at, sum(lot.remaining_nanos)::bigint AS nanos FROM billing_creditlot lot
+                    WHERE lot.organization_id = balance.organization_id
+                      AND lot.remaining_nanos > 0 AND lot.expires_at IS NOT NULL GROUP BY lot.expires_at
+                ) lot, (SELECT coalesce(%s::timestamptz, clock_timestamp()) AS moment) now
+            ) lots ON true
             WHERE balance.organization_id = ANY(%s)""",
-        [now or timezone.now(), list(organization_ids)],
+        [now, list(organization_ids)],
     )
-    return {row[0]: (int(row[1]), row[2]) for row in rows}
+    return {row[0]: CreditFigure(row[0], int(row[1]), row[2], _expiries(row[3] or [])) for row in rows}
+
+
+def _expiries(coming: Sequence[Sequence[int]]) -> str:
+    """Return the expiries as Redis is told them. What is beyond the first few counts as ending with the last of them:
+    long before that the first has ended, and Redis is told anew."""
+    told = [(at, nanos) for at, nanos in coming[:MAX_EXPIRIES_TOLD]]
+    beyond = sum(nanos for _, nanos in coming[MAX_EXPIRIES_TOLD:])
+    if beyond:
+        told[-1] = (told[-1][0], told[-1][1] + beyond)
+    return " ".join(f"{at}:{nanos}" for at, nanos in told)
 
 
 def organizations_with_expired_lots(

@@ -20,7 +20,7 @@ from django.db import DataError, IntegrityError, transaction
 from billing import settlement_rows
 from billing.budgets import WHOLE_ORGANIZATION, read_posted_days
 from billing.bulk_rows import fetch_all
-from billing.credit_lots import spendable_credit
+from billing.credit_lots import credit_figures
 from billing.ledger import Book, Header, LedgerError, house_account
 from billing.ledger_rows import AccountName
 from billing.models import LedgerAccount, LedgerTransaction
@@ -203,8 +203,8 @@ def _house_accounts(shard: int, billed: Iterable[AcceptedEvent]) -> list[Account
 
 
 def _read_credit(organization_ids: Sequence[int]) -> list[CreditFigure]:
-    credit = spendable_credit(organization_ids)
-    return [CreditFigure(organization_id, *credit[organization_id]) for organization_id in organization_ids]
+    figures = credit_figures(organization_ids)
+    return [figures[organization_id] for organization_id in organization_ids]
 
 
 def _read_days(billed: Iterable[AcceptedEvent]) -> list[PostedDay]:

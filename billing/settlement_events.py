@@ -44,8 +44,9 @@ def read_entries(
     for entry in entries:
         try:
             event = decode_event(entry.raw_event)
-            # The day is stamped at admission, by Redis' clock; the event of an orphan was written before that.
+            # Day and time are stamped at admission, by Redis' clock; the event of an orphan was written before that.
             event.admitted_day = entry.admitted_day
+            event.admitted_at_ms = entry.admitted_at_ms or event.admitted_at_ms
             _check_place(shard, entry, event, organization_ids)
             _check_fields(event)
         except Exception as error:

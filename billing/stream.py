@@ -20,15 +20,20 @@ class StreamEntry:
     key_id: int
     cost_nanos: int
     admitted_day: int
+    admitted_at_ms: int = 0  # By Redis' clock; 0 where the event itself says it.
 
 
 @dataclass(frozen=True, slots=True)
 class CreditFigure:
-    """An organization's spendable credit as of `version`, read under the lock of the posting."""
+    """An organization's spendable credit as of `version`, read under the lock of the posting.
+
+    `expiries` tells what of it ends when, soonest first: "ms since 1970:nanos ms:nanos".
+    """
 
     organization_id: int
     credit_nanos: int
     version: int
+    expiries: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from django.db import DatabaseError, InterfaceError
 
 from billing.admission.errors import AdmissionUnavailableError
 from billing.admission.feed import publish_pending_changes
-from billing.admission.worker import confirm_batch, pulse_shards, read_waiting
+from billing.admission.worker import confirm_batch, pulse_shards, read_waiting, standing_epoch
 from billing.housekeeping import keep_house
 from billing.settlement import settle_batch
 
@@ -97,8 +97,9 @@ def settle_waiting(shards: list[int], *, seconds: float) -> int:
 
 def _settle_once(shard: int) -> tuple[int, bool]:
     """Settle one batch. Returns how many events that were, and whether more may wait."""
+    epoch = standing_epoch(shard)
     entries = read_waiting(shard, count=BATCH_EVENTS)
     batch = settle_batch(shard, entries) if entries else None
     if batch is None:
         return 0, False
-    return confirm_batch(batch), len(entries) >= BATCH_EVENTS
+    return confirm_batch(batch, epoch=epoch), len(entries) >= BATCH_EVENTS

@@ -72,7 +72,7 @@ def propose_request(runtime: GatewayRuntime, caller: Caller, request: MessagesRe
 
     Raises GatewayError: 404 for an unknown model, 400 for what the model or its upstreams cannot do.
     """
-    received_at = datetime.now(UTC)
+    received_at = runtime.admission.now()
     offered, price = find_model(runtime, request.model, received_at)
     _check_abilities(request, offered)
     identity = caller.identity
@@ -124,7 +124,7 @@ async def admit_request(
             _release_in_background(runtime, facts, hold)  # The client left, and the answer is lost.
             raise
         if isinstance(answer, Admitted):
-            hold.day = answer.day
+            hold.day, hold.admitted_at_ms = answer.day, answer.admitted_at_ms
             metered = MeteredRequest(facts, hold, runtime.settler, runtime.density)
             metered.shows_cost = answer.shows_cost
             runtime.settler.watch(metered)
@@ -259,9 +259,11 @@ async def _make_ready(runtime: GatewayRuntime, caller: Caller, answer: NotReady)
 async def _load(runtime: GatewayRuntime, answer: NotReady, identity: KeyIdentity) -> None:
     """Bring into Redis what ADMIT missed. Raises GatewayError."""
     try:
-        if answer.reason == "LOAD org" and await runtime.load_organization(identity.organization_id):
+        if answer.reason == "LOAD org" and await runtime.load_organization(
+            identity.organization_id, epoch=answer.epoch
+        ):
             return
-        if answer.reason == "LOAD key" and await runtime.load_key(identity.key_id):
+        if answer.reason == "LOAD key" and await runtime.load_key(identity.key_id, epoch=answer.epoch):
             return
     except (DatabaseUnavailableError, AdmissionUnavailableError) as error:
         raise unavailable("The account cannot be loaded right now.", code="account_unavailable") from error

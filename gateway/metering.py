@@ -289,7 +289,7 @@ class MeteredRequest:
             price_version_id=facts.price.price_version_id,
             factor_ppm=facts.factor_ppm,
             hold_nanos=hold.amount_nanos,
-            admitted_at_ms=int(facts.received_at.timestamp() * 1000),
+            admitted_at_ms=hold.admitted_at_ms or int(facts.received_at.timestamp() * 1000),
             admitted_day=hold.day,
             outcome=BILLED,
             usage_source=source,

@@ -91,6 +91,7 @@ class GatewayRuntime:
 
     async def start(self) -> None:
         await self._refresh_catalog()
+        await self._read_clock()
         await self.settler.start(self._find_settled)
         for work in (self._refresh_for_ever, self._share_for_ever, self._forget_answers_for_ever):
             self._tasks.append(asyncio.create_task(work()))
@@ -126,18 +127,21 @@ class GatewayRuntime:
             return 0.0
         return settings.GATEWAY["drain_seconds"]
 
-    async def load_organization(self, organization_id: int) -> bool:
-        """Bring an organization into Redis. Returns False when there is none. Raises DatabaseUnavailableError."""
+    async def load_organization(self, organization_id: int, *, epoch: str) -> bool:
+        """Bring an organization into Redis, if `epoch` still stands: whoever asks again is told otherwise.
+
+        Returns False when there is none. Raises DatabaseUnavailableError.
+        """
         publication = await self.database.run(read_organization, organization_id)
         if publication is not None:
-            await self.admission.publish(publication)
+            await self.admission.publish(publication, epoch=epoch)
         return publication is not None
 
-    async def load_key(self, key_id: int) -> bool:
-        """Bring a key into Redis. Returns False when there is none. Raises DatabaseUnavailableError."""
+    async def load_key(self, key_id: int, *, epoch: str) -> bool:
+        """Bring a key into Redis, as load_organization() does."""
         publication = await self.database.run(read_key, key_id)
         if publication is not None:
-            await self.admission.publish(publication)
+            await self.admission.publish(publication, epoch=epoch)
         return publication is not None
 
     def _forget(self, task: asyncio.Task[None]) -> None:
@@ -163,8 +167,13 @@ class GatewayRuntime:
         while True:
             await asyncio.sleep(settings.ADMISSION["heartbeat_seconds"])
             await self.admission.leave_former_master()
+            await self._read_clock()
             with contextlib.suppress(AdmissionUnavailableError):  # Then each process knows only what it saw itself.
                 await self.pool.share(self.admission)
+
+    async def _read_clock(self) -> None:
+        with contextlib.suppress(AdmissionUnavailableError):  # What was known of it goes on being used.
+            await self.admission.read_clock()
 
     async def _refresh_catalog(self) -> None:
         with contextlib.suppress(DatabaseUnavailableError):  # The catalog of a moment ago goes on being used.

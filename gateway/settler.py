@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from billing.admission.client import AdmissionClient, Hold
-from billing.admission.errors import AdmissionUnavailableError
+from billing.admission.errors import AdmissionUnavailableError, InvalidAmountError
 from billing.shards import shard_of
 from gateway.spool import Spool, SpooledEvent
 
@@ -135,6 +135,11 @@ class Settler:
                 release=spooled.is_release,
             )
         except AdmissionUnavailableError:
+            return PENDING
+        except InvalidAmountError as error:
+            logger.error("%s It is set aside.", error)
+            self._spool.reject(spooled)
+            self._forget(spooled.request_id)
             return PENDING
         finally:
             entry.is_being_sent = False

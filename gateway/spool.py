@@ -162,6 +162,16 @@ class Spool:
         if segment.is_closed and not segment.unconfirmed:
             self._finish(segment)
 
+    def reject(self, event: SpooledEvent) -> None:
+        """Keep an event that Redis will never take where a person finds it."""
+        path = self._folder / f"{os.getpid()}{REJECTED_SUFFIX}"
+        try:
+            path.touch(mode=0o600)
+            with path.open("ab") as file:
+                file.write(event.encode())
+        except OSError as error:
+            logger.error("The event of request %s cannot be set aside: %s", event.request_id, error)
+
     def adopt(self) -> Iterator[SpooledEvent]:
         """Yield the events of segments that dead processes left behind; each counts as unconfirmed from then on."""
         for path in sorted(self._folder.glob("*" + OPEN_SUFFIX)):

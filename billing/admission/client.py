@@ -4,17 +4,23 @@ Each method runs one script of `scripts/`, whose header says exactly what holds 
 AdmissionUnavailableError when Redis does not answer in time.
 """
 
+import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from billing.admission import scripts
-from billing.admission.errors import ShardRebuildingError
-from billing.admission.names import SHARDS, UPSTREAM_NEWS, holder_names, names_of, prefix_of
+from billing.admission.damage import MendingPace, tells_of_damage
+from billing.admission.errors import AdmissionUnavailableError, InvalidAmountError, ShardRebuildingError
+from billing.admission.names import CLOCK, SHARDS, UPSTREAM_NEWS, holder_names, names_of, prefix_of
 from billing.admission.pipeline import ScriptRouter
 from billing.admission.publishing import Publication, publish_arguments
 
 TOMBSTONE_SECONDS = 86_400
+
+logger = logging.getLogger(__name__)
 
 
 class RateFigures(NamedTuple):
@@ -35,6 +41,7 @@ class Admitted(NamedTuple):
     day: int
     available_nanos: int
     shows_cost: bool
+    admitted_at_ms: int
     rates: Rates
 
 
@@ -59,9 +66,13 @@ class FreeAdmission:
 
 @dataclass(frozen=True, slots=True)
 class NotReady:
-    """Nothing was judged: `REBUILD` (try again soon), `STALE` (read the key again), `LOAD org` or `LOAD key`."""
+    """Nothing was judged: `REBUILD` (try again soon), `STALE` (read the key again), `LOAD org` or `LOAD key`.
+
+    What is loaded is published under `epoch`.
+    """
 
     reason: str
+    epoch: str = field(default="", compare=False)
 
 
 @dataclass(slots=True)
@@ -76,6 +87,7 @@ class Hold:
     output_tokens: int
     orphan_event: bytes
     day: int = 0
+    admitted_at_ms: int = 0  # By Redis' clock; 0 before it is admitted.
     cost_so_far_nanos: int = 0
     checkpoint: bytes = b""
     checkpoint_is_new: bool = False
@@ -113,13 +125,15 @@ class AdmissionClient:
         self._lease_ms = int(lease_seconds * 1000)
         self._reopen_ms = int(reopen_seconds * 1000)
         self._max_waiting_events = max_waiting_events
+        self._mending = MendingPace()
+        self._clock_ahead_ms = 0  # How far Redis' clock is ahead of ours.
 
     async def admit(self, hold: Hold, *, key_config_version: int) -> Admitted | Refused | NotReady:
         """Judge a request against every limit and write its hold, in one atomic step."""
         names = names_of(hold.organization_id)
         org, key = hold.organization_id, hold.key_id
         holder = holder_names(org, key)
-        reply = await self._router.call(
+        reply = await self._call(
             names.prefix,
             scripts.ADMIT,
             (
@@ -157,7 +171,8 @@ class AdmissionClient:
                 day=int(reply[1]),
                 available_nanos=int(reply[2]),
                 shows_cost=reply[3] == b"1",
-                rates=_read_rates(reply, 4),
+                admitted_at_ms=int(reply[4]),
+                rates=_read_rates(reply, 5),
             )
         if verdict == b"REFUSED":
             return Refused(
@@ -167,16 +182,16 @@ class AdmissionClient:
                 reset_us=int(reply[4]),
                 rates=_read_rates(reply, 5),
             )
-        if verdict == b"REBUILD":
-            await self.rebuild(names.prefix)
-        return NotReady(" ".join(part.decode() for part in reply))
+        if verdict == b"INVALID":
+            raise InvalidAmountError(f"Request {hold.request_id} would hold {hold.amount_nanos} nanos.")
+        return await self._not_ready(names.prefix, reply)
 
     async def admit_free(
         self, *, organization_id: int, key_id: int, key_config_version: int, kind: str, per_minute: int
     ) -> FreeAdmission | NotReady:
         """Judge a request that costs nothing: the key must live, and has a rate for each `kind` of them."""
         names = names_of(organization_id)
-        reply = await self._router.call(
+        reply = await self._call(
             names.prefix,
             scripts.ADMIT_FREE,
             (names.epoch, names.org(organization_id), names.key(key_id), names.rate("key", key_id, kind)),
@@ -186,9 +201,7 @@ class AdmissionClient:
             return FreeAdmission()
         if reply[0] == b"REFUSED":
             return FreeAdmission(refused_code=reply[1].decode(), reset_us=int(reply[2]))
-        if reply[0] == b"REBUILD":
-            await self.rebuild(names.prefix)
-        return NotReady(" ".join(part.decode() for part in reply))
+        return await self._not_ready(names.prefix, reply)
 
     async def settle(
         self, hold: Hold, *, cost_nanos: int, event: bytes, input_tokens: int, output_tokens: int, release: bool = False
@@ -196,6 +209,7 @@ class AdmissionClient:
         """Close the hold and append its event. Returns None when it was settled as an orphan before.
 
         May be called again with the same request id: a doubled event is told apart by Postgres' unique key.
+        Raises InvalidAmountError; then nothing was written.
         """
         names = names_of(hold.organization_id)
         org, key = hold.organization_id, hold.key_id
@@ -225,10 +239,13 @@ class AdmissionClient:
             hold.day,
             "release" if release else "",
             TOMBSTONE_SECONDS,
+            hold.admitted_at_ms,
         )
         reply = await self._call_built(names.prefix, scripts.SETTLE, keys, args)
         if reply[0] == b"ORPHANED":
             return None
+        if reply[0] == b"INVALID":
+            raise InvalidAmountError(f"Request {hold.request_id} would cost {cost_nanos} nanos.")
         return Settled(stream_id=reply[1].decode(), epoch=reply[2].decode())
 
     async def beat(self, shard: int, holds: Sequence[Hold]) -> Beaten:
@@ -275,8 +292,11 @@ class AdmissionClient:
                 hold.day,
                 hold.cost_so_far_nanos,
                 hold.checkpoint or hold.orphan_event,
+                hold.admitted_at_ms,
             ),
         )
+        if reply[0] == b"INVALID":
+            raise InvalidAmountError(f"Request {hold.request_id} would hold {hold.amount_nanos} nanos.")
         return bool(reply[0] == b"HELD")
 
     async def share_upstream_news(self, news: Sequence[UpstreamNews]) -> list[UpstreamNews]:
@@ -286,19 +306,42 @@ class AdmissionClient:
         words = [word.decode() for word in reply]
         return [UpstreamNews(words[at], words[at + 1], int(words[at + 2])) for at in range(0, len(words), 3)]
 
-    async def publish(self, publication: Publication) -> None:
-        """Bring one organization or key, as read from Postgres, into Redis."""
-        prefix = prefix_of(publication.organization_id)
-        await self._call_built(prefix, scripts.PUBLISH, *publish_arguments(publication))
+    async def publish(self, publication: Publication, *, epoch: str) -> bool:
+        """Bring one organization or key into Redis, as read from Postgres while `epoch` stood.
 
-    async def rebuild(self, prefix: str) -> None:
-        """Take the shard over on the Redis process that runs now; nothing happens where that was done already."""
-        await self._router.call(
-            prefix,
-            scripts.REBUILD,
-            [prefix + name for name in ("epoch", "opens", "index", "deadlines", "usage")],
-            (prefix, self._reopen_ms, ""),
-        )
+        Returns False when the shard was built anew since: then it must be read again.
+        """
+        prefix = prefix_of(publication.organization_id)
+        reply = await self._call_built(prefix, scripts.PUBLISH, *publish_arguments(publication, epoch=epoch))
+        return bool(reply[0] == b"PUBLISHED")
+
+    async def read_clock(self) -> None:
+        """Compare our clock with Redis', by which everything is admitted. To be called with every heartbeat."""
+        asked = time.time()
+        reply = await self._router.call(CLOCK, scripts.CLOCK, [CLOCK], [])
+        self._clock_ahead_ms = int(reply[0]) - int((asked + time.time()) * 500)
+
+    def now(self) -> datetime:
+        """Return the time by Redis' clock, as far as we know: prices begin for all gateways at the same moment."""
+        return datetime.now(UTC) + timedelta(milliseconds=self._clock_ahead_ms)
+
+    async def rebuild(self, prefix: str) -> str:
+        """Take the shard over on the Redis process that runs now; nothing happens where that was done already.
+
+        Returns the epoch.
+        """
+        return await self._build(prefix, "")
+
+    async def _build(self, prefix: str, how: str, also: Sequence[str] = ()) -> str:
+        keys = [prefix + name for name in ("epoch", "opens", "index", "deadlines", "usage")]
+        reply = await self._router.call(prefix, scripts.REBUILD, [*keys, *also], (prefix, self._reopen_ms, how))
+        return str(reply[1].decode())
+
+    async def _not_ready(self, prefix: str, reply: Sequence[bytes]) -> NotReady:
+        if reply[0] == b"REBUILD":
+            await self.rebuild(prefix)
+        epoch = reply[2].decode() if len(reply) > 2 else ""
+        return NotReady(" ".join(part.decode() for part in reply[:2]), epoch)
 
     async def leave_former_master(self) -> None:
         """Go to the master that the Sentinels name, if that is another by now. To be called with every heartbeat."""
@@ -311,14 +354,27 @@ class AdmissionClient:
         self, prefix: str, script: scripts.Script, keys: Sequence[str], args: Sequence[bytes | str | int]
     ) -> Any:
         """Run a script that does not wait for admission to open; build the shard first where that is due."""
-        reply = await self._router.call(prefix, script, keys, args)
+        reply = await self._call(prefix, script, keys, args)
         if reply[0] == b"REBUILD":
             await self.rebuild(prefix)
-            reply = await self._router.call(prefix, script, keys, args)
+            reply = await self._call(prefix, script, keys, args)
         if reply[0] == b"REBUILD":
             # Redis was replaced twice within a moment; whoever called tries again later.
             raise ShardRebuildingError(prefix)
         return reply
+
+    async def _call(
+        self, prefix: str, script: scripts.Script, keys: Sequence[str], args: Sequence[bytes | str | int]
+    ) -> Any:
+        """Run a script; where it stumbles over what no script of ours has written, mend the shard and run it again."""
+        try:
+            return await self._router.call(prefix, script, keys, args)
+        except AdmissionUnavailableError as error:
+            if not tells_of_damage(error) or not self._mending.may_mend(prefix):
+                raise
+            logger.error("Shard %s is built anew, because somebody else has changed it: %s", prefix, error)
+        await self._build(prefix, "mend", keys)
+        return await self._router.call(prefix, script, keys, args)
 
 
 def _read_rates(reply: Sequence[bytes], start: int) -> Rates:

@@ -12,5 +12,9 @@ class AdmissionUnavailableError(Exception):
         self.may_have_run = may_have_run
 
 
+class InvalidAmountError(ValueError):
+    """An amount that no request of ours can have was to be written; nothing was."""
+
+
 class ShardRebuildingError(AdmissionUnavailableError):
     """The shard is being built on a new Redis process; it opens within a few seconds."""

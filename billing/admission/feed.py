@@ -1,18 +1,27 @@
 """The change feed: brings organizations and keys from Postgres into Redis, after their changes and when Redis asks."""
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
+import redis
 from django.conf import settings
 
 from accounts.models import AdmissionChange, ApiKey, Organization
 from accounts.models.limits import Limits
 from billing.admission import worker
+from billing.admission.errors import AdmissionUnavailableError, ShardRebuildingError
 from billing.admission.publishing import DAYS_KEPT, Publication
 from billing.budgets import posted_nanos_by_day
-from billing.credit_lots import spendable_credit
+from billing.credit_lots import credit_figures
+from billing.shards import shard_of
+from billing.stream import CreditFigure
 
 MAX_CHANGES_PER_ROUND = 1_000
+MAX_READINGS = 5  # Of one figure, while its shard is built anew each time.
+
+logger = logging.getLogger(__name__)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -20,29 +29,48 @@ def publish_pending_changes() -> int:
     """Publish the changes that Redis has not heard of, oldest first, and return how many rows that were.
 
     What is published is the state of now, so rows that were written meanwhile are published again: never too little.
-    Raises AdmissionUnavailableError when Redis does not answer; the rows stay and are published later.
+    Raises AdmissionUnavailableError when Redis does not answer; the rows stay and are published later. So do those of
+    an organization that Redis refuses to be told of, and they hold up no other.
     """
     changes = list(AdmissionChange.objects.order_by("id")[:MAX_CHANGES_PER_ROUND])
-    if not changes:
-        return 0
-    publish_organizations({change.organization_id for change in changes if change.key_id is None})
-    publish_keys({change.key_id for change in changes if change.key_id is not None})
-    AdmissionChange.objects.filter(pk__in=[change.pk for change in changes]).delete()
-    return len(changes)
+    by_holder: dict[tuple[int, int], list[int]] = {}
+    for change in changes:
+        by_holder.setdefault((change.organization_id, change.key_id or 0), []).append(change.pk)
+    published = 0
+    for (organization_id, key_id), rows in sorted(by_holder.items()):
+        try:
+            if key_id:
+                publish_keys([key_id])
+            else:
+                publish_organizations([organization_id])
+        except AdmissionUnavailableError as error:
+            if not isinstance(error.__cause__, redis.ResponseError):
+                raise
+            logger.warning("Redis cannot be told of organization %d yet: %s", organization_id, error)
+            continue
+        published += AdmissionChange.objects.filter(pk__in=rows).delete()[0]
+    return published
 
 
 def publish_organizations(organization_ids: Iterable[int]) -> None:
     for organization_id in sorted(organization_ids):
-        publication = read_organization(organization_id)
-        if publication is not None:
-            worker.publish(publication)
+        _publish(shard_of(organization_id), partial(read_organization, organization_id))
 
 
 def publish_keys(key_ids: Iterable[int]) -> None:
-    for key_id in sorted(key_ids):
-        publication = read_key(key_id)
-        if publication is not None:
-            worker.publish(publication)
+    owners = dict(ApiKey.objects.filter(pk__in=list(key_ids)).values_list("pk", "organization_id"))
+    for key_id, organization_id in sorted(owners.items()):
+        _publish(shard_of(organization_id), partial(read_key, key_id))
+
+
+def _publish(shard: int, read: Callable[[], Publication | None]) -> None:
+    """Read and publish; read again where the shard was built anew in between."""
+    for _ in range(MAX_READINGS):
+        epoch = worker.standing_epoch(shard)
+        publication = read()
+        if publication is None or worker.publish(publication, epoch=epoch):
+            return
+    raise ShardRebuildingError(f"Shard {shard} is being built again and again.")
 
 
 def read_organization(organization_id: int) -> Publication | None:
@@ -50,7 +78,7 @@ def read_organization(organization_id: int) -> Publication | None:
     organization = Organization.objects.filter(pk=organization_id).first()
     if organization is None:
         return None
-    credit_nanos, version = spendable_credit([organization_id]).get(organization_id, (0, 0))
+    figure = credit_figures([organization_id]).get(organization_id, CreditFigure(organization_id, 0, 0))
     today = epoch_day(datetime.now(UTC))
     return Publication(
         organization_id=organization_id,
@@ -65,8 +93,9 @@ def read_organization(organization_id: int) -> Publication | None:
             **_limits(organization),
         },
         today=today,
-        credit_nanos=credit_nanos,
-        version=version,
+        credit_nanos=figure.credit_nanos,
+        version=figure.version,
+        expiries=figure.expiries,
         posted_nanos_by_day=posted_nanos_by_day(organization_id=organization_id, first_day=today - DAYS_KEPT),
     )
 

@@ -1,5 +1,6 @@
 """Reads what admission keeps in Redis, all of it, to compare it with Postgres. Only looks."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ from billing.shards import SHARD_COUNT
 
 NO_ORGANIZATION = 0
 HOLDERS_PER_ROUND = 1_000
+HOLDER = re.compile(rb"(org|key):[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ def read_shards() -> list[ShardState]:
 
 def _read_shard(shard: int) -> ShardState:
     names = SHARDS[shard]
-    reply = run_script(scripts.FIGURES, [names.epoch, names.org(NO_ORGANIZATION)], [])
+    reply = run_script(scripts.FIGURES, [names.epoch, names.org(NO_ORGANIZATION), names.opens], [])
     if reply[0] == b"REBUILD":
         return ShardState(shard, is_built=False)
     client = redis_client()
@@ -54,7 +56,7 @@ def _read_shard(shard: int) -> ShardState:
         is_built=True,
         waiting_events=int(waiting),
         holds_in_flight=int(holds),
-        holders=_read_holders(names.prefix, sorted(cast(set[bytes], members))),
+        holders=_read_holders(names.prefix, [m for m in sorted(cast(set[bytes], members)) if HOLDER.fullmatch(m)]),
     )
 
 

@@ -7,6 +7,7 @@ from billing.shards import SHARD_COUNT, shard_of
 
 MAX_KNOWN_HOLDERS = 10_000
 UPSTREAM_NEWS = "upstream-news"
+CLOCK = "clock"  # Names a server to ask the time of; the key is never set.
 PREFIXES = tuple(f"{{s{shard}}}:" for shard in range(SHARD_COUNT))
 
 

@@ -11,7 +11,10 @@ DAYS_KEPT = 33
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """`member` is "org:<id>" or "key:<id>". `credit_nanos` and `version` are those of the balance; None for a key."""
+    """`member` is "org:<id>" or "key:<id>". `credit_nanos` and `version` are those of the balance; None for a key.
+
+    `expiries` are those of the lots in the credit: see billing.stream.CreditFigure.
+    """
 
     organization_id: int
     member: str
@@ -20,11 +23,12 @@ class Publication:
     today: int
     credit_nanos: int | None = None
     version: int = 0
+    expiries: str = ""
     posted_nanos_by_day: Mapping[int, int] = field(default_factory=dict)
 
 
-def publish_arguments(publication: Publication) -> tuple[list[str], list[bytes | str | int]]:
-    """Return KEYS and ARGV of PUBLISH."""
+def publish_arguments(publication: Publication, *, epoch: str) -> tuple[list[str], list[bytes | str | int]]:
+    """Return KEYS and ARGV of PUBLISH. `epoch` is the one that stood before the figures were read from Postgres."""
     names = names_of(publication.organization_id)
     keys = [names.epoch, names.prefix + publication.member, names.index]
     args: list[bytes | str | int] = [
@@ -34,6 +38,8 @@ def publish_arguments(publication: Publication) -> tuple[list[str], list[bytes |
         publication.version,
         publication.today - DAYS_KEPT,
         len(publication.config),
+        epoch,
+        publication.expiries,
     ]
     for name, value in publication.config.items():
         args += (name, value)

@@ -3,11 +3,12 @@
 All functions raise AdmissionUnavailableError when Redis does not answer; what they were about is then done later.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import redis
 from django.conf import settings
@@ -15,16 +16,25 @@ from redis.cluster import RedisCluster
 
 from billing.admission import scripts
 from billing.admission.client import TOMBSTONE_SECONDS, UpstreamNews
+from billing.admission.damage import MendingPace, tells_of_damage
 from billing.admission.errors import AdmissionUnavailableError, ShardRebuildingError
 from billing.admission.names import SHARDS, UPSTREAM_NEWS
 from billing.admission.publishing import Publication, publish_arguments
 from billing.admission.topology import open_client, read_topology
 from billing.shards import SHARD_COUNT, shard_of
-from billing.stream import SettledBatch, StreamEntry
+from billing.stream import PostedDay, SettledBatch, StreamEntry
 
 WORKER_TIMEOUT_SECONDS = 5.0
 MAX_REAPED_PER_PULSE = 500
+MAX_MS_DIGITS = 15
 MAX_SCRIPT_ARGUMENTS = 4_000  # Lua's unpack and the patience of other callers bound how much one script takes.
+
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+_mending = MendingPace()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +47,18 @@ class ShardPulse:
 
 @dataclass(frozen=True, slots=True)
 class AdmissionFigures:
-    """What admission enforces right now. available = credit + limit - unsettled - held. Nano-dollars."""
+    """What admission enforces right now. available = credit + limit - unsettled - held. Nano-dollars.
+
+    `stood_ms` is how long these counters have been kept: what ran before and has not come back is not in them. It is 0
+    while gateways put back what Redis has lost.
+    """
 
     credit_nanos: int
     limit_nanos: int
     unsettled_nanos: int
     held_nanos: int
     open_requests: int
+    stood_ms: int = 0
 
     @property
     def available_nanos(self) -> int:
@@ -88,20 +103,45 @@ def run_script(script: scripts.Script, keys: Sequence[str], args: Sequence[bytes
 
 def rebuild_shard(shard: int, *, force: bool = False) -> bool:
     """Take a shard over on the Redis process that runs now. Returns whether there was anything to do."""
+    return bool(_build(shard, "force" if force else "")[0] == b"BUILT")
+
+
+def standing_epoch(shard: int) -> str:
+    """Return the epoch of a shard, which is built first where that is due."""
+    return str(_build(shard, "")[1].decode())
+
+
+def _build(shard: int, how: str, also: Sequence[str] = ()) -> Sequence[Any]:
     names = SHARDS[shard]
     reopen_ms = int(settings.ADMISSION["reopen_seconds"] * 1000)
-    keys = [names.epoch, names.opens, names.index, names.deadlines, names.usage]
-    reply = run_script(scripts.REBUILD, keys, [names.prefix, reopen_ms, "force" if force else ""])
-    return bool(reply[0] == b"BUILT")
+    keys = [names.epoch, names.opens, names.index, names.deadlines, names.usage, *also]
+    reply: Sequence[Any] = run_script(scripts.REBUILD, keys, [names.prefix, reopen_ms, how])
+    return reply
+
+
+def _run_mending(
+    shard: int, script: scripts.Script, keys: Sequence[str], args: Sequence[bytes | str | int]
+) -> Sequence[Any]:
+    """Run a script; where it stumbles over what no script of ours has written, mend the shard and run it again."""
+    reply: Sequence[Any]
+    try:
+        reply = run_script(script, keys, args)
+    except AdmissionUnavailableError as error:
+        if not tells_of_damage(error) or not _mending.may_mend(SHARDS[shard].prefix):
+            raise
+        logger.error("Shard %d is built anew, because somebody else has changed it: %s", shard, error)
+        _build(shard, "mend", keys)
+        reply = run_script(script, keys, args)
+    return reply
 
 
 def _run_built(
     shard: int, script: scripts.Script, keys: Sequence[str], args: Sequence[bytes | str | int]
 ) -> Sequence[Any]:
-    reply: Sequence[Any] = run_script(script, keys, args)
+    reply = _run_mending(shard, script, keys, args)
     if reply[0] == b"REBUILD":
         rebuild_shard(shard)
-        reply = run_script(script, keys, args)
+        reply = _run_mending(shard, script, keys, args)
     if reply[0] == b"REBUILD":
         raise ShardRebuildingError(str(shard))
     return reply
@@ -119,7 +159,12 @@ def pulse_shards() -> list[ShardPulse]:
     for shard in range(SHARD_COUNT):
         reply = replies.get(shard)
         if reply is None or isinstance(reply, Exception) or reply[0] == b"REBUILD":
-            pulses.append(_pulse_shard(shard))
+            try:
+                pulses.append(_pulse_shard(shard))
+            except AdmissionUnavailableError as error:
+                if not isinstance(error.__cause__, redis.ResponseError):
+                    raise
+                logger.error("Shard %d cannot be looked after: %s", shard, error)  # The others can.
         else:
             pulses.append(ShardPulse(shard, *(int(word) for word in reply[1:4])))
     return pulses
@@ -184,11 +229,17 @@ def _read_entry(stream_id: str, fields: dict[bytes, bytes]) -> StreamEntry:
             key_id=int(fields[b"key"]),
             cost_nanos=int(fields[b"cost"]),
             admitted_day=int(fields[b"day"]),
+            admitted_at_ms=_admitted_at_ms(fields),
         )
     except (KeyError, ValueError):
         # No script of ours wrote this. Whole, and of no organization, it ends in quarantine like any unreadable event.
         raw = b" ".join(name + b"=" + value for name, value in fields.items())
         return StreamEntry(stream_id, raw, organization_id=0, key_id=0, cost_nanos=0, admitted_day=0)
+
+
+def _admitted_at_ms(fields: Mapping[bytes, bytes]) -> int:
+    text = fields.get(b"admitted_at", b"0")
+    return int(text) if text.isdigit() and len(text) <= MAX_MS_DIGITS else 0
 
 
 def oldest_waiting_ms(shards: Sequence[int]) -> int:
@@ -202,39 +253,52 @@ def oldest_waiting_ms(shards: Sequence[int]) -> int:
     return oldest
 
 
-def confirm_batch(batch: SettledBatch) -> int:
-    """Tell Redis what Postgres has committed. Returns how many entries it deleted."""
+def confirm_batch(batch: SettledBatch, *, epoch: str) -> int:
+    """Tell Redis what Postgres has committed. Returns how many entries it deleted: none if the shard was built anew.
+
+    `epoch` is the one that stood before the entries were read. All that is posted is told before the first entry goes:
+    what a later call has to say is still counted as unsettled then, should it never be made.
+    """
     names = SHARDS[batch.shard]
+    *told_before, told = _in_parts(batch.posted_days, MAX_SCRIPT_ARGUMENTS // 4)
+    entries, *entries_after = _in_parts(batch.stream_ids, MAX_SCRIPT_ARGUMENTS)
+    parts: list[tuple[Sequence[str], Sequence[PostedDay]]] = [((), posted) for posted in told_before]
+    parts += [(entries, told), *((ids, ()) for ids in entries_after)]
     deleted = 0
-    stream_ids = list(batch.stream_ids)
-    posted = list(batch.posted_days)
-    while stream_ids or posted:
-        # Credit goes with the first part already: it is no older than any of the entries that are deleted.
-        now_ids, stream_ids = stream_ids[:MAX_SCRIPT_ARGUMENTS], stream_ids[MAX_SCRIPT_ARGUMENTS:]
-        now_posted, posted = posted[: MAX_SCRIPT_ARGUMENTS // 4], posted[MAX_SCRIPT_ARGUMENTS // 4 :]
-        args: list[bytes | str | int] = [names.prefix, len(now_ids), len(batch.balances), len(now_posted), *now_ids]
-        for balance in batch.balances:
-            args += (balance.organization_id, balance.credit_nanos, balance.version)
-        for day in now_posted:
+    for number, (stream_ids, posted) in enumerate(parts):
+        balances = batch.balances if number == 0 else ()
+        args: list[bytes | str | int] = [names.prefix, len(stream_ids), len(balances), len(posted), epoch]
+        for balance in balances:
+            args += (balance.organization_id, balance.credit_nanos, balance.version, balance.expiries)
+        for day in posted:
             args += (day.scope, day.holder_id, day.admitted_day, day.posted_nanos)
-        reply = _run_built(batch.shard, scripts.CONFIRM, [names.epoch, names.usage], args)
+        reply = _run_built(batch.shard, scripts.CONFIRM, [names.epoch, names.usage], [*args, *stream_ids])
         deleted += int(reply[1])
     return deleted
 
 
-def publish(publication: Publication) -> None:
-    """Bring one organization or key, as read from Postgres, into Redis."""
-    keys, args = publish_arguments(publication)
-    _run_built(shard_of(publication.organization_id), scripts.PUBLISH, keys, args)
+def _in_parts(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    return [items[start : start + size] for start in range(0, len(items), size)] or [()]
+
+
+def publish(publication: Publication, *, epoch: str) -> bool:
+    """Bring one organization or key into Redis, as read from Postgres while `epoch` stood.
+
+    Returns False when the shard was built anew since: then it must be read again.
+    """
+    keys, args = publish_arguments(publication, epoch=epoch)
+    reply = _run_built(shard_of(publication.organization_id), scripts.PUBLISH, keys, args)
+    return bool(reply[0] == b"PUBLISHED")
 
 
 def read_figures(organization_id: int) -> AdmissionFigures | None:
     """Return what admission enforces for an organization; None when Redis has not loaded it yet."""
-    names = SHARDS[shard_of(organization_id)]
-    reply = _run_built(shard_of(organization_id), scripts.FIGURES, [names.epoch, names.org(organization_id)], [])
+    shard = shard_of(organization_id)
+    names = SHARDS[shard]
+    reply = _run_built(shard, scripts.FIGURES, [names.epoch, names.org(organization_id), names.opens], [])
     if reply[0] != b"FIGURES":
         return None
-    return AdmissionFigures(*(int(word) for word in reply[1:6]))
+    return AdmissionFigures(*(int(word) for word in reply[1:7]))
 
 
 def read_upstream_news() -> list[UpstreamNews]:

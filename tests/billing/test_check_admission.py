@@ -15,7 +15,7 @@ from accounts.models import AdmissionChange, ApiKey, Organization, User
 from accounts.organizations import change_organization
 from billing.admission.feed import epoch_day, publish_pending_changes
 from billing.admission.names import ShardNames, names_of
-from billing.admission.worker import confirm_batch, rebuild_shard
+from billing.admission.worker import confirm_batch, rebuild_shard, standing_epoch
 from billing.checks import Outcome, admission_check
 from billing.credit_lots import expire_lots
 from billing.models import OrganizationBalance
@@ -39,7 +39,10 @@ def alice() -> Organization:
 
 
 def settle_one(organization: Organization, key: ApiKey, cost_nanos: int) -> None:
-    confirm_batch(settle_entries([entry_of(make_event(organization, cost_nanos, key_id=key.pk))]))
+    confirm_batch(
+        settle_entries([entry_of(make_event(organization, cost_nanos, key_id=key.pk))]),
+        epoch=standing_epoch(shard_of(organization.pk)),
+    )
 
 
 def check(looks: int = 2) -> Outcome:

@@ -16,7 +16,7 @@ from billing.money import NANOS_PER_USD
 from billing.partitions import MONTHS_AHEAD, create_partitions, month_start
 from billing.shards import shard_of
 from billing.top_ups import grant_credit
-from tests.support.aged_lots import age_lots
+from tests.support.aged_lots import age_lots, age_shard
 
 
 @pytest.mark.django_db
@@ -32,6 +32,7 @@ def test_a_lot_expires_but_not_what_is_held() -> None:
         expires_at=timezone.now() + timedelta(hours=1),
     )
     assert expire_due_lots() == 0
+    age_shard(shard_of(organization.pk))
     age_lots(timedelta(seconds=1))
     publish_organizations([organization.pk])
     org = SHARDS[shard_of(organization.pk)].org(organization.pk)

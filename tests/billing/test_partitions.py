@@ -10,10 +10,11 @@ from django.utils import timezone
 from billing.housekeeping import keep_house
 from billing.models import CreditLot, UsageRecord
 from billing.partitions import create_partitions, missing_partitions, month_start, months_due
+from billing.shards import shard_of
 from billing.top_ups import grant_credit
 from tests.billing.books import make_event, make_organization, settle
 from tests.billing.records import add_record, request_id_at
-from tests.support.aged_lots import age_lots
+from tests.support.aged_lots import age_lots, age_shard
 
 FUTURE = datetime(2033, 5, 17, 12, tzinfo=UTC)
 LONG_AGO = datetime(2001, 2, 3, tzinfo=UTC)
@@ -108,6 +109,7 @@ def test_each_part_of_housekeeping_fails_alone_and_heals(caplog: pytest.LogCaptu
         organization, amount_nanos=500, kind=CreditLot.Kind.PROMOTIONAL, reason="test", actor="test",
         idempotency_key="house", expires_at=timezone.now() + timedelta(hours=1),
     )  # fmt: skip
+    age_shard(shard_of(organization.pk))
     age_lots(timedelta(seconds=1))
     with connection.cursor() as cursor:
         cursor.execute(f"DROP TABLE {months_due(datetime.now(UTC))[0][0]}")

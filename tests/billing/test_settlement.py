@@ -282,10 +282,11 @@ def test_a_lot_pays_for_what_was_admitted_before_it_expired() -> None:
 
 def test_credit_that_redis_is_told_leaves_out_what_is_past_its_expiry() -> None:
     organization = make_organization()
-    expires_at = datetime.now(UTC) + timedelta(seconds=2)
+    expires_at = (datetime.now(UTC) + timedelta(seconds=2)).replace(microsecond=1)
     give(organization, 100, expires_at=expires_at)
     give(organization, 50)
-    assert settle(make_event(organization, 0)).balances == [CreditFigure(organization.pk, 150, 2)]
+    told = f"{int(expires_at.timestamp()) * 1000 + 1}:100"
+    assert settle(make_event(organization, 0)).balances == [CreditFigure(organization.pk, 150, 2, told)]
     time.sleep((expires_at - datetime.now(UTC)).total_seconds() + 0.01)
     assert settle(make_event(organization, 1)).balances == [CreditFigure(organization.pk, 49, 3)]
 

@@ -73,10 +73,11 @@ CONTROLS = (
         (
             Patch(
                 "billing/tasks.py",
-                "            batch = settle_batch(shard, entries) if entries else None\n",
-                "            from billing.stream import SettledBatch\n\n"
-                "            confirm_batch(SettledBatch(shard, [entry.stream_id for entry in entries], [], []))\n"
-                "            batch = settle_batch(shard, entries) if entries else None\n",
+                "    batch = settle_batch(shard, entries) if entries else None\n",
+                "    from billing.stream import SettledBatch\n\n"
+                "    ids = [entry.stream_id for entry in entries]\n"
+                "    confirm_batch(SettledBatch(shard, ids, [], []), epoch=epoch)\n"
+                "    batch = settle_batch(shard, entries) if entries else None\n",
             ),
         ),
     ),
@@ -126,7 +127,7 @@ CONTROLS = (
             Patch(SCRIPTS + "reap.lua", "    count_event(org, key, hold[5], hold[4], true)\n", ""),
             Patch(
                 SCRIPTS + "reap.lua",
-                "    append_event(KEYS[3], hold[1], hold[2], hold[5], hold[4], hold[6])\n",
+                "    append_event(KEYS[3], hold[1], hold[2], hold[5], hold[4], hold[6], hold[7] or '0')\n",
                 "",
             ),
         ),
@@ -159,7 +160,7 @@ CONTROLS = (
         "requests not counted",
         "I14",
         "upstream_repeats_itself",
-        (Patch(SCRIPTS + "_common.lua", "  redis.call('HINCRBY', org, 'open', one)\n", ""),),
+        (Patch(SCRIPTS + "_common.lua", "  note_counter(redis.call('HINCRBY', org, 'open', one))\n", ""),),
     ),
     Control(
         "no claim on a key",

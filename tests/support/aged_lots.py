@@ -1,9 +1,13 @@
-"""Lets the expiry of lots lie in the past, which nobody else can: the terms of a lot are fixed."""
+"""Lets the expiry of lots and the building of shards lie in the past, which nobody else can."""
 
 from datetime import timedelta
 
+from django.conf import settings
 from django.db import connection
 from django.utils import timezone
+
+from billing.admission.names import SHARDS
+from billing.admission.worker import redis_client, standing_epoch
 
 
 def age_lots(ago: timedelta) -> None:
@@ -15,3 +19,11 @@ def age_lots(ago: timedelta) -> None:
             "UPDATE billing_creditlot SET expires_at = %s WHERE expires_at IS NOT NULL", [timezone.now() - ago]
         )
         cursor.execute("SET LOCAL session_replication_role = origin")
+
+
+def age_shard(shard: int) -> None:
+    """Let a shard be open, and have stood for longer than a lease."""
+    run_id, _, built_micros = standing_epoch(shard).partition(":")
+    lease_micros = int(settings.ADMISSION["lease_seconds"] * 1_000_000) + 1_000_000
+    redis_client().delete(SHARDS[shard].opens)
+    redis_client().set(SHARDS[shard].epoch, f"{run_id}:{int(built_micros) - lease_micros}")

@@ -17,6 +17,22 @@ local function fence_holds(epoch_key)
   return epoch and string.match(epoch, '^%w+') == run_id()
 end
 
+-- True for a whole amount, count or day that lies within what any of ours can be. Nothing else is ever written.
+local function is_amount(text)
+  return text and #text <= 18 and string.match(text, '^%d+$') ~= nil
+end
+
+-- Return an amount as it was kept, '0' for what nobody of ours has written there.
+local function kept_amount(text)
+  return is_amount(text) and text or '0'
+end
+
+-- Say that the shard's state was changed by somebody else: it is to be built anew, and gateways to send all again.
+local function report_damage(epoch_key)
+  redis.call('DEL', epoch_key)
+  return {'REBUILD'}
+end
+
 -- Under memory pressure Redis refuses the first write of a script, unless that write only deletes; after it, all pass.
 -- What closes or keeps alive an admitted request must pass, so it calls this first. `nothing` is a key that is never set.
 local function pass_under_memory_pressure(nothing)
@@ -34,38 +50,58 @@ local function negative(amount)
 end
 
 local function add(hash, field, amount)
-  if amount ~= '0' and amount ~= '-0' then redis.call('HINCRBY', hash, field, amount) end
+  if amount ~= '0' and amount ~= '-0' then return redis.call('HINCRBY', hash, field, amount) end
+  return 0
+end
+
+-- Set when a counter fell below zero: somebody else has changed or deleted it, and all is to be counted anew.
+local counters_are_damaged = false
+local function note_counter(value)
+  if value < 0 then counters_are_damaged = true end
 end
 
 -- Add what a hold reserves (sign '') or give it back (sign '-') to the counters of its organization and key.
 local function count_hold(org, key, amount, day, opening)
   local signed, one = amount, '1'
   if not opening then signed, one = negative(amount), '-1' end
-  add(org, 'held', signed)
+  note_counter(add(org, 'held', signed))
   add(org, 'held:' .. day, signed)
   add(key, 'held:' .. day, signed)
-  redis.call('HINCRBY', org, 'open', one)
-  redis.call('HINCRBY', key, 'open', one)
+  note_counter(redis.call('HINCRBY', org, 'open', one))
+  note_counter(redis.call('HINCRBY', key, 'open', one))
 end
 
 -- Add the cost of a waiting usage event (or take it away, once it is settled).
 local function count_event(org, key, cost, day, opening)
   local signed = cost
   if not opening then signed = negative(cost) end
-  add(org, 'unsettled', signed)
+  note_counter(add(org, 'unsettled', signed))
   add(org, 'unsettled:' .. day, signed)
   add(key, 'unsettled:' .. day, signed)
 end
 
-local function append_event(stream, organization, key_id, cost, day, event)
-  return redis.call('XADD', stream, '*', 'organization', organization, 'key', key_id, 'cost', cost, 'day', day,
-    'event', event)
+-- Append a usage event. Returns its stream id, or false where the stream is gone, which a standing shard always has:
+-- the events that were in it are lost.
+local function append_event(stream, organization, key_id, cost, day, event, admitted_at)
+  return redis.call('XADD', stream, 'NOMKSTREAM', '*', 'organization', organization, 'key', key_id, 'cost', cost,
+    'day', day, 'event', event, 'admitted_at', admitted_at)
+end
+
+-- Return how much of an organization's credit has expired by `now_ms`. `expiries` lists lots that end, the first first:
+-- "ms:nanos ms:nanos".
+local function expired_credit(expiries, now_ms)
+  if not expiries or tonumber(string.match(expiries, '^%d+') or now_ms + 1) > now_ms then return 0 end
+  local expired = 0
+  for at, nanos in string.gmatch(expiries, '(%d+):(%d+)') do
+    if tonumber(at) <= now_ms then expired = expired + tonumber(nanos) end
+  end
+  return expired
 end
 
 -- Return the theoretical arrival time of a rate (GCRA). One that lies further ahead than any can was written before the
 -- clock was put back; it says nothing, and believed it would lock its caller out until the clock is there again.
 local function arrival_time(rate_key, now)
-  local tat = tonumber(redis.call('GET', rate_key) or '0')
+  local tat = tonumber(redis.call('GET', rate_key) or '0') or 0
   if tat < now or tat > now + MINUTE_MICROS + 1 then return now end
   return tat
 end
@@ -98,7 +134,7 @@ local function read_entry(entry)
   local value = {}
   for each = 1, #entry[2], 2 do value[entry[2][each]] = entry[2][each + 1] end
   for _, name in ipairs({'organization', 'key', 'cost', 'day'}) do
-    if not value[name] or not string.match(value[name], '^%d+$') then return nil end
+    if not is_amount(value[name]) then return nil end
   end
   return value
 end

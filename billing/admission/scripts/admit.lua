@@ -7,12 +7,15 @@
 --       8 config version of the key as the gateway knows it  9 most waiting events  10 orphan event (JSON)
 -- Returns {verdict, ...}:
 --   {'REBUILD'}                        the shard is not built on this server, or not open yet
---   {'LOAD', 'org' | 'key'}            not in Redis: load it from Postgres and ask again
+--   {'LOAD', 'org' | 'key', epoch}     not in Redis: load it from Postgres, publish it under this epoch and ask again
+--   {'INVALID'}                        an amount that no request of ours can have
 --   {'STALE'}                          the gateway's copy of the key is older than this one: read it again
 --   {'REFUSED', code, figure, limit, reset (us), rates...}
---   {'ADMITTED', day, available after (nanos), '1' where the organization wants costs in usage, rates...}
+--   {'ADMITTED', day, available after (nanos), '1' where the organization wants costs in usage, time of admission (ms),
+--    rates...}
 -- rates: for requests, input tokens, output tokens: limit, remaining, reset (us from now); -1, -1, 0 without a limit.
 
+if not (is_amount(ARGV[4]) and is_amount(ARGV[6]) and is_amount(ARGV[7])) then return {'INVALID'} end
 local now = micros_now()
 if not fence_holds(KEYS[1]) then return {'REBUILD'} end
 local opens = redis.call('GET', KEYS[2])
@@ -20,12 +23,12 @@ if opens and tonumber(opens) > now / 1000 then return {'REBUILD'} end
 
 local org = redis.call('HMGET', KEYS[3], 'status', 'credit', 'limit', 'unsettled', 'held', 'open',
   'requests_per_minute', 'input_tokens_per_minute', 'output_tokens_per_minute', 'concurrent_requests',
-  'daily_budget', 'weekly_budget', 'monthly_budget', 'shows_cost')
-if not org[1] or not org[2] then return {'LOAD', 'org'} end
+  'daily_budget', 'weekly_budget', 'monthly_budget', 'shows_cost', 'expiries')
+if not org[1] or not org[2] then return {'LOAD', 'org', redis.call('GET', KEYS[1])} end
 local key = redis.call('HMGET', KEYS[4], 'status', 'config_version', 'expires_at', 'organization', 'x', 'open',
   'requests_per_minute', 'input_tokens_per_minute', 'output_tokens_per_minute', 'concurrent_requests',
   'daily_budget', 'weekly_budget', 'monthly_budget')
-if not key[1] then return {'LOAD', 'key'} end
+if not key[1] then return {'LOAD', 'key', redis.call('GET', KEYS[1])} end
 
 local day = math.floor(now / 1000000 / DAY_SECONDS)
 
@@ -61,11 +64,14 @@ local function refuse(code, figure, limit, reset)
     string.format('%.0f', reset)})
 end
 
-local available = tonumber(org[2]) + tonumber(org[3] or '0') - tonumber(org[4] or '0') - tonumber(org[5] or '0')
+local now_ms = math.floor(now / 1000)
+-- A lot pays for nothing that is admitted from its expiry on, whenever Postgres notices it.
+local available = tonumber(org[2]) - expired_credit(org[15], now_ms) + tonumber(org[3] or '0') - tonumber(org[4] or '0') - tonumber(org[5] or '0')
 
 -- The same request again: it has its hold already.
 if redis.call('EXISTS', KEYS[5]) == 1 then
-  return report_rates({'ADMITTED', redis.call('HGET', KEYS[5], 'day'), string.format('%.0f', available), org[14] or ''})
+  local kept = redis.call('HMGET', KEYS[5], 'day', 'admitted_at')
+  return report_rates({'ADMITTED', kept[1], string.format('%.0f', available), org[14] or '', kept[2] or '0'})
 end
 if redis.call('EXISTS', KEYS[8]) == 1 then return refuse('request_ended', 0, 0, 0) end
 
@@ -153,9 +159,10 @@ if over then return over end
 if available < tonumber(ARGV[4]) then return refuse('insufficient_balance', available, tonumber(ARGV[4]), 0) end
 
 -- Everything is judged; from here on only writes. Under memory pressure the first of them fails and nothing has changed.
-local deadline = string.format('%.0f', math.floor(now / 1000) + tonumber(ARGV[5]))
+local deadline = string.format('%.0f', now_ms + tonumber(ARGV[5]))
+local admitted_at = string.format('%.0f', now_ms)
 redis.call('HSET', KEYS[5], 'organization', ARGV[2], 'key', ARGV[3], 'amount', ARGV[4], 'day', day,
-  'input_tokens', ARGV[6], 'output_tokens', ARGV[7], 'cost', '0', 'event', ARGV[10])
+  'input_tokens', ARGV[6], 'output_tokens', ARGV[7], 'cost', '0', 'event', ARGV[10], 'admitted_at', admitted_at)
 redis.call('ZADD', KEYS[6], deadline, ARGV[1])
 count_hold(KEYS[3], KEYS[4], ARGV[4], string.format('%d', day), true)
 for kind = 1, 3 do
@@ -165,4 +172,4 @@ for kind = 1, 3 do
   end
 end
 local left = string.format('%.0f', available - tonumber(ARGV[4]))
-return report_rates({'ADMITTED', string.format('%d', day), left, org[14] or ''})
+return report_rates({'ADMITTED', string.format('%d', day), left, org[14] or '', admitted_at})

@@ -5,11 +5,14 @@
 --       5 life of a tombstone (s)
 -- Returns {'REBUILD'} or {'REAPED', events waiting, holds settled, holds in flight}.
 --
+-- REBUILD also where somebody else has deleted the stream, or a hold whose deadline has passed.
+--
 -- After an outage or a jump of the clock every deadline may seem past: a reaper whose own last beat is too old waits one
 -- lease before it judges, so that living gateways can renew theirs.
 
 if not fence_holds(KEYS[1]) then return {'REBUILD'} end
 pass_under_memory_pressure(KEYS[1] .. ':nothing')
+if redis.call('EXISTS', KEYS[3]) == 0 then return report_damage(KEYS[1]) end
 local now = math.floor(micros_now() / 1000)
 local in_flight = redis.call('ZCARD', KEYS[2])
 local waiting = redis.call('XLEN', KEYS[3])
@@ -32,15 +35,24 @@ if now < judges_from or in_flight == 0 then return {'REAPED', waiting, 0, in_fli
 local expired = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', now), 'LIMIT', 0, ARGV[2])
 for _, id in ipairs(expired) do
   local name = ARGV[1] .. 'hold:' .. id
-  local hold = redis.call('HMGET', name, 'organization', 'key', 'amount', 'day', 'cost', 'event')
-  redis.call('ZREM', KEYS[2], id)
-  if hold[1] then
-    local org, key = ARGV[1] .. 'org:' .. hold[1], ARGV[1] .. 'key:' .. hold[2]
+  local hold = redis.call('HMGET', name, 'organization', 'key', 'amount', 'day', 'cost', 'event', 'admitted_at')
+  local is_whole = true
+  for field = 1, 5 do is_whole = is_whole and is_amount(hold[field]) end
+  if is_whole and hold[6] then
+    -- Appended first: should a later step fail, the request is told of twice, and never not at all.
+    append_event(KEYS[3], hold[1], hold[2], hold[5], hold[4], hold[6], hold[7] or '0')
+    redis.call('ZREM', KEYS[2], id)
     redis.call('DEL', name)
     redis.call('SET', ARGV[1] .. 'orphaned:' .. id, '1', 'EX', ARGV[5])
+    local org, key = ARGV[1] .. 'org:' .. hold[1], ARGV[1] .. 'key:' .. hold[2]
     count_hold(org, key, hold[3], hold[4], false)
     count_event(org, key, hold[5], hold[4], true)
-    append_event(KEYS[3], hold[1], hold[2], hold[5], hold[4], hold[6])
+  else
+    -- Somebody else has deleted or changed it, and what it had reserved is not known: all is counted anew.
+    redis.call('ZREM', KEYS[2], id)
+    redis.call('DEL', name)
+    report_damage(KEYS[1])
   end
 end
+if counters_are_damaged then report_damage(KEYS[1]) end
 return {'REAPED', waiting + #expired, #expired, in_flight - #expired}

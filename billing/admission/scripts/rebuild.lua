@@ -1,32 +1,67 @@
 -- REBUILD: take the shard over on this Redis process. Counters are summed anew from the holds and events that are here
 -- (neither is deleted); organizations and keys are forgotten and come back from Postgres when they are asked for.
 --
--- KEYS  1 epoch  2 opens  3 index  4 deadlines  5 usage
--- ARGV  1 shard prefix  2 time until admission opens (ms)  3 'force' to build again though the fence holds
+-- KEYS  1 epoch  2 opens  3 index  4 deadlines  5 usage  then others that a script has stumbled over
+-- ARGV  1 shard prefix  2 time until admission opens (ms)  3 'force' to build again though the fence holds, 'mend' to
+--       begin a new epoch besides, so that gateways send again what is not confirmed
 -- Returns {'BUILT', epoch} or {'STANDING', epoch} when there was nothing to do.
 --
 -- Admission opens only after a while, in which gateways put back the holds and events that this Redis has lost.
+-- What is of another kind than our scripts make it was put there by somebody else, and is deleted.
 
-local stands = fence_holds(KEYS[1])
-local epoch = stands and redis.call('GET', KEYS[1]) or run_id() .. ':' .. string.format('%.0f', micros_now())
-if stands and ARGV[3] ~= 'force' then return {'STANDING', epoch} end
+local KINDS = {epoch = 'string', opens = 'string', index = 'set', deadlines = 'zset', usage = 'stream', reaper = 'hash',
+  org = 'hash', key = 'hash', hold = 'hash', orphaned = 'string', rate = 'string'}
+local is_damaged = false
+local function delete_if_foreign(name)
+  local kind = KINDS[string.match(string.sub(name, #ARGV[1] + 1), '^%a+')]
+  local found = redis.call('TYPE', name)['ok']
+  if found ~= 'none' and found ~= kind then
+    redis.call('DEL', name)
+    is_damaged = true
+  end
+end
+delete_if_foreign(KEYS[1])
+local stands = ARGV[3] ~= 'mend' and fence_holds(KEYS[1])
+if stands and ARGV[3] ~= 'force' then return {'STANDING', redis.call('GET', KEYS[1])} end
+for each = 2, #KEYS do delete_if_foreign(KEYS[each]) end
+delete_if_foreign(ARGV[1] .. 'reaper')
+local epoch = stands and not is_damaged and redis.call('GET', KEYS[1])
+  or run_id() .. ':' .. string.format('%.0f', micros_now())
 redis.call('DEL', KEYS[1])
 -- Deadlines here may lack what this Redis has lost: the reaper judges nobody before gateways could renew them.
 if not stands then redis.call('DEL', ARGV[1] .. 'reaper') end
-for _, member in ipairs(redis.call('SMEMBERS', KEYS[3])) do redis.call('DEL', ARGV[1] .. member) end
+for _, member in ipairs(redis.call('SMEMBERS', KEYS[3])) do
+  if string.match(member, '^%a+:%d+$') then redis.call('DEL', ARGV[1] .. member) end
+end
 redis.call('DEL', KEYS[3])
 
+local known = {}
 local function remember(organization, key)
-  redis.call('SADD', KEYS[3], 'org:' .. organization, 'key:' .. key)
+  for _, member in ipairs({'org:' .. organization, 'key:' .. key}) do
+    if not known[member] then
+      known[member] = true
+      redis.call('DEL', ARGV[1] .. member)
+      redis.call('HSET', ARGV[1] .. member, 'open', '0')
+      redis.call('SADD', KEYS[3], member)
+    end
+  end
 end
 for _, request_id in ipairs(redis.call('ZRANGE', KEYS[4], 0, -1)) do
-  local hold = redis.call('HMGET', ARGV[1] .. 'hold:' .. request_id, 'organization', 'key', 'amount', 'day')
-  if hold[1] then
+  local name = ARGV[1] .. 'hold:' .. request_id
+  delete_if_foreign(name)
+  local hold = redis.call('HMGET', name, 'organization', 'key', 'amount', 'day')
+  if is_amount(hold[1]) and is_amount(hold[2]) and is_amount(hold[3]) and is_amount(hold[4]) then
     remember(hold[1], hold[2])
     count_hold(ARGV[1] .. 'org:' .. hold[1], ARGV[1] .. 'key:' .. hold[2], hold[3], hold[4], true)
   else
+    -- Its gateway puts it back.
     redis.call('ZREM', KEYS[4], request_id)
+    redis.call('DEL', name)
   end
+end
+-- A standing shard has its stream: one that is gone tells that events are lost.
+if redis.call('EXISTS', KEYS[5]) == 0 then
+  redis.call('XDEL', KEYS[5], redis.call('XADD', KEYS[5], '*', 'made', '1'))
 end
 local last = '-'
 while true do

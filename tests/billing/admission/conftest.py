@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import AsyncIterator
+from typing import cast
 
 import pytest
 import redis
@@ -33,10 +34,10 @@ class Gate:
         self.server.delete(SHARDS[ORGANIZATION].opens)
 
     async def publish_org(
-        self, *, credit: int = 10 * USD, posted: dict[int, int] | None = None, **config: object
+        self, *, credit: int = 10 * USD, posted: dict[int, int] | None = None, expiries: str = "", **config: object
     ) -> None:
         self.version += 1
-        await self.client.publish(
+        assert await self.client.publish(
             Publication(
                 organization_id=ORGANIZATION,
                 member=f"org:{ORGANIZATION}",
@@ -46,12 +47,14 @@ class Gate:
                 credit_nanos=credit,
                 version=self.version,
                 posted_nanos_by_day=posted or {},
-            )
+                expiries=expiries,
+            ),
+            epoch=self.epoch,
         )
 
     async def publish_key(self, *, posted: dict[int, int] | None = None, **config: object) -> None:
         self.version += 1
-        await self.client.publish(
+        assert await self.client.publish(
             Publication(
                 organization_id=ORGANIZATION,
                 member=f"key:{KEY}",
@@ -59,8 +62,13 @@ class Gate:
                 config={"status": "active", "organization": ORGANIZATION, **config},  # type: ignore[dict-item]
                 today=today(),
                 posted_nanos_by_day=posted or {},
-            )
+            ),
+            epoch=self.epoch,
         )
+
+    @property
+    def epoch(self) -> str:
+        return cast(bytes, self.server.get(SHARDS[ORGANIZATION].epoch) or b"").decode()
 
     def hold(self, amount: int = USD, *, input_tokens: int = 0, output_tokens: int = 0) -> Hold:
         return Hold(

@@ -72,7 +72,7 @@ async def test_a_full_redis_admits_nothing_and_closes_everything(gate: Gate) -> 
     assert worker.pulse_shards()[ORGANIZATION].reaped_holds == 1
     entries = worker.read_waiting(ORGANIZATION, count=10)
     batch = SettledBatch(ORGANIZATION, [entry.stream_id for entry in entries], [CreditFigure(ORGANIZATION, 7, 99)], [])
-    assert worker.confirm_batch(batch) == 3
+    assert worker.confirm_batch(batch, epoch=gate.epoch) == 3
     assert gate.org("held", "unsettled", "open", "credit") == [USD, 0, 1, 7]
     gate.server.config_set("maxmemory", 0)
     assert await gate.client.readd(lost)
@@ -119,7 +119,7 @@ async def test_a_foreign_entry_is_read_whole_and_confirmed_without_being_counted
     worker.rebuild_shard(ORGANIZATION, force=True)
     assert gate.org("unsettled") == [USD]
     batch = SettledBatch(ORGANIZATION, [ours.stream_id, unnamed.stream_id, misnamed.stream_id], [], [])
-    assert worker.confirm_batch(batch) == 3
+    assert worker.confirm_batch(batch, epoch=gate.epoch) == 3
     assert gate.org("unsettled") == [0]
     gate.server.delete(NAMES.opens)
     await gate.publish_org()

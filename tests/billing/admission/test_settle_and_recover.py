@@ -64,7 +64,7 @@ async def test_confirmation_moves_the_cost_from_unsettled_to_credit(gate: Gate) 
     await gate.admit(hold)
     await gate.settle(hold, USD)
     batch = confirmation(gate, credit=9 * USD, version=gate.version + 1, posted=USD)
-    assert worker.confirm_batch(batch) == 1
+    assert worker.confirm_batch(batch, epoch=gate.epoch) == 1
     assert gate.org("credit", "unsettled") == [9 * USD, 0]
     assert gate.key(f"unsettled:{today()}", f"posted:{today()}") == [0, USD]
 
@@ -74,9 +74,9 @@ async def test_a_second_or_older_confirmation_changes_nothing(gate: Gate) -> Non
     await gate.admit(hold)
     await gate.settle(hold, USD)
     batch = confirmation(gate, credit=9 * USD, version=gate.version + 2)
-    worker.confirm_batch(batch)
+    worker.confirm_batch(batch, epoch=gate.epoch)
     older = SettledBatch(ORGANIZATION, batch.stream_ids, [CreditFigure(ORGANIZATION, 55 * USD, gate.version + 1)], [])
-    assert worker.confirm_batch(older) == 0
+    assert worker.confirm_batch(older, epoch=gate.epoch) == 0
     assert gate.org("credit", "unsettled") == [9 * USD, 0]
 
 
@@ -144,7 +144,7 @@ async def test_the_beat_tells_which_events_are_settled(gate: Gate) -> None:
     beaten = await gate.client.beat(ORGANIZATION, [])
     assert (beaten.settled_bound, beaten.bound_is_inclusive) == (first_id, False)
     second_id = (await gate.settle(second, 1)).stream_id  # type: ignore[attr-defined]
-    worker.confirm_batch(confirmation(gate, credit=1, version=99))
+    worker.confirm_batch(confirmation(gate, credit=1, version=99), epoch=gate.epoch)
     beaten = await gate.client.beat(ORGANIZATION, [])
     assert (beaten.settled_bound, beaten.bound_is_inclusive) == (second_id, True)
 
