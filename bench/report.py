@@ -106,11 +106,37 @@ def show_idle(figures: dict[str, Any]) -> None:
     table([f"make run, idle for {figures['seconds']} s", "% of a core", "PSS MiB"], rows)
 
 
+def show_bodies(figures: dict[str, Any]) -> None:
+    for size, found in figures["shapes"].items():
+        plain = found["plain text"]
+        rows = [
+            [
+                name,
+                f"{each['status']}",
+                f"{each['cpu_ms']:.1f}",
+                f"{each['cpu_ms'] / plain['cpu_ms']:.1f}",
+                f"{each['memory_mib'] * 1024**2 / each['bytes']:.1f}",
+                f"{each['memory_mib'] / plain['memory_mib']:.1f}",
+                f"{each['stall_ms']:.0f}",
+                f"{each['small_p99_ms']:.0f}",
+            ]
+            for name, each in found.items()
+        ]
+        heads = [f"bodies of {size}", "answer", "CPU ms", "x plain", "memory x size", "x plain", "stall ms", "p99 ms"]
+        table(heads, rows)
+        say("")
+    say(
+        f"p99 is that of {figures['small_connections']} small requests at a time beside it;"
+        f" with nothing beside them it is {figures['small_p99_ms']:.0f} ms."
+    )
+
+
 SHOWN = {
     "requests": show_requests,
     "streams": show_streams,
     "steps": show_steps,
     "settlement": show_settlement,
     "overdraft": show_overdraft,
+    "bodies": show_bodies,
     "idle": show_idle,
 }

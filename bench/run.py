@@ -17,7 +17,7 @@ import django
 from bench import report
 from bench.plant import ROOT, Plant
 
-SECTIONS = ("requests", "streams", "steps", "settlement", "overdraft", "idle")
+SECTIONS = ("requests", "streams", "steps", "settlement", "overdraft", "bodies", "idle")
 
 
 def main() -> int:
@@ -55,7 +55,7 @@ def main() -> int:
 
 def _section(name: str) -> Callable[[Plant, bool], dict[str, Any]]:
     # Only now: what they use can be imported once Django is set up.
-    from bench import idle, overdraft, requests, settlement, steps
+    from bench import bodies, idle, overdraft, requests, settlement, steps
 
     sections: dict[str, Callable[[Plant, bool], dict[str, Any]]] = {
         "requests": requests.measure,
@@ -63,6 +63,7 @@ def _section(name: str) -> Callable[[Plant, bool], dict[str, Any]]:
         "steps": steps.measure,
         "settlement": settlement.measure,
         "overdraft": overdraft.measure,
+        "bodies": bodies.measure,
         "idle": idle.measure,
     }
     return sections[name]

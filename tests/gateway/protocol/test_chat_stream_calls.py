@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.protocol import chat_blocks
 from gateway.protocol.chat_codec import ChatCodec
+from gateway.protocol.chat_names import CallIds, ToolNames
 from gateway.protocol.codec import RouteTarget
 from gateway.protocol.errors import UpstreamProtocolError
 from tests.gateway.protocol.streams import Outcome, call_chunk, chat_chunk, chat_sse
@@ -66,6 +67,23 @@ def test_a_complete_call_gives_way_at_once() -> None:
     stream.feed(chat_sse(call_chunk(0, '{"x": 1}', call_id="call_a", name="a"), done=False))
     step = stream.feed(chat_sse(call_chunk(1, '{"y": ', call_id="call_b", name="b"), done=False))
     assert b"content_block_stop" in step.forward and b"call_b" in step.forward and b"y" in step.forward
+
+
+def test_arguments_that_seem_to_end_at_every_piece_are_not_read_at_every_piece() -> None:
+    """Each looks whole, and another call waits for it: to read all of it each time took the square of its length."""
+    pieces = 6_000
+    writer = chat_blocks.BlockWriter(ToolNames([], 64), CallIds("msg_1"))
+    writer.add_fragment(0, "call_a", "a", '{"x": "')
+    for _ in range(pieces):
+        writer.add_fragment(0, None, None, "}" * 100)
+        writer.add_fragment(1, "call_b", "b", " ")
+    assert writer._live is not None
+    assert writer._live.checked_chars <= chat_blocks.FREE_CHECK_CHARS + pieces * 100
+    writer.add_fragment(0, None, None, '"}')
+    writer.add_fragment(1, None, None, "{}")
+    writer.finish(is_truncated=False)
+    started = [event for event in writer.out if b"content_block_start" in event]
+    assert [b"call_a" in event for event in started] == [True, False]
 
 
 def test_calls_without_index_and_calls_that_share_one() -> None:
