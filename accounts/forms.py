@@ -9,6 +9,7 @@ from django.core.exceptions import ValidationError
 from django.utils import timezone
 
 from accounts.models import ApiKey, Organization, Role
+from billing.catalog.snapshot import without_client_marks
 from billing.models import LanguageModel, LanguageModelAlias
 from billing.money import InvalidAmountError, format_usd, parse_usd
 
@@ -112,9 +113,10 @@ class KeyRestrictions(forms.ModelForm[ApiKey]):
     model_ids: Mapping[str, str]
 
     def clean_allowed_models(self) -> list[str]:
-        typed: list[str] = self.cleaned_data["allowed_models"]
         kept = {name: name for name in self.instance.allowed_models if name not in self.model_ids}
         known = {**kept, **self.model_ids}
+        names: list[str] = self.cleaned_data["allowed_models"]
+        typed = [name if name in known else without_client_marks(name) for name in names]
         unknown = [name for name in typed if name not in known]
         if unknown:
             raise ValidationError(f"No such model: {', '.join(unknown[:5])}.")

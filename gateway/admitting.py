@@ -29,7 +29,7 @@ from billing.pricing import WEB_SEARCH, PriceTable
 from billing.usage_event import MAX_COST_NANOS
 from gateway.authentication import KeyIdentity, check_network, invalid_key
 from gateway.database import DatabaseUnavailableError
-from gateway.errors import GatewayError, unavailable
+from gateway.errors import GatewayError, invalid_request, unavailable
 from gateway.metering import MeteredRequest, RequestFacts, orphan_event, typical_input_tokens
 from gateway.prompt_bounds import bound_prompt, count_searches
 from gateway.protocol.capabilities import check_capabilities
@@ -176,7 +176,7 @@ def _check_abilities(request: MessagesRequest, offered: OfferedModel) -> None:
     try:
         check_capabilities(request, offered.capabilities)
     except InvalidRequestError as error:
-        raise GatewayError(400, error.code, error.message) from error
+        raise invalid_request(error) from error
     if request.max_tokens > offered.max_output_tokens:
         raise GatewayError(
             400,

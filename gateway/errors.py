@@ -5,8 +5,11 @@ do not.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import orjson
+
+from gateway.protocol.errors import InvalidRequestError
 
 INVALID_REQUEST, AUTHENTICATION, PERMISSION = "invalid_request_error", "authentication_error", "permission_error"
 RATE_LIMIT, API, OVERLOADED = "rate_limit_error", "api_error", "overloaded_error"
@@ -42,6 +45,7 @@ class GatewayError(Exception):
         retry_after_seconds: int | None = None,
         should_retry: bool | None = None,
         headers: Mapping[str, str] | None = None,
+        details: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -50,6 +54,7 @@ class GatewayError(Exception):
         self.retry_after_seconds = retry_after_seconds
         self.should_retry = should_retry
         self.headers = dict(headers or {})
+        self.details = details
 
     def response_headers(self) -> dict[str, str]:
         headers = dict(self.headers)
@@ -63,15 +68,19 @@ class GatewayError(Exception):
         return headers
 
 
-def render_error(status: int, code: str, message: str, request_id: str) -> bytes:
-    """Return the JSON envelope of an error."""
-    return orjson.dumps(
-        {
-            "type": "error",
-            "error": {"type": TYPE_BY_STATUS.get(status, API), "message": message, "code": code},
-            "request_id": request_id,
-        }
-    )
+def render_error(
+    status: int, code: str, message: str, request_id: str, details: Mapping[str, Any] | None = None
+) -> bytes:
+    """Return the JSON envelope of an error. Where there are `details`, SDKs look for a way out in them."""
+    error: dict[str, Any] = {"type": TYPE_BY_STATUS.get(status, API), "message": message, "code": code}
+    if details is not None:
+        error["details"] = details
+    return orjson.dumps({"type": "error", "error": error, "request_id": request_id})
+
+
+def invalid_request(error: InvalidRequestError) -> GatewayError:
+    """Return the 400 for what a request asks for."""
+    return GatewayError(400, error.code, error.message, details=error.details)
 
 
 def unavailable(message: str, *, code: str = "temporarily_unavailable", retry_after_seconds: int = 1) -> GatewayError:

@@ -197,7 +197,7 @@ class LeanHandler:
 
 
 def _error_response(error: GatewayError, request_id: str) -> GatewayResponse:
-    body = render_error(error.status, error.code, error.message, REQUEST_PREFIX + request_id)
+    body = render_error(error.status, error.code, error.message, REQUEST_PREFIX + request_id, error.details)
     return GatewayResponse(body, status=error.status, headers=error.response_headers())
 
 

@@ -4,6 +4,7 @@ A snapshot is immutable. A gateway process asks `catalog_fingerprint()` every fe
 changed.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -28,6 +29,9 @@ from billing.pricing import FACTOR_ONE_PPM, PriceTable
 # Requests are priced as of now; what was replaced longer ago than this is not kept in memory.
 KEEP_REPLACED_PRICES = timedelta(days=1)
 MAX_LOADS = 3
+
+# What Claude Code and others append to a model's name for themselves, as [1m] for its long context.
+CLIENT_MARKS = re.compile(r"(\[[0-9a-z_-]{1,16}\])+\Z", re.ASCII | re.IGNORECASE)
 
 DatedPrices = tuple[tuple[datetime, PriceTable], ...]  # By falling date: the first that has begun is in force.
 
@@ -100,12 +104,18 @@ class CatalogSnapshot:
     by_name: Mapping[str, OfferedModel]  # By id and by alias.
     factors: Mapping[int, PriceFactors]  # By organization.
 
-    def find(self, model_id_or_alias: str) -> OfferedModel | None:
-        return self.by_name.get(model_id_or_alias)
+    def find(self, name: str) -> OfferedModel | None:
+        """Return the model with that id or alias; marks that clients append for themselves do not count."""
+        return self.by_name.get(name) or self.by_name.get(without_client_marks(name))
 
     def factor_ppm(self, organization_id: int, moment: datetime) -> int:
         """Return the organization's markup or discount at `moment`, in parts per million of the published price."""
         return factor_at(self.factors.get(organization_id, ()), moment)
+
+
+def without_client_marks(name: str) -> str:
+    """Return the name of a model without what clients append to it."""
+    return CLIENT_MARKS.sub("", name)
 
 
 def catalog_fingerprint() -> int:

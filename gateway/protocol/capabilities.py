@@ -9,12 +9,12 @@ from typing import Any
 from gateway.protocol.errors import InvalidRequestError
 from gateway.protocol.messages_request import MessagesRequest
 from gateway.protocol.request_tools import WEB_FETCH, WEB_SEARCH, sold_name
-from gateway.protocol.wording import PDF_WORDING, ROLE_WORDING, refuse
+from gateway.protocol.wording import PDF_WORDING, SYSTEM_ROLE_WORDING
 
 DOCUMENTS, IMAGES, SYSTEM_MESSAGES = "documents", "images", "system_messages"
 THINKING, TOOLS = "thinking", "tools"
 PROMPT_CACHING = "prompt_caching"
-THINKING_TYPES = ("adaptive", "enabled")  # "disabled" is never refused.
+THINKING_TYPES = ("adaptive", "between_tools", "enabled")  # "disabled" is never refused.
 EFFORTS = ("low", "medium", "high", "xhigh", "max")
 ADAPTIVE_WORDING = "adaptive thinking is not supported on this model"
 EFFORT_WORDING = "This model does not support the effort parameter."
@@ -24,7 +24,9 @@ CODE = "unsupported_by_model"
 def check_capabilities(request: MessagesRequest, capabilities: Collection[str]) -> None:
     """Refuse what the language model cannot do. Raises InvalidRequestError with the code `unsupported_by_model`."""
     if request.system_message_index is not None and SYSTEM_MESSAGES not in capabilities:
-        refuse(f"messages.{request.system_message_index}.role", ROLE_WORDING, code=CODE)
+        raise InvalidRequestError(
+            f"messages: {SYSTEM_ROLE_WORDING}", code=CODE, param=f"messages.{request.system_message_index}.role"
+        )
     if request.document_path is not None and DOCUMENTS not in capabilities:
         raise InvalidRequestError(PDF_WORDING, code=CODE, param=request.document_path)
     if request.image_count and IMAGES not in capabilities:
@@ -69,7 +71,6 @@ def describe_capabilities(capabilities: Collection[str]) -> dict[str, Any]:
             **support(THINKING),
             "types": {
                 **{kind: support(THINKING) for kind in THINKING_TYPES},
-                "between_tools": never,
                 "disabled": {"supported": True},
             },
         },
@@ -83,7 +84,7 @@ def describe_capabilities(capabilities: Collection[str]) -> dict[str, Any]:
 def _check_thinking(request: MessagesRequest) -> None:
     if request.thinking_type == "adaptive":
         raise InvalidRequestError(ADAPTIVE_WORDING, code=CODE, param="thinking")
-    if request.thinking_type == "enabled":
+    if request.thinking_type in ("between_tools", "enabled"):
         raise InvalidRequestError("thinking is not supported on this model", code=CODE, param="thinking")
     if request.effort is not None:
         raise InvalidRequestError(EFFORT_WORDING, code=CODE, param="output_config.effort")

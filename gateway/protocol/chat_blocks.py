@@ -12,7 +12,7 @@ import orjson
 from gateway.protocol import exact_json
 from gateway.protocol.chat_names import CallIds, ToolNames
 from gateway.protocol.chat_parts import read_arguments
-from gateway.protocol.errors import UpstreamProtocolError
+from gateway.protocol.errors import UNUSABLE_CODE, UNUSABLE_TEXT, UpstreamProtocolError
 from gateway.protocol.sse import encode_event
 
 MAX_HELD_CHARS = 16 * 1024 * 1024  # Of arguments, and of texts that wait.
@@ -116,7 +116,7 @@ class BlockWriter:
         call = self._find_call(index, call_id, name)
         if call.is_closed:
             if arguments.strip():
-                raise UpstreamProtocolError("more arguments for a tool call that was complete")
+                raise _model_fault("more arguments for a tool call that was complete")
             return
         call.call_id = call.call_id or call_id
         if not call.name and isinstance(name, str):
@@ -178,7 +178,7 @@ class BlockWriter:
             self._write_passage(item.kind, "".join(item.pieces))
             return
         if not item.name:
-            raise UpstreamProtocolError("a tool call without a name")
+            raise _model_fault("a tool call without a name")
         self._close_block()
         name = self._names.restore(item.name)
         block = {"type": "tool_use", "id": self._ids.accept(item.call_id), "name": name, "input": {}}
@@ -229,4 +229,4 @@ class BlockWriter:
 
 def _model_fault(reason: str) -> UpstreamProtocolError:
     """Return the failure for what the model wrote, which the client can ask it to."""
-    return UpstreamProtocolError(reason, is_upstream_fault=False)
+    return UpstreamProtocolError(reason, code=UNUSABLE_CODE, client_message=UNUSABLE_TEXT, is_upstream_fault=False)

@@ -9,9 +9,8 @@ from typing import Any
 
 from gateway.protocol import exact_json
 from gateway.protocol.chat_names import ToolNames, shorten_call_id
-from gateway.protocol.errors import InvalidRequestError
 from gateway.protocol.messages_request import BILLING_HEADER_PREFIX
-from gateway.protocol.wording import PDF_WORDING, refuse_tag
+from gateway.protocol.wording import refuse, refuse_tag
 
 USER_BLOCK_TYPES = ("document", "image", "text", "tool_result")
 PARAGRAPH = "\n\n"
@@ -95,7 +94,7 @@ def _translate_user(blocks: list[dict[str, Any]], path: str) -> tuple[list[Messa
             tool_messages.append(message)
             images_of_tools.extend(images)
         else:
-            parts.append(_translate_part(block, block_path))
+            parts.extend(_translate_part(block, block_path))
     parts = images_of_tools + parts
     return tool_messages, [{"role": "user", "content": _simplest_content(parts)}] if parts else []
 
@@ -107,7 +106,7 @@ def _translate_tool_result(block: dict[str, Any], path: str) -> tuple[dict[str, 
     if content is None or isinstance(content, str):
         text = content or ""
     else:
-        parts = [_translate_part(inner, f"{path}.tool_result.content.{i}") for i, inner in enumerate(content)]
+        parts = _translate_parts(content, f"{path}.tool_result.content")
         text = PARAGRAPH.join(part["text"] for part in parts if part["type"] == "text")
         images = [part for part in parts if part["type"] != "text"]
     call_id = shorten_call_id(block["tool_use_id"])
@@ -119,30 +118,45 @@ def _translate_tool_result(block: dict[str, Any], path: str) -> tuple[dict[str, 
     return {"role": "tool", "tool_call_id": call_id, "content": text}, images
 
 
-def _translate_part(block: dict[str, Any], path: str) -> Part:
+def _translate_parts(blocks: list[dict[str, Any]], path: str) -> list[Part]:
+    return [part for index, block in enumerate(blocks) for part in _translate_part(block, f"{path}.{index}")]
+
+
+def _translate_part(block: dict[str, Any], path: str) -> list[Part]:
+    """Return the parts that a block becomes: one, but for a document of several blocks."""
     block_type = block["type"]
     if block_type == "text":
-        return {"type": "text", "text": block["text"]}
+        return [{"type": "text", "text": block["text"]}]
     if block_type == "image":
         source = block["source"]
-        if source["type"] == "url":
-            return {"type": "image_url", "image_url": {"url": source["url"]}}
-        return {"type": "image_url", "image_url": {"url": f"data:{source['media_type']};base64,{source['data']}"}}
+        is_url = source["type"] == "url"
+        url = source["url"] if is_url else f"data:{source['media_type']};base64,{source['data']}"
+        return [{"type": "image_url", "image_url": {"url": url}}]
     if block_type != "document":
         refuse_tag(path, block_type, USER_BLOCK_TYPES)
     return _translate_document(block, path)
 
 
-def _translate_document(block: dict[str, Any], path: str) -> Part:
+def _translate_document(block: dict[str, Any], path: str) -> list[Part]:
     source = block["source"]
     data, media_type = source.get("data"), source.get("media_type")
-    if source["type"] == "text" and isinstance(data, str):
-        return {"type": "text", "text": data}
-    if source["type"] == "base64" and isinstance(data, str) and media_type == "application/pdf":
-        title = block.get("title")
-        file_name = title if isinstance(title, str) and title else "document.pdf"
-        return {"type": "file", "file": {"filename": file_name, "file_data": f"data:{media_type};base64,{data}"}}
-    raise InvalidRequestError(PDF_WORDING, code="unsupported_by_upstream", param=path)
+    if source["type"] == "content":
+        content = source["content"]
+        if isinstance(content, str):
+            return [{"type": "text", "text": content}]
+        return _translate_parts(content, f"{path}.document.source.content")
+    if source["type"] == "url":
+        wording = "Documents by URL are not supported on this model: send their content"
+        refuse(f"{path}.document.source", wording, code="unsupported_by_upstream")
+    if not isinstance(data, str):
+        refuse(f"{path}.document.source.data", "Input should be a valid string")
+    if source["type"] == "text":
+        return [{"type": "text", "text": data}]
+    if media_type != "application/pdf":
+        refuse(f"{path}.document.source.base64.media_type", "Input should be 'application/pdf'")
+    title = block.get("title")
+    file_name = title if isinstance(title, str) and title else "document.pdf"
+    return [{"type": "file", "file": {"filename": file_name, "file_data": f"data:{media_type};base64,{data}"}}]
 
 
 def _simplest_content(parts: list[Part]) -> str | list[Part]:

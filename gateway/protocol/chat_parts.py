@@ -51,7 +51,7 @@ def read_arguments(text: str) -> dict[str, Any] | None:
         value = _decode_arguments(text)
         if isinstance(value, str):
             value = _decode_arguments(value) if value.strip() else {}
-    except (orjson.JSONDecodeError, TooComplexError):
+    except (ValueError, RecursionError, TooComplexError):
         return None
     if value is None:
         return {}

@@ -33,6 +33,9 @@ def render_chat_body(request: MessagesRequest, target: RouteTarget) -> bytes:
     """Return the body. Raises InvalidRequestError for what Chat Completions, or this upstream, cannot be asked."""
     refuse_fields(request, target.profile)
     check_thinking_budget(request)
+    if request.max_tokens == 0:
+        wording = "0 warms a prompt cache without a reply, which is not supported on this model"
+        refuse("max_tokens", wording, code="unsupported_by_upstream")
     return encode_for_upstream(request, lambda request: _translate(request, target))
 
 
@@ -90,7 +93,8 @@ def _add_tools(body: dict[str, Any], request: MessagesRequest, names: ToolNames,
 
 
 def _translate_tool(tool: dict[str, Any], names: ToolNames) -> dict[str, Any]:
-    parameters = {name: value for name, value in tool["input_schema"].items() if name != "$schema"}
+    # A null says no more than a field that is left out, and providers stumble over it.
+    parameters = {n: value for n, value in tool["input_schema"].items() if n != "$schema" and value is not None}
     if parameters.get("type", "object") == "object":
         parameters.setdefault("type", "object")
         parameters.setdefault("properties", {})  # OpenAI refuses an object without them.
@@ -119,7 +123,7 @@ def _add_reasoning(body: dict[str, Any], request: MessagesRequest, profile: Upst
             body["reasoning"] = {"max_tokens": budget}
         elif effort is not None:
             body["reasoning"] = {"effort": effort}
-        elif request.thinking_type == "adaptive":
+        elif request.thinking_type in ("adaptive", "between_tools"):
             body["reasoning"] = {"enabled": True}
 
 
@@ -132,6 +136,7 @@ def _effort_of(budget_tokens: int) -> str:
 def _add_format(body: dict[str, Any], source: dict[str, Any]) -> None:
     config = source.get("output_config")
     wanted = config.get("format") if isinstance(config, dict) else None
+    wanted = wanted or source.get("output_format")  # Its name while it was a beta.
     if isinstance(wanted, dict) and wanted.get("type") == "json_schema":
         schema = {"name": SCHEMA_NAME, "schema": wanted.get("schema"), "strict": True}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}

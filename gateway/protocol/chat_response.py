@@ -1,5 +1,6 @@
 """A whole reply of Chat Completions as a message. Pure."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from gateway.protocol.chat_names import CallIds, ToolNames
@@ -14,18 +15,25 @@ from gateway.protocol.chat_parts import (
 )
 from gateway.protocol.chat_usage import ChatUsageReader
 from gateway.protocol.codec import DecodedMessage, ReplyIdentity
-from gateway.protocol.errors import UpstreamProtocolError
+from gateway.protocol.errors import TooMuchStructureError, UnusableReplyError, UpstreamProtocolError
 from gateway.protocol.messages_response import load_object
 from gateway.protocol.messages_usage import COUNT_FIELDS
 from gateway.protocol.profile import UpstreamProfile
+from gateway.protocol.reading import UsageReading
 from gateway.protocol.upstream_errors import read_stream_error
 
 
 def decode_chat_reply(
     body: bytes, identity: ReplyIdentity, *, names: ToolNames, profile: UpstreamProfile, stop_sequences: list[str]
 ) -> DecodedMessage:
-    """Return the reply in `body`. Raises UpstreamProtocolError when it is none, or has arguments that are no object."""
-    payload = load_object(body)
+    """Return the reply in `body`.
+
+    Raises UpstreamProtocolError when it is none, UnusableReplyError when the arguments of its calls are no objects.
+    """
+    try:
+        payload = load_object(body)
+    except TooMuchStructureError as error:
+        raise UnusableReplyError(error.reason, _read_usage_only(error.value, profile, len(body))) from None
     if payload.get("error"):
         raise read_stream_error(body)
     choices = payload.get("choices")
@@ -40,7 +48,11 @@ def decode_chat_reply(
     reader.read_payload(payload)
     refusal = text_of(reply.get("refusal"))
     content = _decode_texts(reply, refusal, reader)
-    calls = _decode_calls(reply, identity, names, reader, is_truncated=finish_reason == "length")
+    try:
+        calls = _decode_calls(reply, identity, names, reader, is_truncated=finish_reason == "length")
+    except UpstreamProtocolError as error:
+        reader.complete("")
+        raise UnusableReplyError(error.reason, reader.reading()) from None
     stop_reason, stop_sequence = map_stop_reason(
         finish_reason, choice, has_calls=bool(calls), is_refused=bool(refusal), stop_sequences=stop_sequences
     )
@@ -56,6 +68,16 @@ def decode_chat_reply(
         "usage": dict(zip(COUNT_FIELDS, reader.counts(), strict=True)),
     }
     return DecodedMessage(message, reader.reading())
+
+
+def _read_usage_only(payload: Mapping[str, Any], profile: UpstreamProfile, body_bytes: int) -> UsageReading:
+    """Return the usage of a reply whose content cannot be walked; its whole body counts as what was written."""
+    reader = ChatUsageReader(profile)
+    reader.read_id(payload.get("id"))
+    reader.read_payload(payload)
+    reader.delivered_bytes = body_bytes
+    reader.complete("")
+    return reader.reading()
 
 
 def _decode_texts(reply: dict[str, Any], refusal: str, reader: ChatUsageReader) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from gateway.protocol.broken_text import HalfJoiner, mend, mend_all
 from gateway.protocol.chat_blocks import TEXT, THINKING, BlockWriter
 from gateway.protocol.chat_names import CallIds, ToolNames
 from gateway.protocol.chat_parts import (
@@ -21,7 +22,7 @@ from gateway.protocol.chat_parts import (
 from gateway.protocol.chat_usage import ChatUsageReader
 from gateway.protocol.codec import NOTHING, RelayStep, ReplyIdentity, StreamEnd
 from gateway.protocol.errors import UpstreamProtocolError
-from gateway.protocol.messages_response import load_object
+from gateway.protocol.messages_response import load_event
 from gateway.protocol.messages_usage import COUNT_FIELDS
 from gateway.protocol.profile import UpstreamProfile
 from gateway.protocol.reading import UsageReading
@@ -42,6 +43,8 @@ class ChatStreamDecoder:
         self._parser = SseParser()
         self._usage = ChatUsageReader(profile)
         self._blocks = BlockWriter(names, CallIds(identity.message_id))
+        self._has_halves = False  # Of characters, in the texts of this stream: see broken_text.
+        self._joiners: dict[str | int | None, HalfJoiner] = {}
         self._has_started = False
         self._is_over = False
         self._is_refused = False
@@ -94,7 +97,10 @@ class ChatStreamDecoder:
         return RelayStep(self._take_out(), failure=error)
 
     def _take_chunk(self, data: bytes) -> None:
-        payload = load_object(data)
+        payload, may_hold_halves = load_event(data)
+        if may_hold_halves:
+            self._has_halves = True
+            payload = {**mend_all({**payload, "choices": None}), "choices": payload.get("choices")}
         if payload.get("error"):
             raise read_stream_error(data)
         self._usage.read_id(payload.get("id"))
@@ -122,13 +128,13 @@ class ChatStreamDecoder:
             self._last_choice = choice
 
     def _take_delta(self, delta: dict[str, Any]) -> None:
-        thinking = thinking_of(delta)
+        thinking = self._whole(THINKING, thinking_of(delta))
         if thinking:
             self._usage.add_thinking(thinking)
             self._blocks.add_passage(THINKING, thinking)
         refusal = text_of(delta.get("refusal"))
         self._is_refused = self._is_refused or bool(refusal)
-        text = text_of(delta.get("content")) + refusal
+        text = self._whole(TEXT, text_of(delta.get("content")) + refusal)
         if text:
             self._usage.add_text(text)
             self._blocks.add_passage(TEXT, text)
@@ -144,11 +150,21 @@ class ChatStreamDecoder:
             raise UpstreamProtocolError("a tool call is no object, or has no function")
         function = function or {}
         index = call.get("index")
-        arguments = arguments_text(function.get("arguments"))
+        arguments = self._whole(index, arguments_text(function.get("arguments")))
         self._usage.add_text(arguments)
+        name = function.get("name")
         self._blocks.add_fragment(
-            index if type(index) is int else None, call.get("id"), function.get("name"), arguments
+            index if type(index) is int else None,
+            call.get("id"),
+            mend(name) if isinstance(name, str) else name,
+            arguments,
         )
+
+    def _whole(self, source: object, text: str) -> str:
+        """Return what of a piece of text, thinking or arguments is whole characters, with what was left of the last."""
+        if not self._has_halves:
+            return text
+        return self._joiners.setdefault(source if isinstance(source, str | int) else None, HalfJoiner()).join(text)
 
     def _start(self) -> None:
         if self._has_started:

@@ -118,13 +118,13 @@ def _check_image(path: str, block: dict[str, Any], counts: BlockCounts) -> None:
 
 
 def _check_document(path: str, block: dict[str, Any], counts: BlockCounts) -> None:
-    counts.document_path = counts.document_path or path
     source_path = f"{path}.document.source"
     source = require_object(source_path, _required(f"{path}.document", block, "source"))
     source_type = _required(source_path, source, "type")
     if source_type not in DOCUMENT_SOURCE_TYPES:
         refuse_tag(source_path, source_type, DOCUMENT_SOURCE_TYPES)
-    if source_type in ("base64", "url"):
+    if source_type in ("base64", "url"):  # Others are text, which every model reads.
+        counts.document_path = counts.document_path or path
         counts.expandable_documents += 1
     if source_type == "content":
         check_content(f"{source_path}.content", _required(source_path, source, "content"), counts)

@@ -1,5 +1,13 @@
 """What can be wrong with bytes on the wire: the client's fault, or the upstream's."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.protocol.reading import UsageReading
+
+UNUSABLE_CODE = "reply_unusable"
+UNUSABLE_TEXT = "The model wrote a reply that cannot be delivered, such as a tool call with broken arguments."
+
 
 class ProtocolError(Exception):
     """The root of every error of this package."""
@@ -8,14 +16,23 @@ class ProtocolError(Exception):
 class InvalidRequestError(ProtocolError):
     """The client's request cannot be served as it stands: a 400 with `message` in Anthropic's wording.
 
-    `code` is our stable machine word; `param` is the path of the field at fault, such as `messages.0.role`.
+    `code` is our stable machine word; `param` is the path of the field at fault, such as `messages.0.role`; `details`
+    are Anthropic's `error.details`, by whose `error_code` its SDKs heal.
     """
 
-    def __init__(self, message: str, *, code: str = "invalid_request", param: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "invalid_request",
+        param: str | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.code = code
         self.param = param
+        self.details = details
 
 
 class InvalidProfileError(ProtocolError):
@@ -44,6 +61,25 @@ class UpstreamProtocolError(ProtocolError):
         self.error_type = error_type
         self.code = code
         self.client_message = client_message
+
+
+class TooMuchStructureError(UpstreamProtocolError):
+    """The upstream sent JSON with more structure, or levels, than we read, as a model can be made to write it.
+
+    `value` is what was read all the same; empty where nothing could be.
+    """
+
+    def __init__(self, reason: str, value: Mapping[str, Any]) -> None:
+        super().__init__(reason, code=UNUSABLE_CODE, client_message=UNUSABLE_TEXT, is_upstream_fault=False)
+        self.value = value
+
+
+class UnusableReplyError(UpstreamProtocolError):
+    """The model wrote what a message cannot carry. Its upstream did its work and charges: `reading` is to be billed."""
+
+    def __init__(self, reason: str, reading: UsageReading) -> None:
+        super().__init__(reason, code=UNUSABLE_CODE, client_message=UNUSABLE_TEXT, is_upstream_fault=False)
+        self.reading = reading
 
 
 class SseTooLargeError(UpstreamProtocolError):

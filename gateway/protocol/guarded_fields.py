@@ -5,22 +5,33 @@ plain request, and a provider keeps files, containers, skills and profiles by ac
 organizations. Listed are the values that do neither; every other value is refused. Claude Code heals from the wording.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from gateway.protocol.wording import EXTRA_WORDING, refuse
+from gateway.protocol.errors import InvalidRequestError
+from gateway.protocol.wording import EXTRA_WORDING
 
 PRICE_REASON = "it changes what the provider charges, which has no price here"
 SHARED_REASON = "it names what belongs to an account at the provider that all organizations share"
 ADDED_REASON = "what it lets the provider add or run has no price here"
+THREAD_REASON = "conversations are not kept here. Send the full conversation without `thread`"
 CODE = "not_on_sale"
 
 
+# Anthropic's SDKs then send the whole conversation; "thread" is none of the features that they know, and need not be.
+THREAD_DETAILS = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+
+
 class Guard(NamedTuple):
-    """`is_sent`: harmless values go to the upstream too. Others mean what leaving the field out means."""
+    """`is_sent`: harmless values go to the upstream too. Others mean what leaving the field out means.
+
+    `details` are those of the refusal: see errors.InvalidRequestError.
+    """
 
     harmless: tuple[Any, ...]
     reason: str
     is_sent: bool = False
+    details: Mapping[str, Any] | None = None
 
 
 # `models`, `plugins`, `preset` and `provider` are OpenRouter's, which speaks Messages too.
@@ -42,10 +53,12 @@ GUARDED_FIELDS: dict[str, Guard] = {
     "service_tier": Guard((None, "auto", "standard_only"), PRICE_REASON, is_sent=True),
     "skills": Guard((None, []), SHARED_REASON),
     "speed": Guard((None, "standard"), PRICE_REASON),
+    "thread": Guard((None,), THREAD_REASON, details=THREAD_DETAILS),
     "user_profile_id": Guard((None,), SHARED_REASON),
     "workspace_id": Guard((None,), SHARED_REASON),
 }
-UNSENT_FIELDS = tuple(name for name, guard in GUARDED_FIELDS.items() if not guard.is_sent)
+# `diagnostics` names an earlier reply, by an id of ours that its upstream has never heard of. It only asks for a hint.
+UNSENT_FIELDS = ("diagnostics", *(name for name, guard in GUARDED_FIELDS.items() if not guard.is_sent))
 # Beta values that unlock such fields, tools and blocks; by their beginnings, as they end in a date. Clients send them
 # without using them, so they are left out and not refused.
 UNSENT_BETAS = (
@@ -72,7 +85,8 @@ def check_guarded_fields(body: dict[str, Any]) -> None:
         if name in body and not any(
             value == body[name] and type(value) is type(body[name]) for value in guard.harmless
         ):
-            refuse(name, f"{EXTRA_WORDING}: {guard.reason}", code=CODE)
+            wording = f"{EXTRA_WORDING}: {guard.reason}"
+            raise InvalidRequestError(f"{name}: {wording}", code=CODE, param=name, details=guard.details)
 
 
 def passing_betas(client_beta: str) -> str:

@@ -41,7 +41,7 @@ MAX_STOP_SEQUENCE_CHARS = 10_000
 MAX_USER_ID_CHARS = 4_096
 MAX_END_USER_CHARS = 256  # What is stored of a user id.
 MIN_THINKING_TOKENS = 1_024
-THINKING_TYPES = ("adaptive", "disabled", "enabled")
+THINKING_TYPES = ("adaptive", "between_tools", "disabled", "enabled")
 FIELDS_FOR_REPLY = ("stop_sequences", "tools")
 # Claude Code's first system block: it differs in every request of one conversation and means nothing to a model.
 BILLING_HEADER_PREFIX = "x-anthropic-billing-header:"
@@ -56,7 +56,7 @@ class MessagesRequest:
     body: dict[str, Any]
     raw: bytes = field(repr=False)  # What `body` was read from.
     model: str
-    max_tokens: int  # 0 for count_tokens, which has none.
+    max_tokens: int  # 0 only warms a prompt cache; it is 0 for count_tokens too, which has none.
     is_streamed: bool
     end_user: str
     image_count: int
@@ -179,7 +179,7 @@ def _check_request(body: dict[str, Any], raw: bytes, *, needs_max_tokens: bool) 
     if needs_max_tokens:
         if "max_tokens" not in body:
             refuse_missing("max_tokens")
-        max_tokens = require_integer("max_tokens", body["max_tokens"], minimum=1, maximum=MAX_TOKENS_CEILING)
+        max_tokens = require_integer("max_tokens", body["max_tokens"], minimum=0, maximum=MAX_TOKENS_CEILING)
     check_guarded_fields(body)
     counts = BlockCounts()
     system_message_index = _check_messages(body, counts)

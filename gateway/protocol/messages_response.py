@@ -4,27 +4,40 @@ Rewritten are the id, the model's name and the four counts of `usage`, which are
 else stays as it came.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
-import orjson
-
+from gateway.protocol.broken_text import load_json, mend_all
 from gateway.protocol.codec import DecodedMessage, ReplyIdentity
-from gateway.protocol.errors import UpstreamProtocolError
+from gateway.protocol.errors import TooMuchStructureError, UnusableReplyError, UpstreamProtocolError
 from gateway.protocol.json_depth import MAX_DEPTH, is_too_deep
 from gateway.protocol.json_structure import TooComplexError, check_structure
 from gateway.protocol.messages_usage import COUNT_FIELDS, MessagesUsageReader
-from gateway.protocol.reading import MAX_USAGE_TOKENS
+from gateway.protocol.reading import MAX_USAGE_TOKENS, UsageReading
+
+TOO_DEEP = f"JSON nested more than {MAX_DEPTH} levels deep"
 
 
 def decode_message(body: bytes, identity: ReplyIdentity) -> DecodedMessage:
     """Return the reply in `body`. Raises UpstreamProtocolError when it is no message."""
-    message = load_object(body)
+    try:
+        message, is_mended = load_mended(body)
+    except TooMuchStructureError as error:
+        raise UnusableReplyError(error.reason, _read_usage_only(error.value, len(body))) from None
     if message.get("type") != "message" or not isinstance(message.get("content"), list):
         raise UpstreamProtocolError(f"a body of type {str(message.get('type'))[:40]!r} instead of a message")
     reader = MessagesUsageReader()
     reader.read_message(message)
     rewrite_message(message, identity)
-    return DecodedMessage(message, reader.reading(), source=body)
+    return DecodedMessage(message, reader.reading(), source=b"" if is_mended else body)
+
+
+def _read_usage_only(message: Mapping[str, Any], body_bytes: int) -> UsageReading:
+    """Return the usage of a reply whose content cannot be walked; its whole body counts as what was written."""
+    reader = MessagesUsageReader()
+    reader.read_message({**message, "content": []})
+    reader.delivered_bytes = body_bytes
+    return reader.reading()
 
 
 def rewrite_message(message: dict[str, Any], identity: ReplyIdentity) -> None:
@@ -51,16 +64,31 @@ def decode_token_count(body: bytes) -> int:
 
 
 def load_object(raw: bytes) -> dict[str, Any]:
-    """Return the JSON object in `raw`. Raises UpstreamProtocolError."""
+    """Return the JSON object in `raw`, its texts mended. Raises UpstreamProtocolError."""
+    return load_mended(raw)[0]
+
+
+def load_mended(raw: bytes) -> tuple[dict[str, Any], bool]:
+    """Return the JSON object in `raw` and whether its texts had to be mended. Raises UpstreamProtocolError."""
+    value, may_hold_halves = load_event(raw)
+    return (mend_all(value) if may_hold_halves else value), may_hold_halves
+
+
+def load_event(raw: bytes) -> tuple[dict[str, Any], bool]:
+    """Return the JSON object in `raw`, and whether its texts may hold halves of characters, whose other halves come in
+    the next event. Raises UpstreamProtocolError.
+    """
     try:
         check_structure(raw)
-        value = orjson.loads(raw)
+        value, may_hold_halves = load_json(raw)
     except TooComplexError as error:
-        raise UpstreamProtocolError(f"JSON with {error}", is_upstream_fault=False) from None
-    except orjson.JSONDecodeError as error:
+        raise TooMuchStructureError(f"JSON with {error}", {}) from None
+    except RecursionError:
+        raise TooMuchStructureError(TOO_DEEP, {}) from None
+    except ValueError as error:
         raise UpstreamProtocolError(f"no JSON: {error}") from None
     if not isinstance(value, dict):
         raise UpstreamProtocolError("JSON, but no object")
     if is_too_deep(raw, value):
-        raise UpstreamProtocolError(f"JSON nested more than {MAX_DEPTH} levels deep")
-    return value
+        raise TooMuchStructureError(TOO_DEEP, value)
+    return value, may_hold_halves

@@ -2,7 +2,8 @@
 
 Data of events passes as it came, in framing of our own (an `event:` line always). Rewritten are `message_start` (id,
 model, counts) and `message_delta` (all four counts, the input's merged in from the start, since some clients read them
-nowhere else). Events of unknown types are dropped: the AI SDK fails on them. Blocks and deltas of unknown types pass.
+nowhere else), the numbers of blocks that come out of order (see block_order), and texts with characters cut in two (see
+broken_text). Events of unknown types are dropped: the AI SDK fails on them. Blocks and deltas of unknown types pass.
 `message_delta` is held back with `message_stop`, so that nothing looks complete before it is settled.
 """
 
@@ -10,15 +11,17 @@ from typing import Any
 
 import orjson
 
+from gateway.protocol.block_order import BlockOrder
+from gateway.protocol.broken_text import HalfJoiner, mend_all
 from gateway.protocol.codec import NOTHING, RelayStep, ReplyIdentity, StreamEnd
 from gateway.protocol.errors import UpstreamProtocolError
-from gateway.protocol.messages_response import load_object, rewrite_message
+from gateway.protocol.messages_response import load_event, rewrite_message
 from gateway.protocol.messages_usage import COUNT_FIELDS, MessagesUsageReader
 from gateway.protocol.reading import UsageReading
 from gateway.protocol.sse import PING, SseEvent, SseParser, encode_event
 from gateway.protocol.upstream_errors import read_stream_error
 
-MAX_CONTENT_BLOCKS = 100_000
+TEXT_FIELDS = ("text", "thinking", "partial_json")
 
 
 class MessagesStreamDecoder:
@@ -30,8 +33,8 @@ class MessagesStreamDecoder:
         self._usage = MessagesUsageReader()
         self._has_started = False
         self._is_over = False
-        self._open_block: int | None = None
-        self._block_count = 0
+        self._blocks = BlockOrder()
+        self._text = HalfJoiner()  # Of the block that began last.
         self._message_delta: dict[str, Any] | None = None
 
     @property
@@ -81,32 +84,28 @@ class MessagesStreamDecoder:
     def _take_event(self, event: SseEvent, out: list[bytes]) -> None:
         if event.event == "error":
             raise read_stream_error(event.data)
-        payload = load_object(event.data)
+        payload, may_hold_halves = load_event(event.data)
         event_type = payload.get("type")
         if event_type == "content_block_delta":
-            self._take_block_delta(payload)
-        elif event_type == "content_block_start":
-            self._take_block_start(payload)
+            self._take_block_delta(payload, event.data, out, may_hold_halves=may_hold_halves)
+            return
+        if may_hold_halves:
+            payload = mend_all(payload)
+            event = event._replace(data=orjson.dumps(payload))
+        if event_type == "content_block_start":
+            self._take_block_start(payload, event.data, out)
         elif event_type == "content_block_stop":
-            self._take_block_stop(payload)
+            self._take_block_stop(payload, event.data, out)
         elif event_type == "message_start":
             out.append(self._take_message_start(payload))
-            return
         elif event_type == "message_delta":
-            self._take_message_delta(payload)
-            return
+            self._take_message_delta(payload, out)
         elif event_type == "message_stop":
             self._take_message_stop()
-            return
-        elif event_type == "ping":
-            if self._has_started:
-                out.append(PING)
-            return
+        elif event_type == "ping" and self._has_started:
+            out.append(PING)
         elif event_type == "error":
             raise read_stream_error(event.data)
-        else:
-            return
-        out.append(encode_event(event_type, event.data))
 
     def _take_message_start(self, payload: dict[str, Any]) -> bytes:
         message = payload.get("message")
@@ -121,40 +120,57 @@ class MessagesStreamDecoder:
         self._has_started = True
         return encode_event("message_start", orjson.dumps(payload))
 
-    def _take_block_start(self, payload: dict[str, Any]) -> None:
+    def _take_block_start(self, payload: dict[str, Any], data: bytes, out: list[bytes]) -> None:
         block = payload.get("content_block")
-        if not self._has_started or self._message_delta is not None or not isinstance(block, dict):
+        if self._message_delta is not None or not isinstance(block, dict):
             raise UpstreamProtocolError("content_block_start out of place, or without its block")
-        index = payload.get("index")
-        if self._open_block is not None or type(index) is not int or index != self._block_count:
-            raise UpstreamProtocolError(f"block {str(index)[:20]} started as number {self._block_count}")
-        if index >= MAX_CONTENT_BLOCKS:
-            raise UpstreamProtocolError(f"more than {MAX_CONTENT_BLOCKS} blocks")
-        self._open_block = index
-        self._block_count += 1
+        before = self._blocks.start(payload)
+        if not self._has_started:  # The server forgot to say it, and what it says of usage comes at the end.
+            out.append(self._take_message_start({"type": "message_start", "message": {}}))
+        self._begin_text(before, out)
         self._usage.read_block_start(block)
+        self._write(payload, data, out)
 
-    def _take_block_delta(self, payload: dict[str, Any]) -> None:
+    def _take_block_delta(
+        self, payload: dict[str, Any], data: bytes, out: list[bytes], *, may_hold_halves: bool
+    ) -> None:
         delta = payload.get("delta")
-        self._require_open_block(payload)
-        if not isinstance(delta, dict):
-            raise UpstreamProtocolError("content_block_delta without its delta")
+        if not self._has_started or self._message_delta is not None or not isinstance(delta, dict):
+            raise UpstreamProtocolError("content_block_delta out of place, or without its delta")
+        before = self._blocks.delta(payload, delta)
+        if before:
+            self._begin_text(before, out)
+        if may_hold_halves or self._text.half:
+            joined = {name: self._text.join(delta.pop(name)) for name in TEXT_FIELDS if type(delta.get(name)) is str}
+            payload["delta"] = delta = {**mend_all(delta), **joined}
+            data = orjson.dumps(payload)
         self._usage.read_delta(delta)
+        self._write(payload, data, out)
 
-    def _take_block_stop(self, payload: dict[str, Any]) -> None:
-        self._require_open_block(payload)
-        self._open_block = None
+    def _take_block_stop(self, payload: dict[str, Any], data: bytes, out: list[bytes]) -> None:
+        if self._blocks.stop(payload):
+            self._write(payload, data, out)
 
-    def _require_open_block(self, payload: dict[str, Any]) -> None:
-        index = payload.get("index")
-        if self._open_block is None or type(index) is not int or index != self._open_block:
-            raise UpstreamProtocolError(f"{payload['type']} for block {str(index)[:20]}, which is not open")
+    def _begin_text(self, before: list[dict[str, Any]], out: list[bytes]) -> None:
+        """Write what goes before a new block, whose text begins with no half of another's."""
+        self._text.half = ""
+        out.extend(encode_event(payload["type"], orjson.dumps(payload)) for payload in before)
 
-    def _take_message_delta(self, payload: dict[str, Any]) -> None:
-        """Hold the event, merged over one that came before: its counts are cumulative, so the later value is true."""
+    def _write(self, payload: dict[str, Any], data: bytes, out: list[bytes]) -> None:
+        """Write an event of the block that began last as it came, but for its number where that is another one."""
+        if payload["index"] != self._blocks.number:
+            data = orjson.dumps({**payload, "index": self._blocks.number})
+        out.append(encode_event(payload["type"], data))
+
+    def _take_message_delta(self, payload: dict[str, Any], out: list[bytes]) -> None:
+        """Hold the event, merged over one that came before: its counts are cumulative, so the later value is true.
+
+        A block that is still open, as servers leave it at the limit of tokens, is closed.
+        """
         delta = payload.get("delta")
-        if not self._has_started or self._open_block is not None or not isinstance(delta, dict):
+        if not self._has_started or not isinstance(delta, dict):
             raise UpstreamProtocolError("message_delta out of place, or without its delta")
+        self._begin_text(self._blocks.close(), out)
         self._usage.read_usage(payload.get("usage"), is_start=False)
         self._usage.read_stop_reason(delta)
         held = self._message_delta or {

@@ -8,6 +8,8 @@ refusal of what was asked (moderation, a firewall) or of the credential, so it a
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any
 
@@ -16,6 +18,7 @@ import orjson
 from gateway.protocol.errors import UpstreamStreamError
 
 MAX_MESSAGE_CHARS = 4_000
+MAX_DETAILS_BYTES = 4_000
 MAX_RETRY_AFTER_SECONDS = 86_400
 MAX_ERROR_BODY_BYTES = 256 * 1024  # What of an error's body is worth parsing.
 OVERLOADED_TEXT = "The model is temporarily overloaded. Please retry shortly."
@@ -26,6 +29,7 @@ FAILED_TEXT = "The model service returned an error."
 ACCOUNT_FAULT = re.compile(r"your credit balance is too low|(this|your) organization has been disabled", re.IGNORECASE)
 ACCOUNT_CODES = ("billing_not_active", "insufficient_quota")
 REQUEST_TIMEOUT = 408
+LASTING_STATUSES = (404, 405, 410)
 # Claude Code shortens the conversation when a 400 says this; OpenAI-compatible upstreams say it in other words.
 PROMPT_TOO_LONG = "prompt is too long"
 CONTEXT_CODES = ("context_length_exceeded", "exceed_context_size_error")
@@ -61,6 +65,8 @@ class UpstreamFailure:
     fault: Fault
     reason: str
     retry_after_seconds: int | None = None
+    should_retry: bool | None = None  # False where the same call would fail again; None leaves it to the status.
+    details: Mapping[str, Any] | None = None
 
     @property
     def can_fail_over(self) -> bool:
@@ -71,7 +77,7 @@ def map_upstream_error(status: int, headers: Mapping[str, str], body: bytes) -> 
     """Return our error for an upstream's answer other than 200. `headers` have lower-case names. Never raises."""
     said = _read_error(body)
     reason = f"status {status}: {said.message or said.error_type or 'no message'}"[:MAX_MESSAGE_CHARS]
-    retry_after = read_retry_after(headers.get("retry-after"))
+    retry_after = read_retry_after(headers.get("retry-after"), sent_at=headers.get("date"))
     if status == 402 or ACCOUNT_FAULT.match(said.message) or said.code in ACCOUNT_CODES:
         return UpstreamFailure(502, "api_error", "upstream_refused_account", FAILED_TEXT, Fault.ACCOUNT, reason)
     if status == 401:
@@ -103,7 +109,9 @@ def map_upstream_error(status: int, headers: Mapping[str, str], body: bytes) -> 
             retry_after_seconds=retry_after or 1,
         )
     fault = Fault.NOT_SERVED if 400 <= status < 500 and status != REQUEST_TIMEOUT else Fault.UPSTREAM
-    return UpstreamFailure(502, "api_error", "upstream_error", FAILED_TEXT, fault, reason, retry_after)
+    # Who lacks the model today lacks it in a minute too; Claude Code would ask for longer than that.
+    should_retry = False if status in LASTING_STATUSES else None
+    return UpstreamFailure(502, "api_error", "upstream_error", FAILED_TEXT, fault, reason, retry_after, should_retry)
 
 
 def read_stream_error(data: bytes) -> UpstreamStreamError:
@@ -120,13 +128,30 @@ def read_stream_error(data: bytes) -> UpstreamStreamError:
     )
 
 
-def read_retry_after(value: str | None) -> int | None:
-    """Return the seconds of a `retry-after` header, rounded up; None for a date or anything else."""
+def read_retry_after(value: str | None, *, sent_at: str | None = None) -> int | None:
+    """Return the seconds of a `retry-after` header, rounded up; None when it says nothing.
+
+    A date counts from `sent_at`, the `date` of the same answer, as two clocks differ; without one, from ours.
+    """
+    if not value:
+        return None
     try:
-        seconds = float(value) if value else -1.0
+        seconds = float(value)
+    except ValueError:
+        again = _read_date(value)
+        if again is None:
+            return None
+        seconds = max(0.0, (again - (_read_date(sent_at) or datetime.now(UTC))).total_seconds())
+    return min(int(-(-seconds // 1)), MAX_RETRY_AFTER_SECONDS) if 0 <= seconds < float("inf") else None
+
+
+def _read_date(value: str | None) -> datetime | None:
+    """Return the moment of an HTTP date (RFC 9110, 5.6.7); None when it is none."""
+    try:
+        moment = parsedate_to_datetime(value or "")
     except ValueError:
         return None
-    return min(int(-(-seconds // 1)), MAX_RETRY_AFTER_SECONDS) if 0 <= seconds < float("inf") else None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +159,7 @@ class _Said:
     message: str = ""
     error_type: str = ""
     code: str = ""
+    details: Mapping[str, Any] | None = None
 
 
 def _client_fault(status: int, said: _Said, reason: str) -> UpstreamFailure:
@@ -144,7 +170,10 @@ def _client_fault(status: int, said: _Said, reason: str) -> UpstreamFailure:
     is_too_long = said.code in CONTEXT_CODES or said.error_type in CONTEXT_CODES
     if is_too_long and PROMPT_TOO_LONG not in message:
         message = f"{PROMPT_TOO_LONG}: {message}"
-    return UpstreamFailure(400, "invalid_request_error", "upstream_invalid_request", message, Fault.CLIENT, reason)
+    details = said.details if status == 400 else None
+    return UpstreamFailure(
+        400, "invalid_request_error", "upstream_invalid_request", message, Fault.CLIENT, reason, details=details
+    )
 
 
 def _read_error(body: bytes) -> _Said:
@@ -170,7 +199,18 @@ def _read_error(body: bytes) -> _Said:
         message=_text(message),
         error_type=_text(error.get("type")),
         code=str(code) if isinstance(code, int) else _text(code),
+        details=_details(error.get("details")),
     )
+
+
+def _details(value: object) -> dict[str, Any] | None:
+    """Return Anthropic's `error.details`, which name what its SDKs heal from; None for anything else or too much."""
+    if not isinstance(value, dict) or not isinstance(value.get("error_code"), str):
+        return None
+    try:
+        return value if len(orjson.dumps(value)) <= MAX_DETAILS_BYTES else None
+    except TypeError:  # Nested too deep.
+        return None
 
 
 def _text(value: object) -> str:

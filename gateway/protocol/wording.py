@@ -5,6 +5,10 @@ from typing import NoReturn
 from gateway.protocol.errors import InvalidRequestError
 
 ROLE_WORDING = "Input should be 'user' or 'assistant'"
+SYSTEM_ROLE_WORDING = (
+    'Unexpected role "system". The Messages API accepts a top-level `system` parameter, not "system" as an input'
+    " message role."
+)
 PDF_WORDING = "This model does not support PDF input."
 EXTRA_WORDING = "Extra inputs are not permitted"
 

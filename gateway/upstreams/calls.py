@@ -14,8 +14,8 @@ from typing import NamedTuple, TypeVar
 
 from billing.catalog.snapshot import UsableRoute
 from gateway.body_work import LargeBodies
-from gateway.errors import OVERLOADED, GatewayError, unavailable
-from gateway.metering import SERVED, Attempt, MeteredRequest
+from gateway.errors import OVERLOADED, GatewayError, invalid_request, unavailable
+from gateway.metering import BROKEN, SERVED, Attempt, MeteredRequest
 from gateway.protocol.codec import (
     DecodedMessage,
     RelayStep,
@@ -29,6 +29,7 @@ from gateway.protocol.codecs import CODECS
 from gateway.protocol.errors import (
     InvalidProfileError,
     InvalidRequestError,
+    UnusableReplyError,
     UpstreamProtocolError,
     UpstreamStreamError,
 )
@@ -119,7 +120,7 @@ def plan_calls(
         except InvalidProfileError as error:
             logger.error("Upstream %s cannot be called: %s", route.upstream_name, error)
     if not planned and refusal is not None:
-        raise GatewayError(400, refusal.code, refusal.message)
+        raise invalid_request(refusal)
     return planned
 
 
@@ -179,7 +180,10 @@ class UpstreamCaller:
         self._has_client = False
 
     async def fetch_whole(self) -> DecodedMessage:
-        """Return the whole reply of the first upstream that gives one. Raises GatewayError when none does."""
+        """Return the whole reply of the first upstream that gives one.
+
+        Raises GatewayError when none does, UnusableReplyError when one did that must be billed and cannot be delivered.
+        """
         return await self._first_success(self._fetch_whole)
 
     async def open_stream(self) -> OpenStream:
@@ -217,6 +221,11 @@ class UpstreamCaller:
                 )
                 if refused.failure.fault is Fault.CREDENTIAL and has_more:
                     waiting.appendleft(planned)  # With another of its credentials.
+            except UnusableReplyError as error:
+                logger.warning("Request %s at %s: %s", self._metered.hold.request_id, attempt.upstream, error)
+                attempt.end(BROKEN)
+                self._pool.note_success(route, self._organization_id)
+                raise
             except (UpstreamError, UpstreamProtocolError) as error:
                 failure = self._take_fault(route, attempt, error)
             else:
@@ -252,7 +261,8 @@ class UpstreamCaller:
             failure.code,
             failure.message,
             retry_after_seconds=failure.retry_after_seconds,
-            should_retry=False if failure.fault is Fault.FORBIDDEN else None,
+            should_retry=False if failure.fault is Fault.FORBIDDEN else failure.should_retry,
+            details=failure.details,
         )
 
     def _take_fault(

@@ -9,7 +9,7 @@ from django.conf import settings
 
 from billing.catalog.snapshot import OfferedModel
 from gateway.admitting import admit_free, check_restrictions, find_model, identify_caller
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, invalid_request
 from gateway.handler import GatewayRequest
 from gateway.protocol.codec import RouteTarget
 from gateway.protocol.codecs import CODECS
@@ -50,7 +50,7 @@ def _parse_body(body: bytes) -> MessagesRequest:
     try:
         return parse_count_tokens_request(body)
     except InvalidRequestError as error:
-        raise GatewayError(400, error.code, error.message) from error
+        raise invalid_request(error) from error
 
 
 async def _ask_upstream(
@@ -90,9 +90,9 @@ async def _ask_upstream(
                 return codec.decode_count_tokens(body)
             failure = map_upstream_error(response.status, response.headers, body)
             if not failure.can_fail_over:
-                raise GatewayError(failure.status, failure.code, failure.message)
+                raise GatewayError(failure.status, failure.code, failure.message, details=failure.details)
         except InvalidRequestError as error:
-            raise GatewayError(400, error.code, error.message) from error
+            raise invalid_request(error) from error
         except (UpstreamError, UpstreamProtocolError):
             continue
     return None

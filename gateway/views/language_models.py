@@ -13,7 +13,7 @@ from gateway.errors import GatewayError
 from gateway.handler import GatewayRequest
 from gateway.protocol.capabilities import describe_capabilities
 from gateway.responses import GatewayResponse, json_response
-from gateway.runtime import current_runtime
+from gateway.runtime import GatewayRuntime, current_runtime
 
 DEFAULT_PAGE, MAX_PAGE = 20, 1000
 PAGE_PATTERN = re.compile(r"[0-9]{1,9}")
@@ -32,9 +32,9 @@ async def list_language_models(request: GatewayRequest) -> GatewayResponse:
     ids = [model.id for model in models]
     lower, upper = 0, len(models)
     if after_id := request.GET.get("after_id"):
-        lower = _position(ids, after_id, "after_id") + 1
+        lower = _position(runtime, ids, after_id, "after_id") + 1
     if before_id := request.GET.get("before_id"):
-        upper = _position(ids, before_id, "before_id")
+        upper = _position(runtime, ids, before_id, "before_id")
     between = models[lower:upper]
     page = between[-limit:] if before_id else between[:limit]
     has_more = len(between) > limit
@@ -94,8 +94,9 @@ def _read_limit(text: str | None) -> int:
     return int(text)
 
 
-def _position(ids: list[str], model_id: str, name: str) -> int:
+def _position(runtime: GatewayRuntime, ids: list[str], model_id: str, name: str) -> int:
+    model = runtime.catalog.find(model_id)
     try:
-        return ids.index(model_id)
+        return ids.index(model.id if model is not None else model_id)
     except ValueError:
         raise GatewayError(400, "invalid_cursor", f"{name}: there is no model {model_id!r}") from None

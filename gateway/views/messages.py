@@ -13,12 +13,12 @@ from django.conf import settings
 from billing.request_id import MESSAGE_PREFIX
 from gateway.admitting import Caller, admit_free, admit_request, identify_caller, propose_request
 from gateway.authentication import read_key
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, invalid_request
 from gateway.handler import GatewayRequest
 from gateway.idempotency import MAX_CLAIMS_PER_MINUTE, Claim, claim_key
 from gateway.metering import MeteredRequest
 from gateway.protocol.codec import ReplyIdentity
-from gateway.protocol.errors import InvalidRequestError
+from gateway.protocol.errors import InvalidRequestError, UnusableReplyError
 from gateway.protocol.messages_request import MessagesRequest, parse_messages_request
 from gateway.relay import RelayTimes, StreamRelay
 from gateway.responses import EVENT_STREAM_HEADERS, GatewayResponse, RelayResponse
@@ -128,7 +128,7 @@ def parse_body(body: bytes) -> MessagesRequest:
     try:
         return parse_messages_request(body)
     except InvalidRequestError as error:
-        raise GatewayError(400, error.code, error.message) from error
+        raise invalid_request(error) from error
 
 
 async def _stream(
@@ -182,6 +182,9 @@ async def _serve_whole(
     except GatewayError as error:
         await metered.release(error.code)
         raise
+    except UnusableReplyError as error:
+        await metered.complete(error.reading)
+        raise GatewayError(502, error.code, error.client_message, should_retry=False) from error
     except asyncio.CancelledError:
         runtime.run_in_background(_close_unserved(metered, was_accepted=caller.is_accepted))
         raise

@@ -134,7 +134,7 @@ def test_errors_have_their_classes_and_our_words(world: World, alice: Caller) ->
         (sdk(world, alice, **stranger), question(), anthropic.AuthenticationError, "invalid_api_key"),
         (sdk(world, poor), question(), anthropic.PaymentRequiredError, "insufficient_balance"),
         (sdk(world, alice), question(model="claude-none-9"), anthropic.NotFoundError, "model_not_found"),
-        (sdk(world, alice), question(max_tokens=0), anthropic.BadRequestError, "invalid_request"),
+        (sdk(world, alice), question(max_tokens=-1), anthropic.BadRequestError, "invalid_request"),
     ]
     for client, asked, kind, code in cases:
         with pytest.raises(kind) as raised:

@@ -133,7 +133,7 @@ def test_usage_that_is_missing_or_cannot_be_true(
         ("close=mid", "upstream_protocol_error"),
         ("malformed_sse", "upstream_protocol_error"),
         ("finish=none", "upstream_protocol_error"),
-        ("tool=get_weather; truncated_tool_json", "upstream_protocol_error"),
+        ("tool=get_weather; truncated_tool_json", "reply_unusable"),
     ],
 )
 def test_a_stream_that_breaks_ends_in_an_error_event(

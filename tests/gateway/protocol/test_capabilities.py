@@ -18,7 +18,8 @@ DOCUMENT = {"type": "document", "source": {"type": "base64", "media_type": "appl
         (
             "system_messages",
             body_of(messages=[{"role": "user", "content": "a"}, {"role": "system", "content": "b"}]),
-            "messages.1.role: Input should be 'user' or 'assistant'",
+            'messages: Unexpected role "system". The Messages API accepts a top-level `system` parameter, not "system"'
+            " as an input message role.",
             "messages.1.role",
         ),
         ("documents", user(DOCUMENT), "This model does not support PDF input.", "messages.0.content.0"),

@@ -185,8 +185,30 @@ def test_documents_where_the_language_model_takes_them() -> None:
         {"type": "file", "file": {"filename": "plan.pdf", "file_data": "data:application/pdf;base64,JVBERi0="}},
         {"type": "text", "text": "words"},
     ]
-    with pytest.raises(InvalidRequestError, match=r"This model does not support PDF input\."):
+    with pytest.raises(InvalidRequestError, match="Documents by URL are not supported on this model"):
         render(messages=[turn("user", {"type": "document", "source": {"type": "url", "url": "https://a/b.pdf"}})])
+
+
+def test_documents_of_blocks_are_their_blocks() -> None:
+    for content in ("words", [text("words")]):
+        document = {"type": "document", "source": {"type": "content", "content": content}}
+        assert messages_of(turn("user", document)) == [{"role": "user", "content": "words"}]
+
+
+def test_a_format_under_the_name_of_its_beta() -> None:
+    wanted = {"type": "json_schema", "schema": {"type": "object"}}
+    assert render(output_format=wanted) == render(output_config={"format": wanted})
+    assert "response_format" in render(output_format=wanted)
+
+
+def test_warming_a_cache_is_refused_for_what_it_is() -> None:
+    with pytest.raises(InvalidRequestError, match="max_tokens: 0 warms a prompt cache without a reply"):
+        render(max_tokens=0)
+
+
+def test_null_in_a_schema_says_nothing() -> None:
+    tool = {"name": "a", "input_schema": {"type": "object", "properties": None, "required": None}}
+    assert render(tools=[tool])["tools"][0]["function"]["parameters"] == {"type": "object", "properties": {}}
 
 
 def test_unknown_blocks_of_the_user_are_refused() -> None:

@@ -207,3 +207,11 @@ def test_betas_that_unlock_what_is_not_sold_are_left_out() -> None:
     for betas, expected in ((sent, True), ("skills-2025-10-02", False)):
         call = MessagesCodec().render_request(parse(body_of()), RouteTarget("claude", client_beta=betas))
         assert ("anthropic-beta" in call.headers) is expected
+
+
+def test_a_thread_is_refused_with_the_details_that_sdks_heal_from() -> None:
+    for thread in ({"type": "create"}, {"type": "continue", "previous_message_id": "msg_1"}):
+        with pytest.raises(InvalidRequestError) as caught:
+            parse(body_of(thread=thread))
+        assert caught.value.details == {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+    parse(body_of(thread=None))

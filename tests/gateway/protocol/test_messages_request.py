@@ -83,8 +83,7 @@ REFUSED = [
     (body_of(max_tokens=True), "max_tokens: Input should be a valid integer"),
     (body_of(max_tokens=1.5), "max_tokens: Input should be a valid integer"),
     (body_of(max_tokens=None), "max_tokens: Input should be a valid integer"),
-    (body_of(max_tokens=0), "max_tokens: Input should be greater than or equal to 1"),
-    (body_of(max_tokens=-5), "max_tokens: Input should be greater than or equal to 1"),
+    (body_of(max_tokens=-5), "max_tokens: Input should be greater than or equal to 0"),
     (body_of(max_tokens=10**12), "max_tokens: Input should be less than or equal to 100000000"),
     (body_of(messages="Hi"), "messages: Input should be a valid list"),
     (body_of(messages=[]), "messages: at least one message is required"),
@@ -220,7 +219,7 @@ REFUSED = [
     (
         body_of(thinking={"type": "deep"}),
         "thinking: Input tag 'deep' found using 'type' does not match any of the expected tags: 'adaptive', "
-        "'disabled', 'enabled'",
+        "'between_tools', 'disabled', 'enabled'",
     ),
     (body_of(thinking={"type": "enabled"}), "thinking.enabled.budget_tokens: Field required"),
     (

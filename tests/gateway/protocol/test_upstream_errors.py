@@ -139,7 +139,8 @@ def test_reasons_for_logs_keep_the_text() -> None:
         ("-1", None),
         ("nan", None),
         ("inf", None),
-        ("Wed, 21 Oct 2026 07:28:00 GMT", None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
+        ("Wednesday", None),
         ("", None),
         (None, None),
     ],
@@ -167,3 +168,25 @@ def test_any_answer_becomes_a_documented_error(status: int, body: bytes) -> None
     failure: Any = map_upstream_error(status, {}, body)
     assert failure.status in (400, 413, 502, 503)
     assert failure.message
+
+
+def test_a_date_to_retry_after_counts_from_the_clock_that_wrote_it() -> None:
+    headers = {"retry-after": "Wed, 21 Oct 2037 07:29:30 GMT", "date": "Wed, 21 Oct 2037 07:28:00 GMT"}
+    assert map_upstream_error(429, headers, b"").retry_after_seconds == 90
+
+
+def test_details_of_a_400_pass() -> None:
+    details = {"error_code": "tool_name_conflict", "names": ["a"]}
+    error = {"type": "invalid_request_error", "message": "no", "details": details}
+    body = orjson.dumps({"type": "error", "error": error})
+    assert map_upstream_error(400, {}, body).details == details
+    assert map_upstream_error(500, {}, body).details is None
+    odd: Any
+    for odd in (None, [], "x", {}, {"error_code": 1}, {"error_code": "x" * 5_000}):
+        body = orjson.dumps({"error": {**error, "details": odd}})
+        assert map_upstream_error(400, {}, body).details is None
+
+
+def test_who_lacks_the_model_is_not_asked_again() -> None:
+    assert map_upstream_error(404, {}, b"").should_retry is False
+    assert map_upstream_error(500, {}, b"").should_retry is None
