@@ -5,13 +5,25 @@ import sys
 from typing import Any
 
 from celery import Celery
-from celery.signals import worker_ready
+from celery.signals import worker_init, worker_ready
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "crossmodel_site.settings")
 
 app = Celery("crossmodel")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
+
+
+@worker_init.connect  # type: ignore[untyped-decorator]
+def refuse_an_unfit_redis(**_: Any) -> None:
+    """End the worker in production, where Redis would lose money."""
+    # Imported here: it needs the settings, which Celery reads when the worker starts.
+    from billing.admission.durability import UnfitRedisError, check_at_start
+
+    try:
+        check_at_start()
+    except UnfitRedisError as error:
+        raise SystemExit(str(error)) from error
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]  # Celery ships no types.

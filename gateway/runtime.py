@@ -12,6 +12,7 @@ from uuid import UUID
 from django.conf import settings
 
 from billing.admission.client import AdmissionClient
+from billing.admission.durability import check_at_start
 from billing.admission.errors import AdmissionUnavailableError
 from billing.admission.feed import read_key, read_organization
 from billing.admission.pipeline import ScriptRouter
@@ -90,6 +91,8 @@ class GatewayRuntime:
         return self._catalog
 
     async def start(self) -> None:
+        """Raises UnfitRedisError in production, where Redis would lose money."""
+        await asyncio.to_thread(check_at_start)
         await self._refresh_catalog()
         await self._read_clock()
         await self.settler.start(self._find_settled)

@@ -1,15 +1,19 @@
 """manage.py status: how far settlement is behind, and what waits for an operator."""
 
 import time
+from datetime import UTC, datetime
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
 
 from accounts.models import AdmissionChange
+from billing.admission.durability import find_shortcomings
 from billing.admission.errors import AdmissionUnavailableError
 from billing.admission.worker import oldest_waiting_ms, pulse_shards, read_upstream_news
 from billing.models import UsageQuarantine
+from billing.partitions import missing_partitions
 
 LAG_TO_WORRY_SECONDS = 60
 WHAT_UPSTREAMS_DO = {
@@ -17,6 +21,12 @@ WHAT_UPSTREAMS_DO = {
     "suspected": "fails several organizations",
     "account": "refuses calls for the state of our account there",
 }
+
+
+def count_rejected_lines() -> int:
+    """Return how many lines of the spools in this machine's data folder were no usage events and await a person."""
+    files = (settings.DATA_DIR / "spool").glob("*.rejected")
+    return sum(path.read_bytes().count(b"\n") for path in files)
 
 
 class Command(BaseCommand):
@@ -28,6 +38,8 @@ class Command(BaseCommand):
             oldest_ms = oldest_waiting_ms([shard.shard for shard in shards if shard.waiting_events])
             news = read_upstream_news()
             changes = AdmissionChange.objects.count()
+            shortcomings = find_shortcomings()
+            missing = missing_partitions(now=datetime.now(UTC))
             quarantined = UsageQuarantine.objects.filter(resolved_at=None).count()
         except AdmissionUnavailableError as error:
             raise CommandError(str(error)) from error
@@ -39,8 +51,21 @@ class Command(BaseCommand):
         self.stdout.write(f"holds in flight      {sum(shard.holds_in_flight for shard in shards)}")
         self.stdout.write(f"unpublished changes  {changes}")
         self.stdout.write(f"in quarantine        {quarantined}")
+        rejected = count_rejected_lines()
+        self.stdout.write(f"lines set aside      {rejected}")
+        for shortcoming in shortcomings:
+            self.stdout.write(shortcoming.text)
+        for name in missing:
+            self.stdout.write(f"partition missing    {name}")
         for item in news:
             what = WHAT_UPSTREAMS_DO.get(item.subject, f"refuses {item.subject}, which is suspended")
             self.stdout.write(f"upstream {item.upstream:<12} {what}, {item.lasts_ms / 1000:.0f} s more")
-        if lag > LAG_TO_WORRY_SECONDS or quarantined or news:
+        if (
+            lag > LAG_TO_WORRY_SECONDS
+            or quarantined
+            or news
+            or rejected
+            or missing
+            or any(item.loses_money for item in shortcomings)
+        ):
             raise SystemExit(1)
