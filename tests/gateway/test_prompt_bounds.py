@@ -95,7 +95,7 @@ def test_the_catalog_may_state_a_bound_for_each_kind(world: World, alice: Caller
         message = assert_error(ask(world, poor, sold, *blocks, tools=tools), 402, "insufficient_balance")
         [held] = map(int, HELD_FOR.findall(message))
         written = held if held == CONTEXT_TOKENS else held - added
-        assert 0 < written < 2_000 or held == CONTEXT_TOKENS
+        assert 0 < written < 4_000 or held == CONTEXT_TOKENS
     # A provider that goes beyond the bound is billed up to it, and an operator is told.
     response = ask(world, alice, sold, DOCUMENT, text="[[sandbox: input_tokens=90000; tokens=100]]")
     assert response.status_code == 200
