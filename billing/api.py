@@ -232,7 +232,7 @@ def _billed_body(receipt: Receipt) -> dict[str, Any]:
         "first_byte_ms": record.first_byte_ms,
         "streamed": record.is_streamed,
         "stop_reason": (receipt.detail.stop_reason or None) if receipt.detail else None,
-        "usage_source": record.usage_source,
+        "usage_source": receipt.correction.usage_source if receipt.correction else record.usage_source,
         "price_version": record.price_version_id,
         "lines": [
             {
@@ -241,7 +241,7 @@ def _billed_body(receipt: Receipt) -> dict[str, Any]:
                 "price_picos_per_unit": line.picos_per_unit,
                 "amount_picos": line.picos,
             }
-            for line in receipt.lines
+            for line in (receipt.corrected_lines if receipt.correction else receipt.lines)
         ],
         "minimum_charge": format_usd(receipt.minimum_charge_nanos) if receipt.minimum_charge_nanos else None,
         "factor_ppm": record.factor_ppm,

@@ -46,7 +46,7 @@ def _quote(text: str) -> str:
     return f'"{text}"'
 
 
-def fetch_all(sql: str, parameters: Sequence[Any] | None = None) -> list[Any]:
+def fetch_all(sql: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> list[Any]:
     """Return all rows of one statement, or nothing for one that gives none. Without parameters `%` is only a sign."""
     with connection.cursor() as cursor:
         cursor.execute(sql, parameters)

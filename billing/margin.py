@@ -117,17 +117,25 @@ def _failed_costs(failed: QuerySet[FailedRequest], group: str) -> Iterable[Margi
 
 
 def _rerated_differences(begins: datetime, ends: datetime, group: str) -> Iterable[Margin]:
-    """Return by how much re-ratings changed what was paid, by a column of the usage record."""
+    """Return by how much re-ratings and corrections changed what was paid, by a column of the usage record."""
     first, end = _window(begins, ends)
     sql = f"""
-        SELECT record.{group}, sum(latest.cost_after_nanos - record.cost_nanos)
+        SELECT record.{group}, sum(change.cost), sum(change.upstream_cost)
         FROM (
-            SELECT DISTINCT ON (request_id) request_id, cost_after_nanos FROM billing_reratedrequest
-            WHERE request_id >= %s AND request_id < %s ORDER BY request_id, id DESC
-        ) AS latest JOIN billing_usagerecord AS record USING (request_id)
+            SELECT request_id, cost_after_nanos - cost_before_nanos AS cost, 0 AS upstream_cost
+            FROM billing_reratedrequest WHERE request_id >= %(first)s AND request_id < %(end)s
+            UNION ALL
+            SELECT request_id, cost_after_nanos - cost_before_nanos,
+                upstream_cost_after_nanos - upstream_cost_before_nanos
+            FROM billing_usagecorrection WHERE request_id >= %(first)s AND request_id < %(end)s
+        ) AS change JOIN billing_usagerecord AS record USING (request_id)
         GROUP BY record.{group}
     """  # noqa: S608  A column that is named in this file.
-    return [Margin(str(name), cost_nanos=int(difference)) for name, difference in fetch_all(sql, [first, end])]
+    with_upstream = group != "upstream"  # There the attempts say it.
+    return [
+        Margin(str(name), cost_nanos=int(cost), upstream_cost_nanos=int(upstream_cost) if with_upstream else 0)
+        for name, cost, upstream_cost in fetch_all(sql, {"first": first, "end": end})
+    ]
 
 
 def _attempt_costs(begins: datetime, ends: datetime) -> Iterable[Margin]:
@@ -136,7 +144,9 @@ def _attempt_costs(begins: datetime, ends: datetime) -> Iterable[Margin]:
     sql = """
         SELECT attempt.upstream, sum(attempt.upstream_cost_nanos)
         FROM (
-            SELECT attempts FROM billing_usagerecord WHERE request_id >= %(first)s AND request_id < %(end)s
+            SELECT coalesce(correction.attempts, record.attempts) AS attempts
+            FROM billing_usagerecord record LEFT JOIN billing_usagecorrection correction USING (request_id)
+            WHERE request_id >= %(first)s AND request_id < %(end)s
             UNION ALL
             SELECT attempts FROM billing_failedrequest WHERE request_id >= %(first)s AND request_id < %(end)s
         ) AS request, jsonb_to_recordset(request.attempts) AS attempt(upstream text, upstream_cost_nanos bigint)

@@ -10,7 +10,15 @@ from uuid import UUID
 
 from accounts.models import ApiKey, Organization
 from billing import pricing
-from billing.models import FailedRequest, LedgerTransaction, PriceComponent, PriceVersion, RequestDetail, UsageRecord
+from billing.models import (
+    FailedRequest,
+    LedgerTransaction,
+    PriceComponent,
+    PriceVersion,
+    RequestDetail,
+    UsageCorrection,
+    UsageRecord,
+)
 from billing.money import PICOS_PER_NANO
 from billing.prices import price_table
 from billing.refunds import refunded_nanos
@@ -32,8 +40,9 @@ class ReceiptLine:
 class Receipt:
     """A billed request. `recomputed_nanos` is None when its price version cannot be read any more.
 
-    The record and its lines say what was charged at the time. `rerated_nanos` is what the request costs since a
-    re-rating, None when there was none; `refunded_nanos` is what refunds gave back.
+    The record and its lines say what was charged at the time. `correction` is the truth about an orphan, with lines of
+    its own; `rerated_nanos` is what the request costs since it was corrected or re-rated, None when it was neither;
+    `refunded_nanos` is what refunds gave back.
     """
 
     record: UsageRecord
@@ -45,6 +54,8 @@ class Receipt:
     ledger_transaction: LedgerTransaction | None
     rerated_nanos: int | None
     refunded_nanos: int
+    correction: UsageCorrection | None = None
+    corrected_lines: tuple[ReceiptLine, ...] = ()
 
     @property
     def current_nanos(self) -> int:
@@ -107,22 +118,18 @@ def find_receipt(organization: Organization, request_id: UUID) -> Receipt | Fail
 
 def _write_receipt(organization: Organization, record: UsageRecord) -> Receipt:
     version = PriceVersion.objects.filter(pk=record.price_version_id).prefetch_related("components").first()
-    usage = pricing.Usage(
-        input_tokens=record.input_tokens,
-        output_tokens=record.output_tokens,
-        cache_write_5m_tokens=record.cache_write_5m_tokens,
-        cache_write_1h_tokens=record.cache_write_1h_tokens,
-        cache_read_tokens=record.cache_read_tokens,
-        images=record.images,
-        web_searches=record.web_searches,
-    )
+    usage = _usage_of(record)
+    correction = UsageCorrection.objects.filter(pk=record.request_id, organization_id=organization.pk).first()
     lines: tuple[ReceiptLine, ...] = ()
+    corrected_lines: tuple[ReceiptLine, ...] = ()
     recomputed_nanos = None
     if version is not None:
         table = price_table(version)
         try:
             lines = _write_lines(usage, table)
             recomputed_nanos = pricing.cost_nanos(usage, table, record.factor_ppm)
+            if correction is not None:
+                corrected_lines = _write_lines(_usage_of(correction), table)
         except pricing.PricingError:
             lines = ()
     return Receipt(
@@ -138,7 +145,21 @@ def _write_receipt(organization: Organization, record: UsageRecord) -> Receipt:
         if record.ledger_transaction_id
         else None,
         rerated_nanos=current_costs([record.request_id]).get(record.request_id),
-        refunded_nanos=refunded_nanos(record) if record.ledger_transaction_id else 0,
+        refunded_nanos=refunded_nanos(record),
+        correction=correction,
+        corrected_lines=corrected_lines,
+    )
+
+
+def _usage_of(row: UsageRecord | UsageCorrection) -> pricing.Usage:
+    return pricing.Usage(
+        input_tokens=row.input_tokens,
+        output_tokens=row.output_tokens,
+        cache_write_5m_tokens=row.cache_write_5m_tokens,
+        cache_write_1h_tokens=row.cache_write_1h_tokens,
+        cache_read_tokens=row.cache_read_tokens,
+        images=row.images,
+        web_searches=row.web_searches,
     )
 
 

@@ -17,7 +17,7 @@ from billing.ledger import (
     organization_account,
     post_transaction,
 )
-from billing.models import CreditLot, LedgerAccount, LedgerTransaction, UsageRecord
+from billing.models import CreditLot, LedgerAccount, LedgerTransaction, UsageCorrection, UsageRecord
 from billing.money import format_usd
 from billing.rerating import current_costs
 from billing.shards import shard_of
@@ -70,9 +70,9 @@ def refund_usage(
     Raises InvalidRefundError, and IdempotencyConflictError for a key that was used with another amount.
     """
     record = UsageRecord.objects.filter(pk=request_id, organization_id=organization.pk).first()
-    if record is None or record.ledger_transaction_id is None:
+    charge_id = charge_of(record) if record is not None else None
+    if record is None or charge_id is None:
         raise InvalidRefundError(f"Nothing was charged to {organization} for request {request_id}.")
-    charge_id = record.ledger_transaction_id
     revenue = house_account(LedgerAccount.Kind.REVENUE, shard_of(organization.pk))
 
     def compose(posting: Posting) -> None:
@@ -209,13 +209,25 @@ def _read_charge(organization_id: int, transaction_id: int) -> _Charge:
     )
 
 
+def charge_of(record: UsageRecord) -> int | None:
+    """Return the transaction that charged for a request; None when nothing was charged.
+
+    An orphan that cost nothing may have been charged for since, by its correction.
+    """
+    if record.ledger_transaction_id is not None:
+        return record.ledger_transaction_id
+    return UsageCorrection.objects.filter(pk=record.request_id).values_list("ledger_transaction_id", flat=True).first()
+
+
 def refunded_nanos(record: UsageRecord) -> int:
     """Return what was given back of a request so far."""
-    return _refunded_nanos(f"refund:{record.ledger_transaction_id}:{record.request_id.hex}:%")
+    return _refunded_nanos(f"refund:{charge_of(record)}:{record.request_id.hex}:%")
 
 
 def _refundable(record: UsageRecord) -> int:
-    return min(record.cost_nanos, current_costs([record.request_id]).get(record.request_id, record.cost_nanos))
+    true = UsageCorrection.objects.filter(pk=record.request_id).first()
+    cost = true.cost_after_nanos if true is not None else record.cost_nanos
+    return min(cost, current_costs([record.request_id]).get(record.request_id, cost))
 
 
 def _refunded_nanos(key_pattern: str) -> int:

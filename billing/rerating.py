@@ -4,7 +4,7 @@ Usage records and their debits stay as they are. What a request costs since is k
 re-rating again, or one whose window overlaps, finds no difference and posts nothing.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -14,7 +14,6 @@ from django.db.models import Sum
 from django.utils import timezone
 
 from accounts.models import Organization
-from billing.bulk_rows import fetch_all
 from billing.burn_order import PROMOTIONAL
 from billing.ledger import Posting, house_account, organization_account, post_transaction
 from billing.models import (
@@ -26,10 +25,12 @@ from billing.models import (
     PriceVersion,
     ReratedRequest,
     Rerating,
+    UsageCorrection,
     UsageRecord,
 )
 from billing.prices import price_table
 from billing.pricing import MissingPriceError, PriceTable, Usage, cost_nanos
+from billing.refunded import refunded_by_request
 from billing.request_id import first_id_at
 from billing.shards import shard_of
 
@@ -124,9 +125,22 @@ def apply_rerating(plan: ReratingPlan, *, actor: str, reason: str) -> list[Diffe
 
 
 def current_costs(request_ids: Sequence[UUID]) -> dict[UUID, int]:
-    """Return what re-rated requests cost now, in nano-dollars. Those that were never re-rated are missing."""
+    """Return what corrected and re-rated requests cost now, in nano-dollars. Those that are neither are missing."""
     rows = ReratedRequest.objects.filter(request_id__in=request_ids).order_by("request_id", "-id")
-    return dict(rows.distinct("request_id").values_list("request_id", "cost_after_nanos"))
+    latest = {row.request_id: row for row in rows.distinct("request_id")}
+    costs = {request_id: row.cost_after_nanos for request_id, row in latest.items()}
+    for correction in UsageCorrection.objects.filter(request_id__in=request_ids):
+        rerated = latest.get(correction.request_id)
+        # Ids of an organization's transactions rise with time. A correction without one changed nothing.
+        if rerated is None or (correction.ledger_transaction_id or 0) > rerated.ledger_transaction_id:
+            costs[correction.request_id] = correction.cost_after_nanos
+    return costs
+
+
+def rerated_by(request_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """Return the price version by which requests were re-rated last."""
+    rows = ReratedRequest.objects.filter(request_id__in=request_ids).order_by("request_id", "-id")
+    return dict(rows.distinct("request_id").values_list("request_id", "rerating__price_version_id"))
 
 
 def _check(plan: ReratingPlan) -> PriceTable:
@@ -168,13 +182,14 @@ def _changes(records: list[UsageRecord], table: PriceTable) -> list[_Change]:
 
     What was refunded is not given back a second time: no cost falls below what its refunds returned.
     """
-    now = current_costs([record.request_id for record in records])
-    refunded = _refunded(records)
+    ids = [record.request_id for record in records]
+    now, refunded = current_costs(ids), refunded_by_request(ids)
+    true = {row.request_id: row for row in UsageCorrection.objects.filter(request_id__in=ids)}
     changes = []
     for record in records:
         before = now.get(record.request_id, record.cost_nanos)
         try:
-            after = cost_nanos(_usage(record), table, record.factor_ppm)
+            after = cost_nanos(_usage(true.get(record.request_id, record)), table, record.factor_ppm)
         except MissingPriceError as error:
             raise ReratingError(f"Request {record.request_id.hex}: {error}.") from None
         after = max(after, min(before, refunded.get(record.request_id, 0)))
@@ -183,22 +198,7 @@ def _changes(records: list[UsageRecord], table: PriceTable) -> list[_Change]:
     return changes
 
 
-def _refunded(records: Sequence[UsageRecord]) -> dict[UUID, int]:
-    """Return what refunds gave back of these requests, all of one organization; those without one are missing."""
-    rows = fetch_all(
-        """SELECT split_part(refund.idempotency_key, ':', 3)::uuid, (-sum(entry.amount_nanos))::bigint
-            FROM billing_ledgertransaction refund
-            JOIN billing_ledgerentry entry ON entry.transaction_id = refund.id
-            JOIN billing_ledgeraccount account ON account.id = entry.account_id AND account.kind = 'revenue'
-            WHERE refund.idempotency_key LIKE 'refund:%%' AND refund.organization_id = %s
-              AND split_part(refund.idempotency_key, ':', 3) = ANY(%s)
-            GROUP BY 1""",
-        [records[0].organization_id, [record.request_id.hex for record in records]],
-    )
-    return dict(rows)
-
-
-def _usage(record: UsageRecord) -> Usage:
+def _usage(record: UsageRecord | UsageCorrection) -> Usage:
     return Usage(
         input_tokens=record.input_tokens,
         output_tokens=record.output_tokens,
@@ -224,7 +224,7 @@ def _post(rerating: Rerating, organization: Organization, records: list[UsageRec
         if total > 0:
             posting.charge(total, as_of=posting.book.now)
         else:
-            _give_back(posting, -total, drawn)
+            give_back(posting, -total, drawn)
         ReratedRequest.objects.bulk_create(
             ReratedRequest(
                 rerating=rerating,
@@ -257,7 +257,12 @@ def _post(rerating: Rerating, organization: Organization, records: list[UsageRec
 
 def _lots_drawn_by(records: list[UsageRecord]) -> dict[int, int]:
     """Return, by lot, what the debits of these records drew from it."""
-    transactions = {record.ledger_transaction_id for record in records if record.ledger_transaction_id}
+    return lots_drawn_by_transactions([record.ledger_transaction_id for record in records])
+
+
+def lots_drawn_by_transactions(transaction_ids: Iterable[int | None]) -> dict[int, int]:
+    """Return, by lot, what these debits drew from it, in nano-dollars."""
+    transactions = {transaction_id for transaction_id in transaction_ids if transaction_id}
     rows = CreditLotEntry.objects.filter(transaction_id__in=transactions).order_by().values_list("lot_id")
     return {lot_id: -int(amount) for lot_id, amount in rows.annotate(amount=Sum("amount_nanos")) if amount < 0}
 
@@ -267,7 +272,7 @@ def _spent_paid_lots(organization: Organization) -> list[int]:
     return list(lots.order_by("-pk").values_list("pk", flat=True)[:MAX_LOTS])
 
 
-def _give_back(posting: Posting, amount_nanos: int, drawn: dict[int, int]) -> None:
+def give_back(posting: Posting, amount_nanos: int, drawn: Mapping[int, int]) -> None:
     """Clear what is owed, then fill the lots that paid for it, the last drawn first, then other paid lots.
 
     What fits nowhere becomes promotional credit, so that promotional credit never turns into cash.

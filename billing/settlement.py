@@ -25,6 +25,7 @@ from billing.ledger import Book, Header, LedgerError, house_account
 from billing.ledger_rows import AccountName
 from billing.models import LedgerAccount, LedgerTransaction
 from billing.quarantine import quarantine_entries
+from billing.settlement_corrections import Correction, find_corrections, post_corrections, postings_needed
 from billing.settlement_events import (
     AcceptedEvent,
     RejectedEntry,
@@ -94,11 +95,19 @@ def _settle_together(shard: int, accepted: Sequence[AcceptedEvent]) -> SettledBa
     with transaction.atomic():
         if not _lock_shard(shard):
             return None
-        book = Book.open(organization_ids, house=_house_accounts(shard, billed), postings=len(organization_ids) + 1)
+        corrections = find_corrections(accepted)
+        book = Book.open(
+            organization_ids,
+            house=_house_accounts(shard, billed, corrections),
+            postings=len(organization_ids) + 1 + postings_needed(corrections),
+        )
+        if corrections:  # Read again under the locks of the book: refunds and re-ratings take them too.
+            corrections = find_corrections(accepted)
         transaction_ids = {organization_id: book.take_transaction_id() for organization_id in organization_ids}
         inserted = _insert_records(billed, failed, transaction_ids, settled_at=book.now)
         _debit(book, shard, inserted, transaction_ids)
         _post_orphan_loss(book, shard, inserted)
+        post_corrections(book, shard, corrections)
         book.write()
         settlement_rows.add_to_hours(inserted)
         settlement_rows.add_to_budget_days(inserted)
@@ -195,9 +204,11 @@ def _is_loss(item: AcceptedEvent) -> bool:
     return is_orphan(item) and not item.event.cost_nanos and item.event.upstream_cost_nanos > 0
 
 
-def _house_accounts(shard: int, billed: Iterable[AcceptedEvent]) -> list[AccountName]:
+def _house_accounts(
+    shard: int, billed: Iterable[AcceptedEvent], corrections: Sequence[Correction]
+) -> list[AccountName]:
     kinds = [LedgerAccount.Kind.REVENUE]
-    if any(_is_loss(item) for item in billed):
+    if any(_is_loss(item) for item in billed) or any(correction.orphan.is_loss for correction in corrections):
         kinds += [LedgerAccount.Kind.ORPHAN_LOSS, LedgerAccount.Kind.UPSTREAM_COST]
     return [house_account(kind, shard) for kind in kinds]
 

@@ -5,9 +5,11 @@ Keys of roll-ups are sorted, so that two workers that meet in a row wait in the 
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import orjson
 
@@ -15,6 +17,9 @@ from billing.budgets import WHOLE_ORGANIZATION
 from billing.bulk_rows import fetch_all, insert_rows, run_rows
 from billing.settlement_events import AcceptedEvent
 from billing.usage_event import UsageEvent
+
+if TYPE_CHECKING:
+    from billing.settlement_corrections import Correction
 
 MS_PER_HOUR = 3_600_000
 
@@ -44,6 +49,16 @@ USAGE_FIELDS = {
     "first_byte_ms": "integer",
     "total_ms": "integer",
 }
+# What a correction says anew of a request's usage.
+CORRECTED_COUNTS = (
+    "input_tokens",
+    "output_tokens",
+    "cache_write_5m_tokens",
+    "cache_write_1h_tokens",
+    "cache_read_tokens",
+    "images",
+    "web_searches",
+)
 FAILED_FIELDS = {
     "request_id": "uuid",
     "organization_id": "bigint",
@@ -58,6 +73,115 @@ DETAIL_CHARACTERS = {"end_user": 256, "client": 200, "stop_reason": 40, "upstrea
 _usage_fields = attrgetter(*USAGE_FIELDS)
 _failed_fields = attrgetter(*FAILED_FIELDS)
 _AT = "timestamptz 'epoch' + admitted_at_ms * interval '1 millisecond'"
+
+
+@dataclass(frozen=True, slots=True)
+class OrphanRow:
+    """The record of an orphan, as far as a correction needs it. Amounts in nano-dollars."""
+
+    request_id: UUID
+    organization_id: int
+    key_id: int
+    model_id: str
+    admitted_at: datetime
+    admitted_day: int
+    counts: list[int]  # As CORRECTED_COUNTS names them.
+    cost_nanos: int
+    upstream_cost_nanos: int
+    ledger_transaction_id: int | None
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether its upstream cost was booked as the house's own loss, because nobody paid for it."""
+        return not self.cost_nanos and self.upstream_cost_nanos > 0
+
+
+def find_uncorrected_orphans(request_ids: Sequence[str]) -> list[OrphanRow]:
+    """Return the records of those requests that are known as orphans only, in the order of their ids."""
+    rows = fetch_all(
+        f"""SELECT request_id, organization_id, key_id, model_id, admitted_at, admitted_day,
+                ARRAY[{", ".join(CORRECTED_COUNTS)}], cost_nanos, upstream_cost_nanos, ledger_transaction_id
+            FROM billing_usagerecord record
+            WHERE request_id = ANY(%s::uuid[]) AND usage_source = 'orphan'
+              AND NOT EXISTS (SELECT 1 FROM billing_usagecorrection WHERE request_id = record.request_id)
+            ORDER BY request_id""",  # noqa: S608  Constants of this file.
+        [list(request_ids)],
+    )
+    return [OrphanRow(*row) for row in rows]
+
+
+def insert_corrections(
+    corrections: Sequence["Correction"], *, transaction_ids: Mapping[str, int], settled_at: datetime
+) -> None:
+    columns = {
+        "request_id": "uuid",
+        "organization_id": "bigint",
+        "outcome": "text",
+        "usage_source": "text",
+        **dict.fromkeys(CORRECTED_COUNTS, "bigint"),
+        "cost_before_nanos": "bigint",
+        "cost_after_nanos": "bigint",
+        "upstream_cost_before_nanos": "bigint",
+        "upstream_cost_after_nanos": "bigint",
+        "attempts": "jsonb",
+        "ledger_transaction_id": "bigint",
+        "settled_at": "timestamptz",
+    }
+    rows = []
+    for correction in corrections:
+        event = correction.item.event
+        rows.append(
+            (
+                event.request_id,
+                event.organization_id,
+                event.outcome,
+                event.usage_source,
+                *_true_counts(event),
+                correction.before_nanos,
+                correction.after_nanos,
+                correction.orphan.upstream_cost_nanos,
+                event.upstream_cost_nanos,
+                _json(event.attempts),
+                transaction_ids.get(event.request_id),
+                settled_at,
+            )
+        )
+    insert_rows("billing_usagecorrection", columns, rows)
+
+
+def correct_hours(corrections: Iterable["Correction"]) -> None:
+    """Bring the hours of corrected requests to what is true: the difference to what the orphan added."""
+    sums: dict[tuple[int, int, int, str], list[int]] = {}
+    for correction in corrections:
+        orphan, event = correction.orphan, correction.item.event
+        hour = int(orphan.admitted_at.timestamp()) * 1000 // MS_PER_HOUR
+        row = sums.setdefault((orphan.organization_id, hour, orphan.key_id, orphan.model_id), [0] * 7)
+        counts = [true - known for true, known in zip(_true_counts(event), orphan.counts, strict=True)]
+        row[0] -= 0 if correction.item.is_billed else 1
+        row[1] += counts[0]
+        row[2] += counts[1]
+        row[3] += counts[2] + counts[3]
+        row[4] += counts[4]
+        row[5] += correction.difference_nanos
+        row[6] += event.upstream_cost_nanos - orphan.upstream_cost_nanos
+    _write_hours(sums)
+
+
+def correct_budget_days(corrections: Iterable["Correction"]) -> None:
+    """Count what more is charged for the day of admission. What is given back is not given back to a budget, as with
+    refunds and re-ratings.
+    """
+    sums: dict[tuple[int, int, int], int] = defaultdict(int)
+    for correction in corrections:
+        if correction.difference_nanos > 0:
+            orphan = correction.orphan
+            for key_id in (orphan.key_id, WHOLE_ORGANIZATION):
+                sums[orphan.organization_id, key_id, orphan.admitted_day] += correction.difference_nanos
+    _write_budget_days(sums)
+
+
+def _true_counts(event: UsageEvent) -> tuple[int, ...]:
+    return tuple(getattr(event, name) for name in CORRECTED_COUNTS)
 
 
 def find_failed(request_ids: Sequence[str]) -> set[str]:
@@ -149,6 +273,10 @@ def add_to_hours(inserted: Iterable[AcceptedEvent]) -> None:
         if row is None:
             row = sums[key] = [0] * 7
         _add_event(row, event)
+    _write_hours(sums)
+
+
+def _write_hours(sums: Mapping[tuple[int, int, int, str], Sequence[int]]) -> None:
     counts = "requests input_tokens output_tokens cache_write_tokens cache_read_tokens cost_nanos upstream_cost_nanos"
     names = counts.split()
     run_rows(
@@ -186,6 +314,10 @@ def add_to_budget_days(inserted: Iterable[AcceptedEvent]) -> None:
         if event.cost_nanos:
             sums[event.organization_id, event.key_id, event.admitted_day] += event.cost_nanos
             sums[event.organization_id, WHOLE_ORGANIZATION, event.admitted_day] += event.cost_nanos
+    _write_budget_days(sums)
+
+
+def _write_budget_days(sums: Mapping[tuple[int, int, int], int]) -> None:
     run_rows(
         """INSERT INTO billing_budgetday AS rollup (organization_id, key_id, admitted_day, cost_nanos)
             SELECT * FROM {rows} ORDER BY 1, 2, 3

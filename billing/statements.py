@@ -7,7 +7,14 @@ from uuid import UUID
 from django.db.models import Prefetch
 
 from accounts.models import Organization
-from billing.models import LedgerAccount, LedgerEntry, LedgerTransaction, OrganizationBalance, ReratedRequest
+from billing.models import (
+    LedgerAccount,
+    LedgerEntry,
+    LedgerTransaction,
+    OrganizationBalance,
+    ReratedRequest,
+    UsageCorrection,
+)
 
 PAGE_ROWS = 50
 
@@ -79,10 +86,13 @@ class CorrectedRequest:
 
 
 def corrected_requests(transaction: LedgerTransaction, *, limit: int) -> list[CorrectedRequest]:
-    """Return the requests that a re-rating or a refund is about, at most `limit`; none for other transactions."""
+    """Return the requests that a re-rating, a refund or a correction is about, at most `limit`; else none."""
     if transaction.kind == LedgerTransaction.Kind.REFUND:
         request_id = UUID(transaction.idempotency_key.split(":")[2])
         return [CorrectedRequest(request_id, sum(entry.amount_nanos for entry in transaction.entries.all()))]
+    if transaction.kind == LedgerTransaction.Kind.CORRECTION:
+        found = UsageCorrection.objects.filter(ledger_transaction_id=transaction.pk)
+        return [CorrectedRequest(row.request_id, -row.difference_nanos) for row in found]
     if transaction.kind != LedgerTransaction.Kind.RERATING:
         return []
     rows = ReratedRequest.objects.filter(ledger_transaction_id=transaction.pk)

@@ -11,6 +11,7 @@ from uuid import UUID
 from django.db.models import Max, Q, QuerySet, Sum
 
 from accounts.models import Organization
+from billing.corrected_usage import show_corrected
 from billing.models import FailedRequest, UsageHour, UsageRecord
 from billing.request_id import first_id_at
 
@@ -155,14 +156,14 @@ def list_requests(
     limit = min(limit, MAX_PAGE_ROWS)
     found = list(_newest(organization, wanted, before=before, limit=limit + 1))
     more = len(found) > limit
-    requests = found[:limit]
+    requests = list(show_corrected(found[:limit]))
     return RequestPage(requests=requests, older_than=requests[-1].request_id if more else None)
 
 
 def latest_requests(organization: Organization, *, limit: int) -> list[ListedRequest]:
     billed = UsageRecord.objects.filter(organization_id=organization.pk)[:limit]
     failed = FailedRequest.objects.filter(organization_id=organization.pk)[:limit]
-    return list(_merge(billed, failed, limit=limit))
+    return list(show_corrected(list(_merge(billed, failed, limit=limit))))
 
 
 def export_requests(organization: Organization, wanted: UsageFilter) -> Iterator[ListedRequest]:
@@ -173,7 +174,7 @@ def export_requests(organization: Organization, wanted: UsageFilter) -> Iterator
         chunk = list(_newest(organization, wanted, before=before, limit=min(EXPORT_CHUNK_ROWS, left)))
         if not chunk:
             return
-        yield from chunk
+        yield from show_corrected(chunk)
         left -= len(chunk)
         before = chunk[-1].request_id
 

@@ -161,7 +161,7 @@ class MeteredRequest:
     async def complete(self, reading: UsageReading) -> str:
         """The reply is whole: bill what the provider reported, or an estimate where it said nothing usable.
 
-        Returns settler.SETTLED, ORPHANED or PENDING, like every ending.
+        Returns settler.SETTLED, PENDING or UNSAFE, like every ending.
         """
         if reading.state is not UsageState.FINAL or says_too_little(reading):
             return await self._bill(self._estimated_usage(reading), ESTIMATED, reading)

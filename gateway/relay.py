@@ -18,7 +18,7 @@ from gateway.protocol.codec import NOTHING, RelayStep, StreamEnd
 from gateway.protocol.errors import UpstreamProtocolError
 from gateway.protocol.sse import PING, encode_error_event
 from gateway.responses import SendChunk
-from gateway.settler import ORPHANED
+from gateway.settler import UNSAFE, UNSAFE_CODE, UNSAFE_TEXT
 from gateway.upstreams.calls import OpenStream, UpstreamCaller
 from gateway.upstreams.errors import UpstreamError, UpstreamTimeoutError
 
@@ -169,8 +169,8 @@ class StreamRelay:
         await stream.aclose()
         reading = stream.decoder.reading()
         outcome = await self._metered.complete(reading)
-        if outcome == ORPHANED:
-            await send(self._orphaned_event())
+        if outcome == UNSAFE:
+            await send(self._error_event("api_error", UNSAFE_CODE, UNSAFE_TEXT))
             return
         await send(end.encode(usage=self._metered.shown_usage, extra_usage=self._metered.extra_usage()))
 

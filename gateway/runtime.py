@@ -18,7 +18,8 @@ from billing.admission.feed import read_key, read_organization
 from billing.admission.pipeline import ScriptRouter
 from billing.admission.topology import AsyncServers, read_topology
 from billing.catalog.snapshot import CatalogSnapshot, catalog_fingerprint, load_snapshot
-from billing.models import FailedRequest, UsageRecord
+from billing.models import FailedRequest, UsageCorrection, UsageRecord
+from billing.usage_event import ORPHAN
 from gateway.authentication import KeyDirectory
 from gateway.body_work import LargeBodies, UnpaidWork
 from gateway.database import DatabaseThreads, DatabaseUnavailableError
@@ -195,11 +196,11 @@ class GatewayRuntime:
 
 
 def find_settled_ids(request_ids: list[str]) -> set[str]:
-    """Return those of the ids that Postgres has a terminal record of."""
+    """Return those of the ids whose true end Postgres has. A bare orphan is none: the truth is still wanted."""
     ids = [UUID(text) for text in request_ids]
-    usage = UsageRecord.objects.filter(request_id__in=ids).values_list("request_id", flat=True)
-    failed = FailedRequest.objects.filter(request_id__in=ids).values_list("request_id", flat=True)
-    return {request_id.hex for request_id in (*usage, *failed)}
+    usage = UsageRecord.objects.filter(request_id__in=ids).exclude(usage_source=ORPHAN)
+    known = [table.objects.filter(request_id__in=ids) for table in (FailedRequest, UsageCorrection)]
+    return {request_id.hex for rows in (usage, *known) for request_id in rows.values_list("request_id", flat=True)}
 
 
 _current: GatewayRuntime | None = None

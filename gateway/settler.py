@@ -25,7 +25,11 @@ FindSettled = Callable[[list[str]], Awaitable[set[str]]]
 
 logger = logging.getLogger(__name__)
 
-SETTLED, ORPHANED, PENDING = "settled", "orphaned", "pending"
+SETTLED, PENDING, UNSAFE = "settled", "pending", "unsafe"
+UNSAFE_CODE, UNSAFE_TEXT = (
+    "usage_not_safe",
+    "The usage of this request cannot be kept right now, so its end is withheld.",
+)
 
 
 class RunningRequest(Protocol):
@@ -104,11 +108,12 @@ class Settler:
     ) -> str:
         """Close a hold with its true cost; the usage is safe when this returns.
 
-        Returns SETTLED once Redis has acknowledged, ORPHANED when the hold was settled without us, PENDING when Redis
-        did not answer within the bound: then it goes on trying in the background.
+        Returns SETTLED once Redis has acknowledged, PENDING when Redis did not answer within the bound: then the event
+        is in the spool, and it goes on trying in the background. UNSAFE when the event is in neither, because the disk
+        refused it: whoever has the end of the reply must not send it.
         """
         spooled = SpooledEvent(hold.request_id, hold.organization_id, hold.key_id, cost_nanos, hold.day, release, event)
-        self._spool.append(spooled)
+        is_spooled = self._spool.append(spooled)
         entry = Unconfirmed(hold, spooled, input_tokens, output_tokens)
         self._unconfirmed[hold.request_id] = entry
         self._running.pop(hold.request_id, None)
@@ -120,7 +125,7 @@ class Settler:
                 while outcome == PENDING:
                     await asyncio.sleep(RETRY_PAUSE_SECONDS)
                     outcome = await self._try_settle(entry)
-        return outcome
+        return outcome if is_spooled or outcome != PENDING else UNSAFE
 
     async def _try_settle(self, entry: Unconfirmed) -> str:
         spooled = entry.spooled
@@ -143,9 +148,6 @@ class Settler:
             return PENDING
         finally:
             entry.is_being_sent = False
-        if settled is None:
-            self._forget(spooled.request_id)
-            return ORPHANED
         entry.stream_id = _parse_stream_id(settled.stream_id)
         entry.epoch = settled.epoch
         return SETTLED

@@ -136,8 +136,10 @@ class Spool:
     def unconfirmed_bytes(self) -> int:
         return sum(segment.size for segment in self._segments.values() if segment.unconfirmed)
 
-    def append(self, event: SpooledEvent) -> None:
-        """Write the event. A disk that refuses is noted and stops admission; the caller goes on to tell Redis."""
+    def append(self, event: SpooledEvent) -> bool:
+        """Write the event, and say whether it is written. A disk that refuses is noted and stops admission; the caller
+        goes on to tell Redis.
+        """
         line = event.encode()
         try:
             segment = self._writable_segment()
@@ -148,10 +150,11 @@ class Spool:
         except OSError as error:
             self._broken = f"The spool cannot be written: {error}"
             logger.error("%s", self._broken)
-            return
+            return False
         segment.size += len(line)
         segment.unconfirmed.add(event.request_id)
         self._segment_of[event.request_id] = segment
+        return True
 
     def confirm(self, request_id: str) -> None:
         """Note that Postgres has the event."""

@@ -205,8 +205,8 @@ class AdmissionClient:
 
     async def settle(
         self, hold: Hold, *, cost_nanos: int, event: bytes, input_tokens: int, output_tokens: int, release: bool = False
-    ) -> Settled | None:
-        """Close the hold and append its event. Returns None when it was settled as an orphan before.
+    ) -> Settled:
+        """Close the hold and append its event, also when it was settled as an orphan before: settlement corrects that.
 
         May be called again with the same request id: a doubled event is told apart by Postgres' unique key.
         Raises InvalidAmountError; then nothing was written.
@@ -242,8 +242,6 @@ class AdmissionClient:
             hold.admitted_at_ms,
         )
         reply = await self._call_built(names.prefix, scripts.SETTLE, keys, args)
-        if reply[0] == b"ORPHANED":
-            return None
         if reply[0] == b"INVALID":
             raise InvalidAmountError(f"Request {hold.request_id} would cost {cost_nanos} nanos.")
         return Settled(stream_id=reply[1].decode(), epoch=reply[2].decode())

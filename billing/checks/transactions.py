@@ -26,6 +26,7 @@ ACCOUNTS_OF_KIND = {
     "refund": (*OWN, "revenue"),
     "rerating": (*OWN, "revenue"),
     "orphan_loss": ("orphan_loss", "upstream_cost"),
+    "correction": (*OWN, "revenue"),
 }
 
 
@@ -102,7 +103,10 @@ def refunds_are_of_what_was_charged() -> Outcome:
         breaks += [
             f"refunds of request {request_id} give back {given[request_id]} of {cost} nanos"
             for request_id, cost in fetch_all(
-                "SELECT request_id, cost_nanos FROM billing_usagerecord WHERE request_id = ANY(%s)", [list(given)]
+                """SELECT request_id, greatest(record.cost_nanos, correction.cost_after_nanos)
+                    FROM billing_usagerecord record LEFT JOIN billing_usagecorrection correction USING (request_id)
+                    WHERE request_id = ANY(%s)""",
+                [list(given)],
             )
             if given[request_id] > cost
         ]
@@ -125,7 +129,7 @@ def lots_are_as_they_were_given() -> Outcome:
             FROM billing_creditlot lot
             JOIN billing_creditlotentry entry ON entry.lot_id = lot.id AND entry.amount_nanos = lot.amount_nanos
             JOIN billing_ledgertransaction ledger ON ledger.id = entry.transaction_id
-            WHERE ledger.kind IN ('adjustment', 'refund', 'rerating')
+            WHERE ledger.kind IN ('adjustment', 'refund', 'rerating', 'correction')
               AND entry.id = (SELECT min(id) FROM billing_creditlotentry first WHERE first.lot_id = lot.id)
               AND (lot.expires_at IS NOT NULL OR lot.priority <> 100) ORDER BY lot.id""",
     )
@@ -170,7 +174,10 @@ def _judge_refund(row: tuple[int, int, str, bytes, int], given: dict[UUID, int])
         return [f"{label} names no request: {key}"]
     given[request_id] = given.get(request_id, 0) + nanos
     record = fetch_all(
-        "SELECT organization_id, ledger_transaction_id FROM billing_usagerecord WHERE request_id = %s", [request_id]
+        """SELECT record.organization_id, coalesce(record.ledger_transaction_id, correction.ledger_transaction_id)
+            FROM billing_usagerecord record LEFT JOIN billing_usagecorrection correction USING (request_id)
+            WHERE request_id = %s""",
+        [request_id],
     )
     if record != [(organization_id, charge_id)]:
         return [f"{label} is of request {request_id}, debited by transaction {charge_id}: there is no such record"]

@@ -11,6 +11,19 @@ from billing.models import PriceVersion
 from billing.prices import price_table
 from billing.pricing import MissingPriceError, PriceTable, PricingError, Usage, cost_nanos
 
+# Each record as roll-ups count it: an orphan that was corrected by what was true.
+TRUE_USAGE = """
+    SELECT record.organization_id, record.key_id, record.model_id, record.admitted_at,
+        CASE WHEN correction.outcome = 'failed' THEN 0 ELSE 1 END AS requests,
+        coalesce(correction.input_tokens, record.input_tokens) AS input_tokens,
+        coalesce(correction.output_tokens, record.output_tokens) AS output_tokens,
+        coalesce(correction.cache_write_5m_tokens, record.cache_write_5m_tokens) AS cache_write_5m_tokens,
+        coalesce(correction.cache_write_1h_tokens, record.cache_write_1h_tokens) AS cache_write_1h_tokens,
+        coalesce(correction.cache_read_tokens, record.cache_read_tokens) AS cache_read_tokens,
+        record.cost_nanos + coalesce(correction.cost_after_nanos - correction.cost_before_nanos, 0) AS cost_nanos,
+        coalesce(correction.upstream_cost_after_nanos, record.upstream_cost_nanos) AS upstream_cost_nanos
+    FROM billing_usagerecord record LEFT JOIN billing_usagecorrection correction USING (request_id)
+"""
 RECORDS = "SELECT count(*) FROM billing_usagerecord"
 FETCH_ROWS = 5_000
 
@@ -174,7 +187,7 @@ def reports_are_possible() -> Outcome:
 
 def hours_sum_records() -> Outcome:
     columns = {
-        "requests": "count(*)",
+        "requests": "sum(requests)",
         "input_tokens": "sum(input_tokens)",
         "output_tokens": "sum(output_tokens)",
         "cache_write_tokens": "sum(cache_write_5m_tokens + cache_write_1h_tokens)",
@@ -191,7 +204,7 @@ def hours_sum_records() -> Outcome:
                 key_id, model_id, concat_ws(', ', {given}), concat_ws(', ', {counted}))
             FROM billing_usagehour rollup
             FULL JOIN (SELECT organization_id, date_trunc('hour', admitted_at, 'UTC') AS hour, key_id, model_id,
-                    {summed} FROM billing_usagerecord GROUP BY 1, 2, 3, 4) records
+                    {summed} FROM ({TRUE_USAGE}) usage GROUP BY 1, 2, 3, 4) records
                 USING (organization_id, hour, key_id, model_id)
             WHERE ROW({given}) IS DISTINCT FROM ROW({counted}) ORDER BY 1""",  # noqa: S608  Constants.
     )
@@ -203,10 +216,37 @@ def budget_days_sum_records() -> Outcome:
         """SELECT format('day %s of organization %s, key %s: posted %s nanos, records %s', admitted_day,
                 organization_id, key_id, rollup.cost_nanos, records.cost_nanos)
             FROM billing_budgetday rollup
-            FULL JOIN (SELECT organization_id, key.key_id, admitted_day, sum(cost_nanos) AS cost_nanos
-                FROM billing_usagerecord record CROSS JOIN LATERAL (VALUES (record.key_id), (0)) AS key (key_id)
+            FULL JOIN (SELECT record.organization_id, key.key_id, admitted_day, sum(record.cost_nanos + greatest(
+                    coalesce(correction.cost_after_nanos - correction.cost_before_nanos, 0), 0)) AS cost_nanos
+                FROM billing_usagerecord record LEFT JOIN billing_usagecorrection correction USING (request_id)
+                CROSS JOIN LATERAL (VALUES (record.key_id), (0)) AS key (key_id)
                 GROUP BY 1, 2, 3) records USING (organization_id, key_id, admitted_day)
             WHERE coalesce(rollup.cost_nanos, 0) <> coalesce(records.cost_nanos, 0) ORDER BY 1""",
+    )
+
+
+def corrections_are_of_orphans() -> Outcome:
+    """A correction is of an orphan of its organization, and its one transaction posts its difference."""
+    return judge(
+        "SELECT count(*) FROM billing_usagecorrection",
+        """SELECT format('correction %s of organization %s is of no orphan of that organization', correction.request_id,
+                correction.organization_id)
+            FROM billing_usagecorrection correction LEFT JOIN billing_usagerecord record USING (request_id)
+            WHERE record.usage_source IS DISTINCT FROM 'orphan'
+               OR record.organization_id IS DISTINCT FROM correction.organization_id ORDER BY correction.request_id""",
+        """SELECT format('correction %s changes the cost from %s to %s nanos, and %s are posted', correction.request_id,
+                cost_before_nanos, cost_after_nanos, coalesce(posted.nanos, 0))
+            FROM billing_usagecorrection correction
+            LEFT JOIN (SELECT ledger.id, ledger.idempotency_key, sum(entry.amount_nanos) AS nanos
+                FROM billing_ledgertransaction ledger JOIN billing_ledgerentry entry ON entry.transaction_id = ledger.id
+                JOIN billing_ledgeraccount account ON account.id = entry.account_id AND account.kind = 'revenue'
+                WHERE ledger.kind = 'correction' GROUP BY 1, 2) posted
+                ON posted.id = correction.ledger_transaction_id
+               AND posted.idempotency_key = 'correction:' || replace(correction.request_id::text, '-', '')
+            WHERE coalesce(posted.nanos, 0) <> cost_after_nanos - cost_before_nanos ORDER BY correction.request_id""",
+        """SELECT format('transaction %s is a correction, and none names it', id) FROM billing_ledgertransaction ledger
+            WHERE kind = 'correction' AND NOT EXISTS
+                (SELECT 1 FROM billing_usagecorrection WHERE ledger_transaction_id = ledger.id) ORDER BY id""",
     )
 
 
@@ -219,6 +259,7 @@ USAGE_CHECKS = (
     Check("I13", "every usage record is of one organization and day", records_are_of_one_organization_and_day),
     Check("I4", "every usage record costs what its price version says", records_rate_as_recorded),
     Check("I5", "no provider lately reported more than a request can have used", reports_are_possible),
+    Check("I4", "corrections are of orphans, and posted once", corrections_are_of_orphans),
     Check("I4", "hourly roll-ups are the sums of their records", hours_sum_records),
     Check("I4", "budget days are the sums of their records", budget_days_sum_records),
 )

@@ -1,6 +1,7 @@
 """What it costs and where the money is. Rows of the ledger and of usage are never edited."""
 
 from billing.models.catalog import CatalogVersion, LanguageModel, LanguageModelAlias, Route, Upstream
+from billing.models.correction import UsageCorrection
 from billing.models.credit import CreditLot, CreditLotEntry
 from billing.models.ledger import LedgerAccount, LedgerEntry, LedgerTransaction, OrganizationBalance
 from billing.models.price import OrganizationPriceFactor, PriceComponent, PriceVersion
@@ -40,6 +41,7 @@ __all__ = [
     "Rerating",
     "Route",
     "Upstream",
+    "UsageCorrection",
     "UsageHour",
     "UsageQuarantine",
     "UsageRecord",

@@ -80,6 +80,7 @@ class LedgerTransaction(models.Model):
         REFUND = "refund", "Refund"
         RERATING = "rerating", "Re-rating"
         ORPHAN_LOSS = "orphan_loss", "Orphan loss"
+        CORRECTION = "correction", "Correction"
 
     kind = models.CharField(max_length=20, choices=Kind.choices)
     idempotency_key = models.CharField(max_length=200, unique=True)

@@ -23,7 +23,7 @@ from gateway.protocol.messages_request import MessagesRequest, parse_messages_re
 from gateway.relay import RelayTimes, StreamRelay
 from gateway.responses import EVENT_STREAM_HEADERS, GatewayResponse, RelayResponse
 from gateway.runtime import GatewayRuntime, current_runtime
-from gateway.settler import ORPHANED
+from gateway.settler import UNSAFE, UNSAFE_CODE, UNSAFE_TEXT
 from gateway.upstreams.calls import PlannedCall, UpstreamCaller
 
 REPLAYED = {"idempotent-replayed": "true"}
@@ -193,8 +193,8 @@ async def _serve_whole(
         raise
     metered.note_first_byte()
     outcome = await metered.complete(decoded.reading)
-    if outcome == ORPHANED:
-        raise GatewayError(500, "request_orphaned", "The request took too long to report and was closed.")
+    if outcome == UNSAFE:
+        raise GatewayError(500, UNSAFE_CODE, UNSAFE_TEXT, should_retry=False)
     body = await runtime.large_bodies.run(
         decoded.reading.delivered_bytes,
         decoded.encode,

@@ -272,6 +272,20 @@ USAGE = (
         "INSERT INTO billing_usagerecord SELECT * FROM billing_usagerecord WHERE request_id = '{record}'",
         True, NEVER),
     Corruption(
+        "a correction's cost is changed",
+        "UPDATE billing_usagecorrection SET cost_after_nanos = cost_after_nanos + 1 WHERE request_id = '{corrected}'",
+        True, "I4"),
+    Corruption(
+        "a correction's counts are changed",
+        "UPDATE billing_usagecorrection SET input_tokens = input_tokens + 1 WHERE request_id = '{corrected}'",
+        True, "I4"),
+    Corruption(
+        "a correction is deleted",
+        "DELETE FROM billing_usagecorrection WHERE request_id = '{corrected}'", True, "I4"),
+    Corruption(
+        "a correction is of a request that was no orphan",
+        "UPDATE billing_usagecorrection SET request_id = '{record}' WHERE request_id = '{corrected}'", True, "I4"),
+    Corruption(
         "a failed request is deleted", "DELETE FROM billing_failedrequest WHERE request_id = '{failed}'", True, "I3"),
     Corruption(
         "a failed request changes its organization",
@@ -318,6 +332,7 @@ EMPTIED = tuple(
         ("billing_creditlotentry", "I10"),
         ("billing_usagerecord", "I4"),
         ("billing_failedrequest", "I3"),
+        ("billing_usagecorrection", "I4"),
         ("billing_priceversion", "I4"),
     )
 )

@@ -50,6 +50,9 @@ def ids() -> dict[str, Any]:
     events = [make_event(alice, nanos, **values) for nanos in (700, 800)]
     failed, free = make_failed_event(alice, **values), make_event(alice, 0, usage_source="orphan", **values)
     settle(*events, failed, free)
+    orphan = make_event(alice, 20, usage_source="orphan", **values)
+    settle(orphan)
+    settle(make_event(alice, 30, request_id=orphan.request_id, admitted_at_ms=orphan.admitted_at_ms, **values))
     refund = refund_usage(
         alice, request_id=_uuid(events[0].request_id), reason="r", actor="a", idempotency_key="k", amount_nanos=10
     )
@@ -73,6 +76,7 @@ def ids() -> dict[str, Any]:
         "other_prepaid": LedgerAccount.objects.get(organization=bob, kind="prepaid").pk,
         "lot": lot.pk, "expiring": expiring.pk, "lot_entry": drawn.pk, "lot_opening": lot.entries.earliest("id").pk,
         "code": new.code.pk,
+        "corrected": orphan.request_id,
         "record": events[0].request_id, "free": free.request_id, "failed": failed.request_id,
     }  # fmt: skip
 

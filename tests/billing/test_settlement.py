@@ -249,8 +249,8 @@ def test_a_request_that_is_told_of_twice_ends_in_one_state(
     assert_books_hold()
 
 
-def test_an_orphan_that_was_settled_first_stays() -> None:
-    """Redis' tombstone keeps the gateway from settling it again; if it does, the unique request id stands."""
+def test_an_orphan_is_corrected_by_the_first_truth_that_comes() -> None:
+    """Its record stays, and whatever comes after the truth changes nothing."""
     organization = make_organization()
     orphan = make_event(organization, 6, usage_source="orphan")
     settle(orphan)
@@ -258,7 +258,7 @@ def test_an_orphan_that_was_settled_first_stays() -> None:
     settle(make_failed_event(organization, request_id=orphan.request_id))
     assert UsageRecord.objects.get().cost_nanos == 6
     assert not FailedRequest.objects.exists()
-    assert posted(organization) == -6
+    assert posted(organization) == -10
 
 
 # --- Credit lots --------------------------------------------------------------------------------------------------

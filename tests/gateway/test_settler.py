@@ -1,6 +1,7 @@
 """The settler on a real Redis: every admitted request reaches it, as often as is safe, whatever happens to it."""
 
 import asyncio
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from billing.admission.client import Admitted, Hold, Refused
 from billing.admission.names import SHARDS
 from billing.usage_event import UsageEvent
-from gateway.settler import ORPHANED, PENDING, SETTLED, Settler
+from gateway.settler import PENDING, SETTLED, UNSAFE, Settler
 from gateway.spool import Spool, SpooledEvent, read_all
 from tests.billing.admission.conftest import KEY, ORGANIZATION, USD, Gate, gate, today
 
@@ -149,27 +150,43 @@ async def test_what_a_dead_process_had_spooled_takes_the_tokens_that_it_used(ben
     await heir.stop()
 
 
-async def test_an_orphan_is_told_and_charged_no_more(bench: Bench) -> None:
+async def test_an_orphan_is_told_and_its_truth_is_taken(bench: Bench) -> None:
     request, late = await bench.admit(), await bench.admit()
     for each in (request, late):
         bench.gate.server.delete(NAMES.hold(each.hold.request_id))
         bench.gate.server.set(NAMES.orphaned(each.hold.request_id), "1")
-    assert await bench.settle(late) == ORPHANED
+    assert await bench.settle(late) == SETTLED  # The truth is taken whatever was judged before.
     await bench.until(lambda: request.is_orphaned)
-    assert not late.is_orphaned  # It knows from its settlement.
-    assert bench.waiting == []
-    assert (bench.settler.running_count, bench.settler.unconfirmed_count) == (0, 0)
+    assert not late.is_orphaned
+    assert len(bench.waiting) == 1
+    assert (bench.settler.running_count, bench.settler.unconfirmed_count) == (0, 1)
+
+
+async def test_an_event_that_is_kept_nowhere_is_not_safe(bench: Bench) -> None:
+    """The disk refuses it, and Redis is silent: whoever has the end of the reply must not send it."""
+    request = await bench.admit()
+    await make_impatient(bench)
+    bench.settler.watch(request)
+    shutil.rmtree(bench.folder)
+    bench.gate.server.execute_command("CLIENT", "PAUSE", 1_000)
+    assert await bench.settle(request) == UNSAFE
+    await bench.until(lambda: bench.waiting)  # It goes on being told to Redis.
+    bench.folder.mkdir()
+
+
+async def make_impatient(bench: Bench) -> None:
+    """Start the settler anew with a Redis that must answer at once: the fixture's own time-out is 5 s."""
+    await bench.settler.stop()
+    bench.settler = bench.make_settler()
+    for pipeline in bench.gate.client._router._pipelines.values():
+        pipeline._timeout_seconds = 0.05
+        await pipeline.aclose()
+    await bench.start()
 
 
 async def test_a_silent_redis_is_waited_for_within_the_bound_and_told_later(bench: Bench) -> None:
     request = await bench.admit()
-    await bench.settler.stop()
-    bench.settler = bench.make_settler()
-    impatient = bench.gate.client._router  # The fixture's own time-out is 5 s.
-    for pipeline in impatient._pipelines.values():
-        pipeline._timeout_seconds = 0.05
-        await pipeline.aclose()
-    await bench.start()
+    await make_impatient(bench)
     bench.settler.watch(request)
     bench.gate.server.execute_command("CLIENT", "PAUSE", 1_000)
     started = time.monotonic()

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from billing.admission.worker import redis_client
-from billing.models import UsageRecord
+from billing.models import UsageCorrection, UsageRecord
 from sandbox.journal import ABORTED_BY_CLIENT
 from tests.gateway.checks import (
     assert_billed_once,
@@ -207,17 +207,24 @@ def test_a_gateway_that_sleeps_past_its_lease(world: World, second_gateway: Extr
     assert_billed_once(world, alice, record)
 
 
-def test_an_orphan_without_a_checkpoint_costs_nothing(
+def test_a_reply_that_came_after_its_orphan_is_paid_by_a_correction(
     world: World, second_gateway: ExtraGateway, alice: Caller
 ) -> None:
+    """The gateway stands still past its lease; what it delivers then is whole, and billed by what it used."""
     with Connection(second_gateway.base_url) as connection:
         connection.send_message(alice, "[[sandbox: delay=4000; tokens=30]]")
         world.wait_until(lambda: started_attempts(world, alice), "the upstream was called")
         with stopped(second_gateway.pid):
             record = wait_for_record(world, alice)
+            assert (record.usage_source, record.cost_nanos) == (ORPHAN, 0)
+            assert record.upstream_cost_nanos > 0
         answer = connection.read_answer()
-    assert answer.status_code == 500
-    assert answer.json()["error"]["code"] == "request_orphaned"
-    assert (record.usage_source, record.cost_nanos) == (ORPHAN, 0)
-    assert record.upstream_cost_nanos > 0
-    assert_billed_once(world, alice, record)
+    assert answer.status_code == 200
+    usage = answer.json()["usage"]
+    world.wait_until(lambda: UsageCorrection.objects.filter(pk=record.pk).exists(), "the truth is settled")
+    correction = UsageCorrection.objects.get(pk=record.pk)
+    assert (correction.input_tokens, correction.output_tokens) == (usage["input_tokens"], usage["output_tokens"])
+    assert correction.usage_source == PROVIDER
+    assert correction.difference_nanos == correction.cost_after_nanos > 0
+    world.wait_until_quiet()
+    assert UsageRecord.objects.filter(organization_id=alice.organization.pk).count() == 1

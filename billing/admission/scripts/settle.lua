@@ -5,15 +5,14 @@
 -- ARGV  1 request id  2 organization id  3 key id  4 cost (nanos)  5 event (JSON)  6 input tokens  7 output tokens
 --       8 day to use when there is no hold  9 'release' when nothing was served  10 life of a tombstone (s)
 --       11 time of admission (ms; '0' where the event says it)
--- Returns {'REBUILD'}, {'INVALID'} for an amount that no request of ours can have, {'ORPHANED'} when the hold was settled as an orphan before, or {'SETTLED', stream id, epoch}.
--- Without a hold it still appends: the hold may have been lost with Redis' memory, the usage must not be.
+-- Returns {'REBUILD'}, {'INVALID'} for an amount that no request of ours can have, or {'SETTLED', stream id, epoch}.
+-- Without a hold it still appends: the hold may have been lost with Redis' memory, the usage must not be. Nor does a
+-- tombstone stop it: an orphan is a provisional judgement, and settlement corrects it by the truth.
 
 if not fence_holds(KEYS[1]) then return {'REBUILD'} end
 for _, each in ipairs({4, 6, 7, 8}) do
   if not is_amount(ARGV[each]) then return {'INVALID'} end
 end
-local tombstone = redis.call('GET', KEYS[7])
-if tombstone and not (tombstone == 'released' and ARGV[9] == 'release') then return {'ORPHANED'} end
 pass_under_memory_pressure(KEYS[1] .. ':nothing')
 local hold = redis.call('HMGET', KEYS[4], 'amount', 'day', 'input_tokens', 'output_tokens')
 local day = is_amount(hold[2]) and hold[2] or ARGV[8]
@@ -40,7 +39,9 @@ else
   redis.call('HINCRBY', KEYS[2], 'open', 0)
   redis.call('HINCRBY', KEYS[3], 'open', 0)
   -- An admission that was given up on may still be on its way: it must find that its request has ended.
-  if ARGV[9] == 'release' then redis.call('SET', KEYS[7], 'released', 'EX', ARGV[10]) end
+  if ARGV[9] == 'release' and redis.call('EXISTS', KEYS[7]) == 0 then
+    redis.call('SET', KEYS[7], 'released', 'EX', ARGV[10])
+  end
 end
 redis.call('SADD', KEYS[8], 'org:' .. ARGV[2], 'key:' .. ARGV[3])
 count_event(KEYS[2], KEYS[3], ARGV[4], day, true)

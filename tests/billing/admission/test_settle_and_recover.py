@@ -94,7 +94,9 @@ async def test_a_hold_past_its_deadline_is_settled_from_its_checkpoint_once(gate
     [entry] = worker.read_waiting(ORGANIZATION, count=10)
     assert (entry.cost_nanos, entry.raw_event) == (USD // 2, b'{"checkpoint":1}')
     assert gate.org("held", "open", "unsettled") == [0, 0, USD // 2]
-    assert await gate.settle(hold, USD) is None
+    await gate.settle(hold, USD)  # The truth, which settlement puts in the place of the judgement.
+    assert [entry.cost_nanos for entry in worker.read_waiting(ORGANIZATION, count=10)] == [USD // 2, USD]
+    assert gate.org("held", "open", "unsettled") == [0, 0, USD // 2 + USD]
     beaten = await gate.client.beat(ORGANIZATION, [hold])
     assert beaten.states == {hold.request_id: "orphaned"}
     assert not await gate.client.readd(hold)
