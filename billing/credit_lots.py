@@ -16,7 +16,8 @@ from accounts.changes import record_organization_change
 from accounts.models import Organization
 from billing.bulk_rows import fetch_all
 from billing.burn_order import PAID, Lot
-from billing.ledger import Book, Header, house_account, input_digest
+from billing.ledger import Book, Header, house_account, input_digest, organization_account
+from billing.ledger_rows import Account
 from billing.models import CreditLot, LedgerAccount, LedgerTransaction
 from billing.shards import shard_of
 from billing.stream import CreditFigure
@@ -95,8 +96,9 @@ def expire_lots(organization: Organization, *, available_nanos: int, now: dateti
     """Post the expiry of lots whose time is over, in burn order, each as a transaction of its own.
 
     `available_nanos` is what is free of the balance: posted balance - unsettled - held, without the credit limit. No
-    more than that expires now. Paid credit goes to breakage, promotional credit back to promotion expense. Admission
-    hears of the lower credit also when nothing could be posted yet. Doing it again posts only what is left.
+    more than that and what is owed expires now. What a lot should have paid while it was valid it pays first. Paid
+    credit goes to breakage, promotional credit back to promotion expense. Admission hears of the lower credit also when
+    nothing could be posted yet. Doing it again posts only what is left.
     """
     now = now or timezone.now()
     shard = shard_of(organization.pk)
@@ -106,13 +108,17 @@ def expire_lots(organization: Organization, *, available_nanos: int, now: dateti
         book = Book.open([organization.pk], house=house, postings=due.count())
         lots = [lot for lot in book.lots.get(organization.pk, ()) if lot.expires_at and lot.expires_at <= now]
         unnoticed = set(due.filter(expired_at=None).values_list("pk", flat=True))
-        free = min(available_nanos, book.balances[organization.pk].posted_nanos)
-        expired = 0
+        receivable = book.accounts[organization_account(Kind.RECEIVABLE, organization.pk)]
+        # A debt of other requests keeps no lot: lots pay for nothing that was admitted after their expiry.
+        free = min(available_nanos, book.balances[organization.pk].posted_nanos) - receivable.balance_nanos
+        expired = cleared = 0
         for lot in sorted(lots, key=lambda lot: lot.burn_key):
-            amount = min(lot.remaining_nanos, free - expired)
+            amount = min(lot.remaining_nanos, free - expired - cleared)
             if amount > 0 and book.free_ids:
-                _post_expiry(book, lot, amount, shard)
-                expired += amount
+                owed = min(amount, _owed_since(receivable, lot) - cleared) if receivable.balance_nanos < 0 else 0
+                _post_expiry(book, lot, amount, shard, owed_nanos=max(0, owed))
+                cleared += max(0, owed)
+                expired += amount - max(0, owed)
         if not book.postings and not unnoticed.intersection(lot.lot_id for lot in lots):
             return Expiry(0, sum(lot.remaining_nanos for lot in lots))
         if not book.postings:
@@ -123,7 +129,25 @@ def expire_lots(organization: Organization, *, available_nanos: int, now: dateti
         return Expiry(expired, sum(lot.remaining_nanos for lot in lots))
 
 
-def _post_expiry(book: Book, lot: Lot, amount_nanos: int, shard: int) -> None:
+def _owed_since(receivable: Account, lot: Lot) -> int:
+    """Return what was owed when the lot ended, and has been owed ever since, in nano-dollars.
+
+    A lot that is valid pays what is owed, so that there is none, but for what clocks that ran ahead have kept from it.
+    """
+    rows = fetch_all(
+        """WITH entry AS (
+                SELECT entry.seq, entry.balance_after_nanos, ledger.created_at < %s AS is_before
+                FROM billing_ledgerentry entry JOIN billing_ledgertransaction ledger ON ledger.id = entry.transaction_id
+                WHERE entry.account_id = %s)
+            SELECT max(balance_after_nanos) FROM entry
+            WHERE seq >= (SELECT max(seq) FROM entry WHERE is_before)""",
+        [lot.expires_at, receivable.account_id],
+    )
+    return max(0, -(rows[0][0] or 0))
+
+
+def _post_expiry(book: Book, lot: Lot, amount_nanos: int, shard: int, *, owed_nanos: int) -> None:
+    """Take `amount_nanos` from the lot: first for what it should have paid, the rest expires."""
     # What is left of the lot, read under the lock, makes a second round post nothing: each round has a key of its own.
     transaction_id = book.take_transaction_id()
     kind = LedgerTransaction.Kind.EXPIRY
@@ -133,4 +157,5 @@ def _post_expiry(book: Book, lot: Lot, amount_nanos: int, shard: int) -> None:
     posting = book.start(header, transaction_id=transaction_id)
     posting.move_lot(lot, -amount_nanos)
     account = Kind.BREAKAGE if lot.kind == PAID else Kind.PROMOTION_EXPENSE
-    posting.add(house_account(account, shard), amount_nanos)
+    posting.add(organization_account(Kind.RECEIVABLE, lot.organization_id), owed_nanos)
+    posting.add(house_account(account, shard), amount_nanos - owed_nanos)

@@ -161,9 +161,12 @@ def _debit(book: Book, shard: int, inserted: Iterable[AcceptedEvent], transactio
 
 
 def _charges(book: Book, organization_id: int, items: Sequence[AcceptedEvent]) -> list[tuple[datetime, int]]:
-    """Return the sums to charge, split where a lot expires between admissions: it pays for the earlier ones."""
-    moments = [item.event.admitted_at_ms for item in items]
-    first, last = _moment(min(moments)), _moment(max(moments))
+    """Return the sums to charge, split where a lot expires between admissions: it pays for the earlier ones.
+
+    What is settled now was admitted by now: a clock that ran ahead keeps no lot from paying that is valid still.
+    """
+    moments = [min(_moment(item.event.admitted_at_ms), book.now) for item in items]
+    first, last = min(moments), max(moments)
     expiries = sorted(
         lot.expires_at
         for lot in book.lots.get(organization_id, ())
@@ -173,8 +176,7 @@ def _charges(book: Book, organization_id: int, items: Sequence[AcceptedEvent]) -
         return [(last, sum(item.event.cost_nanos for item in items))]
     sums: dict[int, int] = defaultdict(int)
     latest: dict[int, datetime] = {}
-    for item in items:
-        admitted_at = _moment(item.event.admitted_at_ms)
+    for item, admitted_at in zip(items, moments, strict=True):
         period = sum(expiry <= admitted_at for expiry in expiries)
         sums[period] += item.event.cost_nanos
         latest[period] = max(admitted_at, latest.get(period, admitted_at))

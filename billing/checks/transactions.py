@@ -22,7 +22,7 @@ ACCOUNTS_OF_KIND = {
     "top_up": ("prepaid", "receivable", "cash"),
     "promotion": ("promotional", "receivable", "promotion_expense"),
     "adjustment": (*OWN, "revenue"),
-    "expiry": ("prepaid", "promotional", "breakage", "promotion_expense"),
+    "expiry": (*OWN, "breakage", "promotion_expense"),
     "refund": (*OWN, "revenue"),
     "rerating": (*OWN, "revenue"),
     "orphan_loss": ("orphan_loss", "upstream_cost"),

@@ -1,5 +1,6 @@
 """Expiry of lots: what admission hears, what is posted, and that holds in flight stay covered."""
 
+import time
 from datetime import datetime, timedelta
 
 import pytest
@@ -7,7 +8,9 @@ from django.utils import timezone
 
 from accounts.models import AdmissionChange, Organization
 from billing.credit_lots import Expiry, expire_lots, organizations_with_expired_lots, spendable_credit
-from billing.models import LedgerTransaction
+from billing.ledger import Posting, house_account, post_transaction
+from billing.models import LedgerAccount, LedgerTransaction
+from billing.shards import shard_of
 from tests.billing.books import (
     account_balances,
     assert_books_hold,
@@ -120,3 +123,53 @@ def test_the_job_finds_organizations_with_something_left_past_its_time(soon: dat
     assert organizations_with_expired_lots(now=soon) == [organizations[0]]
     expire_lots(organizations[0], available_nanos=20, now=soon)
     assert organizations_with_expired_lots(now=soon) == []
+
+
+def test_a_clock_that_ran_ahead_keeps_no_valid_lot_from_paying(soon: datetime) -> None:
+    organization = make_organization()
+    lot = give(organization, 100, expires_at=soon)
+    settle(make_event(organization, 30, admitted_at_ms=int(after(soon).timestamp() * 1000)))
+    assert account_balances(organization) == {"prepaid": 70}
+    assert remaining(lot) == [70]
+    assert_books_hold()
+
+
+def owe(organization: Organization, amount_nanos: int) -> None:
+    """Post a charge that no lot paid, as of a moment after every expiry."""
+    revenue = house_account(LedgerAccount.Kind.REVENUE, shard_of(organization.pk))
+
+    def compose(posting: Posting) -> None:
+        posting.charge(amount_nanos, as_of=timezone.now() + timedelta(days=365))
+        posting.add(revenue, amount_nanos)
+
+    post_transaction(
+        organization, kind=LedgerTransaction.Kind.ADJUSTMENT, idempotency_key=f"owe:{organization.pk}:{amount_nanos}",
+        inputs={}, actor="test", reason="test", house=[revenue], compose=compose,
+    )  # fmt: skip
+
+
+def test_a_debt_and_an_expired_lot_do_not_stay_stuck_together(soon: datetime) -> None:
+    """What was owed while the lot was valid it pays; the rest of it expires."""
+    organization = make_organization()
+    lot = give(organization, 100, expires_at=soon)
+    owe(organization, 30)
+    assert account_balances(organization) == {"prepaid": 100, "receivable": -30}
+    assert expire_lots(organization, available_nanos=70, now=after(soon)) == Expiry(70, 0)
+    assert (remaining(lot), posted(organization)) == ([0], 0)
+    assert entries_of(LedgerTransaction.objects.get(kind="expiry").pk) == {
+        "prepaid": -100,
+        "receivable": 30,
+        "breakage": 70,
+    }
+    assert_books_hold()
+
+
+def test_a_lot_pays_no_debt_of_what_was_admitted_after_its_expiry() -> None:
+    organization = make_organization()
+    lot = give(organization, 100, expires_at=timezone.now() + timedelta(milliseconds=300))
+    time.sleep(0.4)
+    owe(organization, 30)
+    assert expire_lots(organization, available_nanos=70 - 80) == Expiry(20, 80)  # 80 are held still.
+    assert expire_lots(organization, available_nanos=-30 + 80) == Expiry(80, 0)
+    assert (remaining(lot), account_balances(organization)) == ([0], {"receivable": -30})
+    assert_books_hold()
