@@ -1,15 +1,17 @@
 """The conversation of a Messages request as the `messages` of Chat Completions. Pure.
 
 Results of tools become messages of role `tool`, directly after the assistant's turn and before the user's text. They
-hold text only: images inside them follow in a message of the user. Thinking of earlier turns is dropped, and so is what
-a provider's own tools left in the assistant's turns.
+hold text only: images inside them follow in a message of the user. What a provider's own tools left in the assistant's
+turns is dropped, and so is thinking, unless the profile says that the provider wants it back with the calls that came
+of it.
 """
 
 from typing import Any
 
 from gateway.protocol import exact_json
-from gateway.protocol.chat_names import ToolNames, shorten_call_id
+from gateway.protocol.chat_names import SentCallIds, ToolNames
 from gateway.protocol.messages_request import BILLING_HEADER_PREFIX
+from gateway.protocol.profile import DROP, UpstreamProfile
 from gateway.protocol.wording import refuse, refuse_tag
 
 USER_BLOCK_TYPES = ("document", "image", "text", "tool_result")
@@ -18,9 +20,11 @@ Message = dict[str, Any]
 Part = dict[str, Any]
 
 
-def translate_messages(body: dict[str, Any], names: ToolNames, system_role: str) -> list[Message]:
+def translate_messages(body: dict[str, Any], names: ToolNames, profile: UpstreamProfile) -> list[Message]:
     """Return the messages. Raises InvalidRequestError for user content that Chat Completions cannot carry."""
     translated: list[Message] = []
+    ids = SentCallIds()
+    system_role = profile.system_role
     system = _join_system(body.get("system"))
     if system:
         translated.append({"role": system_role, "content": system})
@@ -32,12 +36,12 @@ def translate_messages(body: dict[str, Any], names: ToolNames, system_role: str)
             if text:
                 translated.append({"role": system_role, "content": text})
         elif role == "assistant":
-            _add_to_turn(translated, _translate_assistant(content, names))
+            _add_to_turn(translated, _translate_assistant(content, names, ids, profile.thinking_history))
             after_calls = len(translated)
         elif isinstance(content, str):
             translated.append({"role": role, "content": content})
         else:
-            results, rest = _translate_user(content, f"messages.{index}.content")
+            results, rest = _translate_user(content, f"messages.{index}.content", ids)
             translated[after_calls:after_calls] = results
             after_calls += len(results)
             translated.extend(rest)
@@ -63,14 +67,16 @@ def _join_system(system: Any) -> str:
     return PARAGRAPH.join(kept)
 
 
-def _translate_assistant(blocks: str | list[dict[str, Any]], names: ToolNames) -> list[Message]:
+def _translate_assistant(
+    blocks: str | list[dict[str, Any]], names: ToolNames, ids: SentCallIds, thinking_history: str
+) -> list[Message]:
     """Return one message, or none when nothing is left of the turn."""
     if isinstance(blocks, str):
         return [{"role": "assistant", "content": blocks}]
     text = PARAGRAPH.join(block["text"] for block in blocks if block["type"] == "text" and block["text"])
     calls = [
         {
-            "id": shorten_call_id(block["id"]),
+            "id": ids.send(block["id"]),
             "type": "function",
             "function": {"name": names.shorten(block["name"]), "arguments": exact_json.encode(block["input"]).decode()},
         }
@@ -78,11 +84,15 @@ def _translate_assistant(blocks: str | list[dict[str, Any]], names: ToolNames) -
         if block["type"] == "tool_use"
     ]
     if calls:
-        return [{"role": "assistant", "content": text or None, "tool_calls": calls}]
+        message = {"role": "assistant", "content": text or None, "tool_calls": calls}
+        if thinking_history != DROP:
+            thoughts = [block["thinking"] for block in blocks if block["type"] == "thinking"]
+            message[thinking_history] = PARAGRAPH.join(thoughts)
+        return [message]
     return [{"role": "assistant", "content": text}] if text else []
 
 
-def _translate_user(blocks: list[dict[str, Any]], path: str) -> tuple[list[Message], list[Message]]:
+def _translate_user(blocks: list[dict[str, Any]], path: str, ids: SentCallIds) -> tuple[list[Message], list[Message]]:
     """Return the messages of the tools, and the message of the user where anything is left for one."""
     tool_messages: list[Message] = []
     parts: list[Part] = []
@@ -90,7 +100,7 @@ def _translate_user(blocks: list[dict[str, Any]], path: str) -> tuple[list[Messa
     for index, block in enumerate(blocks):
         block_path = f"{path}.{index}"
         if block["type"] == "tool_result":
-            message, images = _translate_tool_result(block, block_path)
+            message, images = _translate_tool_result(block, block_path, ids)
             tool_messages.append(message)
             images_of_tools.extend(images)
         else:
@@ -99,7 +109,7 @@ def _translate_user(blocks: list[dict[str, Any]], path: str) -> tuple[list[Messa
     return tool_messages, [{"role": "user", "content": _simplest_content(parts)}] if parts else []
 
 
-def _translate_tool_result(block: dict[str, Any], path: str) -> tuple[dict[str, Any], list[Part]]:
+def _translate_tool_result(block: dict[str, Any], path: str, ids: SentCallIds) -> tuple[dict[str, Any], list[Part]]:
     """Return the tool's message, and what of its result only a message of the user can carry."""
     content = block.get("content")
     images: list[Part] = []
@@ -109,7 +119,7 @@ def _translate_tool_result(block: dict[str, Any], path: str) -> tuple[dict[str, 
         parts = _translate_parts(content, f"{path}.tool_result.content")
         text = PARAGRAPH.join(part["text"] for part in parts if part["type"] == "text")
         images = [part for part in parts if part["type"] != "text"]
-    call_id = shorten_call_id(block["tool_use_id"])
+    call_id = ids.send(block["tool_use_id"])
     if images:
         images.insert(0, {"type": "text", "text": f"Images in the result of tool call {call_id}:"})
         text = text or "The result is in the images of the next message."

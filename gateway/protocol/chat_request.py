@@ -44,7 +44,7 @@ def _translate(request: MessagesRequest, target: RouteTarget) -> dict[str, Any]:
     names = tool_names(request, profile)
     body: dict[str, Any] = {
         "model": target.upstream_model,
-        "messages": translate_messages(source, names, profile.system_role),
+        "messages": translate_messages(source, names, profile),
         profile.max_tokens_field: request.max_tokens,
     }
     for name in ("temperature", "top_p", "top_k"):

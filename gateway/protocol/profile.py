@@ -16,6 +16,7 @@ _CHOICES = {
     "max_tokens_field": ("max_tokens", "max_completion_tokens"),
     "reasoning": (DROP, REASONING_EFFORT, REASONING_OBJECT),
     "server_tools": (DROP, REFUSE),
+    "thinking_history": (DROP, "reasoning_content", "reasoning"),
     "system_role": ("system", "developer"),
 }
 
@@ -53,6 +54,7 @@ class UpstreamProfile:
     top_k: bool = False
     system_role: str = "system"
     reasoning: str = DROP  # Where thinking and effort go: nowhere, `reasoning_effort`, or OpenRouter's `reasoning`.
+    thinking_history: str = DROP  # The field in which thinking goes back beside the calls that came of it.
     server_tools: str = DROP
     extra_body: Mapping[str, Any] = field(default_factory=dict)  # Merged into the body last.
 

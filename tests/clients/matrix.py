@@ -54,7 +54,8 @@ def node_driver(script: str, *arguments: str) -> tuple[str, ...]:
     return "node", str(NODE_FOLDER / script), *arguments
 
 
-CLAUDE = NODE_FOLDER / "node_modules/.bin/claude"
+CLAUDE = NODE_FOLDER / "node_modules/@anthropic-ai/claude-code/bin/claude.exe"
+CLAUDE_NODE_20 = NODE_FOLDER / "node_modules/claude-code-node-20/bin/claude.exe"
 NODE_LOCK = HERE / "node/package-lock.json"
 FRAMEWORKS_LOCK = HERE / "requirements/frameworks.lock"
 
@@ -78,6 +79,10 @@ CLIENTS = (
     Client(
         "claude-code", "Claude Code (`claude -p`)", "@anthropic-ai/claude-code", NODE_LOCK,
         (sys.executable, str(DRIVERS / "claude_code.py"), str(CLAUDE)), model="claude-sonnet-4-6",
+    ),
+    Client(  # What npm gives for Node 20, which is still in use.
+        "claude-code-node-20", "Claude Code (`claude -p`)", "claude-code-node-20", NODE_LOCK,
+        (sys.executable, str(DRIVERS / "claude_code.py"), str(CLAUDE_NODE_20)), model="claude-sonnet-4-6",
     ),
     Client(
         "litellm", "litellm", "litellm", FRAMEWORKS_LOCK, python_driver("frameworks", "litellm_client.py"),

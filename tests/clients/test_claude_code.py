@@ -9,17 +9,19 @@ from billing.money import NANOS_PER_USD
 from tests.clients.client_process import ClientProcess
 from tests.clients.matrix import CLIENTS
 from tests.gateway.checks import wait_until_released
+from tests.gateway.offers import offer
 from tests.support.world import Caller, World
 
 pytestmark = pytest.mark.clients
 
+MOST_TRIES = 2  # Once streaming, once not.
 # Formed like a key, but nobody's.
 WRONG_KEY = "cm-AAAAAAAA-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 
 
-@pytest.fixture(scope="module")
-def claude(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClientProcess]:
-    [client] = [client for client in CLIENTS if client.name == "claude-code"]
+@pytest.fixture(scope="module", params=["claude-code", "claude-code-node-20"])
+def claude(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClientProcess]:
+    [client] = [client for client in CLIENTS if client.name == request.param]
     running = ClientProcess(client, tmp_path_factory.mktemp("claude") / "stderr")
     yield running
     running.stop()
@@ -49,13 +51,31 @@ def test_of_two_different_keys_the_api_key_wins(world: World, alice: Caller, cla
 
 
 def test_it_heals_from_what_is_not_supported(world: World, alice: Caller, claude: ClientProcess) -> None:
-    """With newer models it puts a system message among the messages, is refused in words it knows, and goes on."""
+    """With models that it does not know it puts a system message among the messages, is refused, and goes on."""
+    sold = offer(world, alice, [world.base_url], capabilities=("tools", "thinking"))
     before = statuses(world)
-    answer = claude.ask(world, "create", key=alice.secret, model="claude-opus-5-5")
+    answer = claude.ask(world, "create", key=alice.secret, model=sold.model_id)
     assert answer["stop_reason"] == "end_turn", answer
     assert statuses(world)[len(before) :] == [400, 200]
     wait_until_released(world, alice)
     assert len(world.records(alice)) == 1
+
+
+def test_its_system_messages_pass_to_the_models_of_today(world: World, alice: Caller, claude: ClientProcess) -> None:
+    before = statuses(world)
+    answer = claude.ask(world, "create", key=alice.secret, model="claude-opus-5-5[1m]")
+    assert answer["stop_reason"] == "end_turn", answer
+    assert statuses(world)[len(before) :] == [200]
+
+
+def test_a_model_that_no_upstream_has_ends_it_soon(world: World, alice: Caller, claude: ClientProcess) -> None:
+    """Without `x-should-retry: false` it would ask for more than a minute."""
+    sold = offer(world, alice, [world.base_url])
+    world.sandbox.control("status=404", times=20, model=sold.upstream_models[0])
+    before = statuses(world)
+    answer = claude.ask(world, "create", key=alice.secret, model=sold.model_id, retries=10)
+    assert answer["error"], answer
+    assert len(statuses(world)) - len(before) <= MOST_TRIES
 
 
 def test_a_refused_key_is_not_tried_again(world: World, alice: Caller, claude: ClientProcess) -> None:

@@ -56,7 +56,7 @@ def stream(world: World, process: ClientProcess, alice: Caller, client: Client) 
 
 def tools(world: World, process: ClientProcess, alice: Caller, client: Client) -> None:
     """The model calls a tool, the client runs it, and the upstream sees what came of it."""
-    name = "Bash" if client.name == "claude-code" else "get_weather"
+    name = "Bash" if client.name.startswith("claude-code") else "get_weather"
     world.sandbox.control("echo", every=2)  # The second request is answered with its own body.
     answer = process.ask(world, "tools", key=alice.secret, text=f"Weather? [[sandbox: tool={name}]]")
     assert_reply(answer, client)

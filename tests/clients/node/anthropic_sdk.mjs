@@ -62,6 +62,35 @@ async function thinking(job) {
   return answer;
 }
 
+// Anthropic's own loop over tools: it asks for a thread on the server first.
+async function runner(job) {
+  const { betaTool } = await import(`${process.argv[2]}/helpers/beta/json-schema`);
+  const tool = betaTool({
+    name: TOOL.name,
+    description: TOOL.description,
+    inputSchema: TOOL.input_schema,
+    run: ({ city }) => `It rains in ${city}.`,
+  });
+  const turns = client(job).beta.messages.toolRunner({
+    ...question(job),
+    tools: [tool],
+    stream: job.stream,
+    max_iterations: 2,
+  });
+  const replies = [];
+  for await (const turn of turns) replies.push(job.stream ? await turn.finalMessage() : turn);
+  return { stop_reasons: replies.map((reply) => reply.stop_reason) };
+}
+
+async function parse(job) {
+  const schema = { type: "object", properties: { city: { type: "string" } }, required: ["city"] };
+  const format = { type: "json_schema", schema: { ...schema, additionalProperties: false } };
+  const sdk = client(job);
+  const asked = { ...question(job), output_config: { format } };
+  const texts = [read(await sdk.messages.create(asked)), read(await sdk.messages.stream(asked).finalMessage())];
+  return { cities: texts.map(({ text }) => typeof JSON.parse(text).city) };
+}
+
 function read(reply) {
   const { usage } = reply;
   const texts = (type, field) =>
@@ -79,4 +108,4 @@ function read(reply) {
   };
 }
 
-await serve({ create, stream, tools, thinking });
+await serve({ create, stream, tools, thinking, runner, parse });

@@ -1,5 +1,6 @@
 """Streams as upstreams send them, cut anywhere, and what comes out of a decoder."""
 
+import base64
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -64,6 +65,11 @@ def cut(stream: bytes, places: list[int]) -> list[bytes]:
 
 
 CUTS = st.lists(st.integers(min_value=0, max_value=10_000), max_size=30)
+
+
+def carrying(call_id: str) -> str:
+    """Return the id under which clients know a call that its provider gave this one."""
+    return f"toolu_89abcdef_{base64.urlsafe_b64encode(call_id.encode()).rstrip(b'=').decode()}"
 
 
 def sse(*payloads: dict[str, Any]) -> bytes:

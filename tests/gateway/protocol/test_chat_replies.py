@@ -14,7 +14,7 @@ from gateway.protocol.errors import UpstreamProtocolError, UpstreamStreamError
 from gateway.protocol.messages_request import parse_messages_request
 from gateway.protocol.profile import UpstreamProfile
 from gateway.protocol.reading import UsageState
-from tests.gateway.protocol.streams import IDENTITY
+from tests.gateway.protocol.streams import IDENTITY, carrying
 from tests.gateway.protocol.test_messages_request import TOOL, body_of
 
 LONG_NAME = "mcp__" + "a" * 90
@@ -32,7 +32,7 @@ def decode(body: bytes, profile: UpstreamProfile | None = None) -> DecodedMessag
     return ChatCodec().decode_response(REQUEST, RouteTarget("up", profile or UpstreamProfile()), body, IDENTITY)
 
 
-def call(name: str = "get_weather", arguments: Any = "{}", call_id: Any = "call_1") -> dict[str, Any]:
+def call(name: str = "get_weather", arguments: Any = "{}", call_id: Any = "call_abcdef") -> dict[str, Any]:
     return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
@@ -93,7 +93,7 @@ def test_content_in_parts_and_no_content() -> None:
 def test_arguments_become_an_object(arguments: Any, expected: dict[str, Any]) -> None:
     decoded = decode(reply({"tool_calls": [call(arguments=arguments)]}, "tool_calls"))
     assert decoded.message["content"] == [
-        {"type": "tool_use", "id": "call_1", "name": "get_weather", "input": expected}
+        {"type": "tool_use", "id": "call_abcdef", "name": "get_weather", "input": expected}
     ]
     assert decoded.message["stop_reason"] == "tool_use"
 
@@ -116,7 +116,7 @@ def test_ids_are_made_acceptable_and_unique_and_names_are_restored() -> None:
     ]
     blocks = decode(reply({"tool_calls": calls})).message["content"]
     assert [block["id"] for block in blocks] == [
-        "functions_get_0",
+        carrying("functions.get:0"),
         "toolu_0123456789abcdef_1",
         "toolu_0123456789abcdef_2",
         "toolu_0123456789abcdef_3",

@@ -6,11 +6,12 @@ import orjson
 import pytest
 
 from gateway.protocol.chat_codec import ChatCodec
-from gateway.protocol.chat_names import shorten_call_id
+from gateway.protocol.chat_names import CallIds, SentCallIds, shorten_call_id
 from gateway.protocol.codec import RouteTarget
 from gateway.protocol.errors import InvalidRequestError
 from gateway.protocol.messages_request import parse_messages_request
 from gateway.protocol.profile import UpstreamProfile
+from tests.gateway.protocol.streams import IDENTITY
 from tests.gateway.protocol.test_messages_request import IMAGE, IMAGE_BY_URL, PNG, TOOL, body_of
 
 IMAGE_PART = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}
@@ -347,3 +348,37 @@ def test_the_profile_drops_adds_and_refuses() -> None:
     assert "temperature" not in body and body["provider"] == {"sort": "price"}
     with pytest.raises(InvalidRequestError, match="speed: Extra inputs are not permitted"):
         render(UpstreamProfile(refuse_fields=("speed",)), speed="fast")
+
+
+def calls_of(*call_ids: str) -> list[dict[str, Any]]:
+    """Return a conversation in which each turn has one call, and its result."""
+    turns = []
+    for call_id in call_ids:
+        thought = {"type": "thinking", "thinking": f"Hm, {call_id}", "signature": ""}
+        use = {"type": "tool_use", "id": call_id, "name": "get_weather", "input": {}}
+        turns += [turn("assistant", thought, use), turn("user", result(call_id, "5"))]
+    return [turn("user", text("Weather?")), *turns]
+
+
+def test_ids_that_a_provider_counts_are_unique_for_clients_and_its_own_for_the_provider() -> None:
+    given = [CallIds(f"msg_{number:032x}").accept("functions.a:0") for number in (1, 2)]
+    assert len(set(given)) == 2
+    rendered = messages_of(*calls_of(*given))
+    sent = [message["tool_calls"][0]["id"] for message in rendered if "tool_calls" in message]
+    told = [message["tool_call_id"] for message in rendered if message["role"] == "tool"]
+    # Its own where that names one call only.
+    assert sent == told == ["functions.a:0", given[1]]
+
+
+@pytest.mark.parametrize("call_id", ["call_abcDEF123456", "toolu_01AbCdEf", "chatcmpl-tool-0a1b2c3d4e5f"])
+def test_ids_that_are_unique_stay_as_they_are(call_id: str) -> None:
+    assert CallIds(IDENTITY.message_id).accept(call_id) == call_id
+    assert SentCallIds().send(call_id) == call_id
+
+
+def test_thinking_goes_back_with_its_calls_where_the_provider_wants_it() -> None:
+    conversation = calls_of("call_abcdef", "call_ghijkl")
+    rendered = render(UpstreamProfile(thinking_history="reasoning_content"), messages=conversation)["messages"]
+    thoughts = [message["reasoning_content"] for message in rendered if message["role"] == "assistant"]
+    assert thoughts == ["Hm, call_abcdef", "Hm, call_ghijkl"]
+    assert b"Hm" not in orjson.dumps(render(messages=conversation))

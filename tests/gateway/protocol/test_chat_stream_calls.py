@@ -12,7 +12,7 @@ from gateway.protocol.chat_codec import ChatCodec
 from gateway.protocol.chat_names import CallIds, ToolNames
 from gateway.protocol.codec import RouteTarget
 from gateway.protocol.errors import UpstreamProtocolError
-from tests.gateway.protocol.streams import Outcome, call_chunk, chat_chunk, chat_sse
+from tests.gateway.protocol.streams import Outcome, call_chunk, carrying, chat_chunk, chat_sse
 from tests.gateway.protocol.test_chat_replies import LONG_NAME, REQUEST
 from tests.gateway.protocol.test_chat_stream import ROLE, USAGE_CHUNK, blocks_of, decode, decoder
 
@@ -27,14 +27,14 @@ def test_a_tool_call_in_fragments() -> None:
     outcome = decode(
         ROLE,
         chat_chunk({"content": "Let me see."}),
-        call_chunk(0, "", call_id="call_1", name="get_weather"),
+        call_chunk(0, "", call_id="call_abcdef", name="get_weather"),
         call_chunk(0, '{"ci'),
         call_chunk(0, 'ty": "Oslo"}'),
         chat_chunk(finish="tool_calls"),
         USAGE_CHUNK,
     )
     assert blocks_of(outcome) == [("text", "Let me see."), ("tool_use", '{"city": "Oslo"}')]
-    assert call_blocks(outcome) == [("call_1", "get_weather")]
+    assert call_blocks(outcome) == [("call_abcdef", "get_weather")]
     assert outcome.last_events()[0]["delta"]["stop_reason"] == "tool_use"
     fragments = [event["delta"] for event in outcome.events() if event["type"] == "content_block_delta"][1:]
     assert [fragment["partial_json"] for fragment in fragments] == ['{"ci', 'ty": "Oslo"}']
@@ -42,7 +42,7 @@ def test_a_tool_call_in_fragments() -> None:
 
 def test_fragments_are_streamed_as_they_come() -> None:
     stream = decoder()
-    stream.feed(chat_sse(call_chunk(0, "", call_id="call_1", name="get_weather"), done=False))
+    stream.feed(chat_sse(call_chunk(0, "", call_id="call_abcdef", name="get_weather"), done=False))
     assert b'{\\"ci' in stream.feed(chat_sse(call_chunk(0, '{"ci'), done=False)).forward
 
 
@@ -144,7 +144,7 @@ def test_ids_and_names_are_made_good() -> None:
         call_chunk(1, "{}", name="b"),
         chat_chunk(finish="stop"),
     )
-    assert call_blocks(outcome) == [("functions_a_0", LONG_NAME), ("toolu_0123456789abcdef_1", "b")]
+    assert call_blocks(outcome) == [(carrying("functions.a:0"), LONG_NAME), ("toolu_0123456789abcdef_1", "b")]
 
 
 def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,10 +170,10 @@ def test_calls_arrive_whole_however_their_fragments_are_mixed(values: list[str],
     pieces = [[text[i : i + 5] for i in range(0, len(text), 5)] for text in arguments]
     order = data.draw(st.permutations([index for index, parts in enumerate(pieces) for _ in parts]))
     chunks: list[dict[str, Any]] = [
-        call_chunk(index, "", call_id=f"call_{index}", name=f"tool_{index}") for index in range(len(values))
+        call_chunk(index, "", call_id=f"call_{index}abc", name=f"tool_{index}") for index in range(len(values))
     ]
     remaining = [list(parts) for parts in pieces]
     chunks += [call_chunk(index, remaining[index].pop(0)) for index in order]
     outcome = decode(*chunks, chat_chunk(finish="tool_calls"))
     assert blocks_of(outcome) == [("tool_use", text) for text in arguments]
-    assert call_blocks(outcome) == [(f"call_{index}", f"tool_{index}") for index in range(len(values))]
+    assert call_blocks(outcome) == [(f"call_{index}abc", f"tool_{index}") for index in range(len(values))]
