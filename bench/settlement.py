@@ -103,7 +103,7 @@ def fill(tenants: list[Any], *, total: int) -> None:
                 names.rate("org", org, "input"), names.rate("org", org, "output"),
                 names.rate("key", key, "input"), names.rate("key", key, "output"),
             )  # fmt: skip
-            args = (event.request_id, org, key, cost, event.encode(), 1, 1, day, "", TOMBSTONE_SECONDS)
+            args = (event.request_id, org, key, cost, event.encode(), 1, 1, day, "", TOMBSTONE_SECONDS, 0)
             pipeline.eval(scripts.SETTLE.text, len(keys), *keys, *args)
         replies = pipeline.execute()
         if any(reply[0] != b"SETTLED" for reply in replies):
