@@ -257,7 +257,6 @@ BREAKS = {
     "error=mid; tokens=200": ("overloaded_error", "upstream_overloaded"),
     "malformed_sse; tokens=200": ("api_error", "upstream_protocol_error"),
     "no_message_stop; tokens=200": ("api_error", "upstream_protocol_error"),
-    "out_of_order_index; tokens=200": ("api_error", "upstream_protocol_error"),
     "huge_event=9000000": ("api_error", "upstream_protocol_error"),
     "hang=mid; tokens=200": ("api_error", "upstream_timeout"),
     "tokens=1000; pace=50": ("api_error", "upstream_timeout"),
