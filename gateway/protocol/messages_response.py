@@ -84,6 +84,8 @@ def load_event(raw: bytes) -> tuple[dict[str, Any], bool]:
     except TooComplexError as error:
         raise TooMuchStructureError(f"JSON with {error}", {}) from None
     except RecursionError:
+        if not raw.lstrip().startswith(b"{"):
+            raise UpstreamProtocolError("JSON, but no object") from None
         raise TooMuchStructureError(TOO_DEEP, {}) from None
     except ValueError as error:
         raise UpstreamProtocolError(f"no JSON: {error}") from None

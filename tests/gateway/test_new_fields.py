@@ -45,7 +45,7 @@ def test_they_reach_the_upstream(world: World, alice: Caller, upstream: Scripted
         "thinking": {"type": "between_tools"},
         "messages": [{"role": "user", "content": [PLAIN, {"type": "text", "text": "What does it say?"}]}],
     }
-    earlier = {"diagnostics": {"previous_message_id": "msg_0123"}}
+    earlier: Any = {"diagnostics": {"previous_message_id": "msg_0123"}}
     response = world.post(alice, model=sold.model_id, **fields, **earlier)
     assert response.status_code == 200, response.text
     sent = sent_body(upstream)
