@@ -132,11 +132,14 @@ async def run(texts: list[str], total: int) -> dict[str, Any]:
 
 
 async def _take_steps(watch: Stopwatch, requests: list[tuple[dict[str, Any], bytes]]) -> None:
+    from django.conf import settings
+
     from billing.request_id import MESSAGE_PREFIX, make_request_id
     from crossmodel_site.asgi import gateway
     from gateway.admitting import admit_request, identify_caller, propose_request
     from gateway.handler import ClientWatch, GatewayRequest, send_response
     from gateway.protocol.codec import ReplyIdentity
+    from gateway.request_body import BodyReader
     from gateway.request_log import log_request
     from gateway.responses import GatewayResponse
     from gateway.runtime import current_runtime
@@ -147,12 +150,17 @@ async def _take_steps(watch: Stopwatch, requests: list[tuple[dict[str, Any], byt
     with watch.step("request id, Django's request object"):
         made = []
         for scope, body in requests:
-            made.append(GatewayRequest(scope, body, make_request_id().hex, ClientWatch(Receive(body))))
+            receive = Receive(body)
+            reader = BodyReader(scope["headers"], receive, max_bytes=settings.MAX_BODY_BYTES)
+            made.append(GatewayRequest(scope, reader, make_request_id().hex, ClientWatch(receive)))
     with watch.step("URL"):
         for request in made:
             gateway._resolve(request.path)
     with watch.step("authenticate"):
         callers = [await identify_caller(runtime, request.META) for request in made]
+    with watch.step("receive the body"):
+        for request, caller in zip(made, callers, strict=True):
+            await request.receive_body(runtime.body_room, caller.identity.key_id)
     with watch.step("parse the body"):
         parsed = [parse_body(body) for _, body in requests]
     with watch.step("price, hold, upstream's body"):
@@ -189,7 +197,7 @@ async def _take_steps(watch: Stopwatch, requests: list[tuple[dict[str, Any], byt
         bodies = [decoded.encode(usage=None) for _, decoded in pairs]
     with watch.step("response"):
         for body, ((_, headers), _) in zip(bodies, pairs, strict=True):
-            await send_response(ignore, GatewayResponse(body, headers=headers), "0" * 32)
+            await send_response(ignore, GatewayResponse(body, headers=headers), "0" * 32, [])
     with watch.step("log line"):
         for (metered, _), _ in pairs:
             log_request(

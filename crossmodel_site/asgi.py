@@ -1,6 +1,7 @@
 """The one ASGI entry point: `/v1/` goes to the gateway's lean handler, everything else to Django's own."""
 
 import os
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -23,18 +24,24 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 probes = Probes()
 pages = PagesHandler()
+FOR_GATEWAY = re.compile(r"/+v1(/|$)|/+messages(/|$)", re.IGNORECASE)
 gateway = LeanHandler(URLResolver(RegexPattern(r"^/"), "gateway.urls"), max_body_bytes=settings.MAX_BODY_BYTES)
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "lifespan":
         await _live(receive, send)
-    elif scope["path"].startswith("/v1/") or scope["path"] == "/v1":
+    elif is_for_gateway(scope["path"]):
         await gateway(scope, receive, send)
     elif scope["path"] in Probes.PATHS:
         await probes(scope, send)
     else:
         await pages(scope, receive, send)
+
+
+def is_for_gateway(path: str) -> bool:
+    """Say whether a client of the API asks: also one with a base URL that ends in `/` or `/v1`, or in capitals."""
+    return path.startswith("/v1/") or FOR_GATEWAY.match(path) is not None
 
 
 async def _live(receive: Receive, send: Send) -> None:

@@ -200,6 +200,12 @@ GATEWAY = {
     "drain_seconds": read_float("CROSSMODEL_DRAIN_SECONDS", 600.0),
 }
 MAX_BODY_BYTES = 32 * 1024 * 1024
+# Bodies in memory at once, in each process; one key may take half of it.
+MAX_BODY_ROOM_BYTES = read_int("CROSSMODEL_MAX_BODY_ROOM_BYTES", 1024**3, minimum=2 * MAX_BODY_BYTES)
+MAX_CONNECTIONS = read_int("CROSSMODEL_MAX_CONNECTIONS", 50_000, minimum=10)
+MAX_CONNECTIONS_PER_ADDRESS = read_int("CROSSMODEL_MAX_CONNECTIONS_PER_ADDRESS", 20_000, minimum=1)
+# Origins of browser apps that may call `/v1/`, such as https://app.example.org; * is all of them.
+BROWSER_ORIGINS = read_list("CROSSMODEL_BROWSER_ORIGINS")
 BYTES_PER_INPUT_TOKEN = read_int("CROSSMODEL_BYTES_PER_INPUT_TOKEN", 2, minimum=1, maximum=8)
 SPOOL_MAX_BYTES = read_int("CROSSMODEL_SPOOL_MAX_BYTES", 1024**3, minimum=4096)
 MAX_DRAINING_REQUESTS = read_int("CROSSMODEL_MAX_DRAINING_REQUESTS", 1000, minimum=0)

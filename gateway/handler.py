@@ -5,7 +5,9 @@ constant answer, against 0.25 ms here (docs/architecture.md). Pages and `/api/` 
 """
 
 import asyncio
+import contextlib
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import lru_cache
@@ -16,9 +18,12 @@ from django.urls import Resolver404
 from django.urls.resolvers import URLResolver
 
 from billing.request_id import REQUEST_PREFIX, make_request_id
+from gateway.browsers import headers_for_browsers, is_preflight, preflight_headers
 from gateway.client_stall import ClientStalledError
 from gateway.errors import GatewayError, render_error
+from gateway.http_protocol import abort_connection
 from gateway.metering import MeteredRequest
+from gateway.request_body import BodyReader, BodyRoom, ClientLeftError
 from gateway.request_log import log_request
 from gateway.responses import GatewayResponse, RelayResponse
 
@@ -26,7 +31,9 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-MAX_LENGTH_DIGITS = 19
+NO_CONTENT = 204
+MAX_PATH_CHARS_SHOWN = 200
+REPEATED_VERSION = re.compile(r"^(v1/)+")
 MAX_KNOWN_HEADERS = 1_000
 MAX_KNOWN_PATHS = 1_000
 
@@ -34,14 +41,14 @@ logger = logging.getLogger(__name__)
 
 
 class GatewayRequest(ASGIRequest):
-    """Django's request with the body already read, and the id that this request has everywhere.
+    """Django's request with the id that it has everywhere; its body is received once the caller is known.
 
     Made without Django's own constructor, which costs more than all that the gateway asks of a request: what is not
     set here (files, cookies, the content-type's charset) is not there. `META` holds the headers under Django's names,
     REMOTE_ADDR and QUERY_STRING.
     """
 
-    def __init__(self, scope: Scope, body: bytes, request_id: str, watch: "ClientWatch") -> None:
+    def __init__(self, scope: Scope, reader: BodyReader, request_id: str, watch: "ClientWatch") -> None:
         self.scope = scope
         self.method = scope["method"]
         self.path = self.path_info = scope["path"]
@@ -49,11 +56,17 @@ class GatewayRequest(ASGIRequest):
         self.request_id = request_id
         self.watch = watch
         self.metered: MeteredRequest | None = None  # Once it is admitted.
-        self._body = body
+        self._body = b""
+        self._reader = reader
 
     @property
     def request_header(self) -> str:
         return REQUEST_PREFIX + self.request_id
+
+    async def receive_body(self, room: BodyRoom, key_id: int) -> int:
+        """Receive the body for a caller who is known, and return its bytes. Raises GatewayError, ClientLeftError."""
+        self._body = await self._reader.read(room, key_id)
+        return len(self._body)
 
     def take_body(self) -> bytes:
         """Return the body and let go of it: a request lasts as long as its answer, which may be many minutes."""
@@ -78,10 +91,6 @@ def _meta_key(name: bytes) -> str:
     """Return Django's name of a header; "" for one with an underscore, which could pass for another."""
     text = name.decode("latin-1")
     return "" if "_" in text else "HTTP_" + text.upper().replace("-", "_")
-
-
-class ClientLeftError(Exception):
-    """The client closed the connection before its request was here."""
 
 
 class ClientWatch:
@@ -124,36 +133,38 @@ class LeanHandler:
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = make_request_id().hex
+        watch = ClientWatch(receive)
+        reader = BodyReader(scope["headers"], receive, max_bytes=self._max_body_bytes)
         try:
-            body = await self._read_body(scope, receive)
+            await self._serve(GatewayRequest(scope, reader, make_request_id().hex, watch), reader, send)
         except ClientLeftError:
             return
-        except GatewayError as error:
-            await send_response(send, _error_response(error, request_id), request_id)
-            return
-        watch = ClientWatch(receive)
-        try:
-            await self._serve(GatewayRequest(scope, body, request_id, watch), send)
         except asyncio.CancelledError:
             if not watch.has_left:
                 raise  # It is this process that stops, not the client that left.
             cast("asyncio.Task[None]", asyncio.current_task()).uncancel()
         finally:
             watch.stop()
+            reader.close()
 
-    async def _serve(self, request: GatewayRequest, send: Send) -> None:
+    async def _serve(self, request: GatewayRequest, reader: BodyReader, send: Send) -> None:
         started = time.monotonic()
         try:
             response = await self._respond(request)
+        except ClientLeftError:
+            raise
         except GatewayError as error:
             response = _error_response(error, request.request_id)
         except Exception:
             logger.exception("Request %s failed.", request.request_id)
             failure = GatewayError(500, "internal_error", "An internal error occurred.")
             response = _error_response(failure, request.request_id)
+        extra = headers_for_browsers(request.scope["headers"])
+        if reader.leaves_much_unread:
+            extra.append((b"connection", b"close"))
+        reader.close()
         try:
-            await send_response(send, response, request.request_id)
+            await send_response(send, response, request.request_id, extra)
         finally:
             log_request(
                 method=request.method,
@@ -165,35 +176,37 @@ class LeanHandler:
             )
 
     async def _respond(self, request: GatewayRequest) -> GatewayResponse:
+        if request.method == "OPTIONS" and is_preflight(request.scope["headers"]):
+            return answer_preflight(request)
         try:
             match = self._resolve(request.path)
         except Resolver404:
-            raise GatewayError(404, "not_found", f"There is no {request.path} here.") from None
+            raise GatewayError(404, "not_found", describe_missing(request.path, self._resolve)) from None
         response: GatewayResponse = await match.func(request, **match.kwargs)
         return response
 
-    async def _read_body(self, scope: Scope, receive: Receive) -> bytes:
-        for name, value in scope["headers"]:
-            # More digits than any length has are not worth reading; Python refuses to read thousands of them.
-            if name == b"content-length" and (len(value) > MAX_LENGTH_DIGITS or int(value) > self._max_body_bytes):
-                raise self._too_large()
-        parts: list[bytes] = []
-        size = 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ClientLeftError
-            part = message.get("body", b"")
-            size += len(part)
-            if size > self._max_body_bytes:
-                raise self._too_large()
-            parts.append(part)
-            if not message.get("more_body", False):
-                return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _too_large(self) -> GatewayError:
-        limit = self._max_body_bytes // 1024**2
-        return GatewayError(413, "request_too_large", f"The request is larger than {limit} MiB.")
+def answer_preflight(request: GatewayRequest) -> GatewayResponse:
+    """Answer a browser that asks whether an app may call us. Raises GatewayError 403 for an origin that may not."""
+    headers = preflight_headers(request.scope["headers"])
+    if not headers:
+        raise GatewayError(
+            403, "origin_not_allowed", "Browser apps of this origin may not call this API (CROSSMODEL_BROWSER_ORIGINS)."
+        )
+    known = {b"access-control-allow-origin", b"access-control-expose-headers", b"vary"}  # The handler adds these.
+    shown = {name.decode(): value.decode("latin-1") for name, value in headers if name not in known}
+    return GatewayResponse(b"", status=204, headers=shown)
+
+
+def describe_missing(path: str, resolve: Callable[[str], Any]) -> str:
+    """Return what is told of a path that is none; where it is plain what was meant, that too."""
+    said = path if len(path) <= MAX_PATH_CHARS_SHOWN else path[:MAX_PATH_CHARS_SHOWN] + "..."
+    meant = "/" + REPEATED_VERSION.sub("v1/", re.sub(r"/+", "/", path).strip("/").lower())
+    for candidate in (meant, "/v1" + meant):
+        with contextlib.suppress(Resolver404):
+            resolve(candidate)
+            return f"There is no {said} here. Did you mean {candidate}? A client's base URL ends before /v1."
+    return f"There is no {said} here."
 
 
 def _error_response(error: GatewayError, request_id: str) -> GatewayResponse:
@@ -201,13 +214,17 @@ def _error_response(error: GatewayError, request_id: str) -> GatewayResponse:
     return GatewayResponse(body, status=error.status, headers=error.response_headers())
 
 
-async def send_response(send: Send, response: GatewayResponse, request_id: str) -> None:
+async def send_response(
+    send: Send, response: GatewayResponse, request_id: str, extra: list[tuple[bytes, bytes]]
+) -> None:
     headers = [(name.encode(), value.encode("latin-1")) for name, value in response.plain_headers.items()]
+    headers += extra
     headers.append((b"request-id", (REQUEST_PREFIX + request_id).encode()))
     if isinstance(response, RelayResponse):
         await _relay(send, response, headers)
         return
-    headers.append((b"content-length", b"%d" % len(response.body)))
+    if response.status_code != NO_CONTENT:
+        headers.append((b"content-length", b"%d" % len(response.body)))
     await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
     await send({"type": "http.response.body", "body": response.body})
 
@@ -228,15 +245,6 @@ async def _relay(send: Send, response: RelayResponse, headers: list[tuple[bytes,
     try:
         await response.relay(send_chunk)
     except ClientStalledError:
-        _abort(send)
+        abort_connection(send)
         return
     await send({"type": "http.response.body", "body": b""})
-
-
-def _abort(send: Send) -> None:
-    """Let go of a connection whose client reads nothing. ASGI has no word for it, and a server that closes in order
-    would wait for ever for what it has buffered to be read.
-    """
-    abort = getattr(getattr(getattr(send, "__self__", None), "transport", None), "abort", None)
-    if abort is not None:
-        abort()

@@ -1,51 +1,238 @@
-"""The server's side of HTTP/1.1: uvicorn's on httptools, with our own words for what is no HTTP, and a bound on heads.
+"""The server's side of HTTP/1.1: uvicorn's on httptools, with our own words for what is no HTTP, and bounds on it.
 
 Named to uvicorn as `--http gateway.http_protocol:HttpProtocol`. What a request says is never judged here, only whether
-it is one: the application sees nothing of what is refused.
+it is one: the application sees nothing of what is refused. Names of uvicorn that are not its public ones stay in this
+file; tests/gateway/test_http_bounds.py fails when one goes.
+
+- A trailer never becomes a header (RFC 9110, 6.5.1): it would come after everything that headers are asked for.
+- An offer to upgrade is ignored (RFC 9110, 7.8) and its request served; what follows on the connection is not read.
+- Heads must be whole in time, and connections are bounded, in all and for each address but those of trusted proxies.
 """
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+import asyncio
+import ipaddress
+from collections import Counter
+from typing import Any, cast
 
+import httptools
+from django.conf import settings
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from accounts.callers import read_networks
 from billing.request_id import REQUEST_PREFIX, make_request_id
-from gateway.errors import GatewayError, render_error
+from gateway.errors import GatewayError, render_error, unavailable
 
 MAX_HEAD_BYTES = 64 * 1024  # Request line and headers; what a single read of the socket brings more is let pass.
+MAX_FRAMING_BYTES = 64 * 1024  # Of a body between two parts of it: chunk extensions, trailers.
+HEAD_SECONDS = 30.0  # From the opening of a connection, or the first byte of a request, to the end of its headers.
+SWEEP_SECONDS = 5.0
+OFFER_HEADERS = (b"upgrade", b"connection", b"http2-settings")
+
+# Connections of this process, by the address at the other end.
+_connections: Counter[str] = Counter()
+_sweeping: asyncio.TimerHandle | None = None
 
 
 class HttpProtocol(HttpToolsProtocol):
     """Answers in the documented form of an error, with a request id, and closes the connection."""
 
-    _is_in_head = False
+    _is_in_head = True
+    _head_since = 0.0
     _head_bytes = 0
+    _framing_bytes = 0
+    _had_body = False
+    _ignores_rest = False
+    _address = ""
+
+    def __init__(
+        self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any | None = None
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        headers = server_state.default_headers
+        if any(name == b"server" for name, _ in headers):  # Which program answers is nobody's business.
+            headers[:] = [pair for pair in headers if pair[0] != b"server"]
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
+        super().connection_made(transport)
+        self._head_since = self.loop.time()
+        self._address = self.client[0] if self.client else ""
+        _connections[self._address] += 1
+        _start_sweeping(self)
+        if _is_too_many(self._address):
+            self._ignores_rest = True
+            self._refuse(unavailable("Too many connections are open.", code="too_many_connections"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        _connections[self._address] -= 1
+        if not _connections[self._address]:
+            del _connections[self._address]
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+        if self._ignores_rest:
+            return
+        self._had_body = False
+        self._feed(data)
+        if self.transport.is_closing():
+            return
         if self._is_in_head:
             self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            if self._head_bytes > MAX_HEAD_BYTES:
                 limit = MAX_HEAD_BYTES // 1024
                 self._refuse(GatewayError(431, "headers_too_large", f"The headers are larger than {limit} KiB."))
+        elif not self._had_body:
+            self._framing_bytes += len(data)
+            if self._framing_bytes > MAX_FRAMING_BYTES:
+                self._refuse(GatewayError(400, "invalid_http", "The trailers or chunk extensions are too long."))
+
+    def _feed(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            self._serve_without_upgrade(data[offer.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("")
+
+    def _serve_without_upgrade(self, rest: bytes) -> None:
+        """Go on as if nothing had been offered: the parser, which takes what follows the head for another protocol, is
+        replaced by one that reads the same head without the offer, and the body behind it.
+
+        Whatever comes after this request may be meant in the other protocol, or be somebody else's: it is not read, and
+        the connection ends with the answer.
+        """
+        lines = [b"%b %b HTTP/1.1" % (self.scope["method"].encode(), self.url)]
+        lines += [b"%b: %b" % pair for pair in self.headers if pair[0] not in OFFER_HEADERS]
+        self.parser = httptools.HttpRequestParser(OneRequest(self))
+        self._feed(b"\r\n".join(lines) + b"\r\n\r\n" + rest)
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._is_in_head, self._head_bytes = True, 0
+        self._is_in_head, self._head_bytes, self._framing_bytes = True, 0, 0
+        self._head_since = self.loop.time()
 
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            self.scope["method"] = self.parser.get_method().decode("ascii")
+            return  # It is read again: see _serve_without_upgrade().
         self._is_in_head = False
         super().on_headers_complete()
+        self.headers = []  # Trailers are collected here, and nobody looks at them.
+
+    def on_body(self, body: bytes) -> None:
+        self._had_body, self._framing_bytes = True, 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
+        self._had_body = True
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        # Until the next request begins, the time of an idle connection is uvicorn's.
+        self._is_in_head, self._head_bytes = False, 0
+        self._had_body, self._framing_bytes = True, 0
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(GatewayError(400, "invalid_http", "This is not a valid HTTP/1.1 request."))
 
+    def stop_reading(self) -> None:
+        """Take nothing more from this connection."""
+        self._ignores_rest = True
+
+    def close_slow_head(self, now: float) -> None:
+        """Close the connection when its head has been under way for too long."""
+        if self._is_in_head and now - self._head_since > HEAD_SECONDS and not self.transport.is_closing():
+            self._refuse(GatewayError(408, "request_timeout", "The request took too long to arrive."))
+
     def _refuse(self, error: GatewayError) -> None:
+        if self.transport.is_closing():
+            return
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.transport.close()  # It is being answered already: a second answer would be taken for another's.
+            return
         request_id = REQUEST_PREFIX + make_request_id().hex
         body = render_error(error.status, error.code, error.message, request_id)
-        lines = [
-            *(name + b": " + value for name, value in self.server_state.default_headers),
-            b"content-type: application/json",
-            b"content-length: %d" % len(body),
-            b"request-id: " + request_id.encode(),
-            b"connection: close",
-        ]
+        headers = {b"content-type": b"application/json", b"content-length": b"%d" % len(body)}
+        headers |= {b"request-id": request_id.encode(), b"connection": b"close"}
+        headers |= {name.encode(): value.encode() for name, value in error.response_headers().items()}
+        lines = [name + b": " + value for name, value in [*self.server_state.default_headers, *headers.items()]]
         self.transport.write(STATUS_LINE[error.status] + b"\r\n".join(lines) + b"\r\n\r\n" + body)
         self.transport.close()
+
+
+class OneRequest:
+    """Passes on what a parser finds up to the end of one request, and nothing of what follows it."""
+
+    def __init__(self, protocol: HttpProtocol) -> None:
+        self._protocol = protocol
+        self._is_over = False
+
+    def on_message_begin(self) -> None:
+        if not self._is_over:
+            self._protocol.on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if not self._is_over:
+            self._protocol.on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._is_over:
+            self._protocol.on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if not self._is_over:
+            self._protocol.on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if not self._is_over:
+            self._protocol.on_body(body)
+
+    def on_message_complete(self) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self._protocol.stop_reading()
+            self._protocol.on_message_complete()
+
+
+def abort_connection(send: object) -> None:
+    """Let go of a connection whose client reads nothing. ASGI has no word for it, and a server that closes in order
+    would wait for ever for what it has buffered to be read.
+    """
+    abort = getattr(getattr(getattr(send, "__self__", None), "transport", None), "abort", None)
+    if abort is not None:
+        abort()
+
+
+def _is_too_many(address: str) -> bool:
+    if _connections.total() > settings.MAX_CONNECTIONS:
+        return True
+    if _connections[address] <= settings.MAX_CONNECTIONS_PER_ADDRESS:
+        return False
+    try:
+        peer = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return not any(peer in network for network in read_networks(settings.TRUSTED_PROXIES))
+
+
+def _start_sweeping(protocol: HttpProtocol) -> None:
+    """Look through the connections every few seconds for as long as there are any: a timer for each would cost more."""
+    global _sweeping
+    if _sweeping is None:
+        _sweeping = protocol.loop.call_later(SWEEP_SECONDS, _sweep, protocol.server_state, protocol.loop)
+
+
+def _sweep(server_state: ServerState, loop: asyncio.AbstractEventLoop) -> None:
+    global _sweeping
+    now = loop.time()
+    for protocol in list(server_state.connections):
+        if isinstance(protocol, HttpProtocol):
+            cast(HttpProtocol, protocol).close_slow_head(now)
+    _sweeping = loop.call_later(SWEEP_SECONDS, _sweep, server_state, loop) if server_state.connections else None

@@ -25,6 +25,7 @@ from gateway.body_work import LargeBodies, UnpaidWork
 from gateway.database import DatabaseThreads, DatabaseUnavailableError
 from gateway.errors import unavailable
 from gateway.idempotency import delete_expired_answers
+from gateway.request_body import BodyRoom
 from gateway.settler import Settler
 from gateway.spool import Spool
 from gateway.token_density import TokenDensity
@@ -77,6 +78,7 @@ class GatewayRuntime:
         self.checks = CredentialChecks(self.upstreams, self.pool)
         self.density = TokenDensity()
         self.unpaid_work = UnpaidWork()
+        self.body_room = BodyRoom()
         self.large_bodies = LargeBodies()
         self._catalog: CatalogSnapshot | None = None
         self._background: dict[asyncio.Task[None], int] = {}  # With the organization that it is for.

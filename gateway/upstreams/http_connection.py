@@ -14,6 +14,7 @@ import httpx
 # Past this many bytes that nobody has taken, reading stops until somebody does: a slow client holds its upstream up.
 MAX_BUFFERED_BYTES = 64 * 1024
 MAX_HEAD_BYTES = 256 * 1024
+MAX_FRAMING_BYTES = 64 * 1024  # Of an answer between two parts of its body: chunk extensions, trailers.
 MAX_JOINED_BYTES = 64 * 1024  # A larger body is not copied to be sent together with its head.
 
 NO_ANSWER = "The connection was closed before the answer began."
@@ -28,6 +29,7 @@ class HttpConnection(asyncio.Protocol):
         "_chunks",
         "_deadline",
         "_failure",
+        "_framing_bytes",
         "_has_head",
         "_head_bytes",
         "_is_complete",
@@ -63,6 +65,7 @@ class HttpConnection(asyncio.Protocol):
         self._chunks: list[bytes] = []
         self._buffered_bytes = 0
         self._head_bytes = 0
+        self._framing_bytes = 0
         self._failure: httpx.TransportError | None = None
         self._has_head = False
         self._is_interim = False
@@ -137,6 +140,7 @@ class HttpConnection(asyncio.Protocol):
         if self._parser is None:
             self.close()  # Nobody asked: whatever this is, the next answer must not be mistaken for it.
             return
+        had_head, buffered = self._has_head, self._buffered_bytes
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -148,6 +152,11 @@ class HttpConnection(asyncio.Protocol):
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._fail(httpx.RemoteProtocolError(f"Its headers are larger than {MAX_HEAD_BYTES} bytes."))
             return
+        if had_head and self._buffered_bytes == buffered and not self._is_complete:
+            self._framing_bytes += len(data)
+            if self._framing_bytes > MAX_FRAMING_BYTES:
+                self._fail(httpx.RemoteProtocolError("Its trailers or chunk extensions are too long."))
+                self.close()
         if self._buffered_bytes > MAX_BUFFERED_BYTES and not self._is_paused and not self._is_complete:
             self._is_paused = True
             self._transport.pause_reading()
@@ -171,6 +180,8 @@ class HttpConnection(asyncio.Protocol):
             raise ValueError("more than one answer")
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._has_head:
+            return  # A trailer is no header (RFC 9110, 6.5.1), and says nothing that we want to know.
         name = name.lower()
         self.headers.append((name, value))
         if name == b"content-length" or (name == b"transfer-encoding" and b"chunked" in value.lower()):
@@ -188,6 +199,7 @@ class HttpConnection(asyncio.Protocol):
             self._keeps_alive = parser.should_keep_alive()
 
     def on_body(self, body: bytes) -> None:
+        self._framing_bytes = 0
         self._chunks.append(body)
         self._buffered_bytes += len(body)
 

@@ -32,7 +32,7 @@ async def count_tokens(request: GatewayRequest) -> GatewayResponse:
     runtime = current_runtime()
     caller = await identify_caller(runtime, request.META)
     await admit_free(runtime, caller, kind="count_tokens", per_minute=settings.COUNT_TOKENS_PER_MINUTE)
-    body_bytes = len(request.body)
+    body_bytes = await request.receive_body(runtime.body_room, caller.identity.key_id)
     runtime.unpaid_work.charge(caller.identity.key_id, body_bytes)  # It is never paid.
     parsed = await runtime.large_bodies.admit(body_bytes, _parse_body, request.take_body())
     offered, _ = find_model(runtime, parsed.model, datetime.now(UTC))

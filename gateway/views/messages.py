@@ -38,7 +38,7 @@ async def create_message(request: GatewayRequest) -> GatewayResponse:
         raise GatewayError(405, "method_not_allowed", "Use POST.", headers={"allow": "POST"})
     runtime = current_runtime()
     caller = await identify_caller(runtime, request.META)
-    body_bytes = len(request.body)
+    body_bytes = await request.receive_body(runtime.body_room, caller.identity.key_id)
     runtime.unpaid_work.charge(caller.identity.key_id, body_bytes)
     try:
         return await _answer(runtime, request, caller, body_bytes)

@@ -11,10 +11,12 @@ from django.urls.resolvers import RegexPattern, URLResolver
 
 from gateway.errors import GatewayError
 from gateway.handler import GatewayRequest, LeanHandler
+from gateway.request_body import BodyRoom
 from gateway.responses import GatewayResponse, RelayResponse, SendChunk
 
 Message = MutableMapping[str, Any]
 MAX_BODY_BYTES = 100
+KEY_ID = 7
 
 
 class Views:
@@ -22,12 +24,15 @@ class Views:
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
+        self.room = BodyRoom()
         self.was_cancelled = False
         self.began = asyncio.Event()
 
     async def echo(self, request: GatewayRequest) -> GatewayResponse:
-        self.bodies.append(request.body)
-        return GatewayResponse(request.body)
+        await request.receive_body(self.room, KEY_ID)
+        content = request.take_body()
+        self.bodies.append(content)
+        return GatewayResponse(content)
 
     async def fail(self, request: GatewayRequest) -> GatewayResponse:
         raise ValueError("the secret is 1234")
