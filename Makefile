@@ -7,7 +7,7 @@ PYTHON := $(shell for name in python3 python3.12 python3.11; do \
 VENV := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench faults test-clients lock lock-clients environment-run environment-dev
+.PHONY: help run test check bench faults soak test-clients lock lock-clients environment-run environment-dev
 
 help:
 	@echo "make run           run everything on this machine; Ctrl-C stops it"
@@ -15,6 +15,7 @@ help:
 	@echo "make check         lint, types, import rules, migrations, templates"
 	@echo "make bench         measure what a request costs"
 	@echo "make faults        kill processes and servers under load for SECONDS=n, and check that no money is lost"
+	@echo "make soak          use everything at an ordinary pace for MINUTES=n, and check that nothing grows"
 	@echo "make test-clients  run real clients against the gateway"
 	@echo "make lock          lock the dependencies of pyproject.toml anew"
 	@echo "make lock-clients  lock the clients that make test-clients runs anew"
@@ -42,6 +43,9 @@ bench: environment-dev
 faults: environment-dev
 	@exec $(VENV)/python -m tests.faults $(if $(SEEDS),--seeds $(SEEDS),--seconds $(or $(SECONDS),600)) \
 		$(if $(REPORT),--report $(REPORT))
+
+soak: environment-dev
+	@exec $(VENV)/python -m tests.soak --minutes $(or $(MINUTES),30)
 
 # The clients get environments of their own in var/clients; those of Node need node and npm.
 test-clients: environment-dev
