@@ -155,8 +155,12 @@ class HttpProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self.cycle is not None and not self.cycle.response_complete:
-            self.transport.close()  # It is being answered already: a second answer would be taken for another's.
-            return
+            if self.cycle.response_started or self.pipeline:
+                self.transport.close()  # It is being answered already: a second answer would be taken for another's.
+                return
+            # Its body broke on the way. Who waits for the rest of it is told that the client has left.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         request_id = REQUEST_PREFIX + make_request_id().hex
         body = render_error(error.status, error.code, error.message, request_id)
         headers = {b"content-type": b"application/json", b"content-length": b"%d" % len(body)}

@@ -13,7 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from accounts.keys import change_key
 from gateway import http_protocol
-from tests.gateway.checks import assert_error
+from tests.gateway.checks import assert_error, wait_until_released
 from tests.gateway.offers import offer
 from tests.gateway.scripted_upstream import COMPLETE, scripted_upstream, streamed
 from tests.gateway.wire import Connection
@@ -55,6 +55,15 @@ def test_a_key_in_a_trailer_is_none(world: World, alice: Caller) -> None:
     for path in (MESSAGES, "/api/v1/credits"):
         start = head(path, "transfer-encoding: chunked", "connection: close")
         assert say(world.base_url, start, chunked(encoded(), trailer)).startswith(b"HTTP/1.1 40")
+
+
+@pytest.mark.parametrize("broken", [b"zz\r\n", b"5\r\n{", b"2\r\n{}\r\n0\r\ncontent-length: 3\r\n\r\n"])
+def test_a_body_that_breaks_is_told_so(world: World, alice: Caller, broken: bytes) -> None:
+    start = head(MESSAGES, with_key(alice), "transfer-encoding: chunked")
+    answer = say(world.base_url, start, broken + b"no chunk at all\r\n\r\n")
+    assert answer.count(b"HTTP/1.1 4") == 1
+    assert b'"code":"invalid_http"' in answer
+    wait_until_released(world, alice)
 
 
 def test_an_address_in_a_trailer_passes_no_list(world: World) -> None:
