@@ -26,7 +26,9 @@ CODES_IN_PYTHON = (
     r'default_code = "([a-z_]+)"',
     r'GatewayError\(\s*\d+,\s*"([a-z_]+)"',
     r'UpstreamFailure\(\s*\d+,\s*"[a-z_]+",\s*"([a-z_]+)"',
-    r'\b(?:code|CODE)(?:: str)? ?= ?"([a-z_]+)"',
+    r'(?:\bcode|CODE)(?:: str)? ?= ?"([a-z_]+)"',
+    r'CODE, \w+ = \(\s*"([a-z_]+)"',
+    r'_error_event\("[a-z_]+", "([a-z_]+)"',
 )
 CODES_IN_LUA = (r"'REFUSED', '([a-z_]+[a-z])'", r"refuse\('([a-z_]+[a-z])'", r"'(rate_limited_[a-z_]+)'")
 BUDGET_IN_LUA = r"scope \.\. '(_[a-z_]+)'"

@@ -114,8 +114,8 @@ CONTROLS = (
         (
             Patch(
                 "gateway/protocol/messages_usage.py",
-                "            self._output = count\n",
-                "            self._output = (self._output or 0) + count\n",
+                "            self._output = max(output, self._output or 0)\n",
+                "            self._output = output + (self._output or 0)\n",
             ),
         ),
     ),

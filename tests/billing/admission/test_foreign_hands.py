@@ -71,7 +71,7 @@ async def test_a_deleted_stream_is_noticed_and_sent_again(gate: Gate) -> None:
     assert beaten.epoch != epoch
     assert [entry.cost_nanos for entry in worker.read_waiting(ORGANIZATION, count=10)] == [7]
     assert gate.org("unsettled", "held", "open") == [7, 0, 0]
-    gate.server.rename(NAMES.usage, "elsewhere")
+    gate.server.rename(NAMES.usage, NAMES.usage + ":elsewhere")  # In the same slot of a Cluster.
     before = gate.epoch
     worker.pulse_shards()
     assert gate.epoch not in (before, "")
