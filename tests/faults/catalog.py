@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from billing.admission.topology import CLUSTER, SENTINEL, SINGLE
-from tests.faults import changes, outside, processes, servers, topologies
+from tests.faults import changes, outside, pairs, processes, servers, topologies
 from tests.faults.stage import Stage
 
 Fault = Callable[[Stage], None]
@@ -45,6 +45,12 @@ FAULTS = {
         changes.price_changed,
         changes.key_revoked,
         changes.lot_expired,
+        pairs.gateway_killed_past_its_lease,
+        pairs.gateway_killed_while_redis_is_away,
+        pairs.gateway_killed_while_redis_loses_its_last_writes,
+        pairs.gateway_stopped_while_redis_loses_its_last_writes,
+        pairs.gateway_stopped_while_redis_is_emptied,
+        pairs.gateway_stopped_while_postgres_is_killed,
     ),
     **CLOCK_FAULTS,
 }

@@ -20,6 +20,7 @@ from accounts.models import ApiKey
 from billing.admission.names import SHARDS
 from billing.admission.worker import redis_client
 from billing.budgets import WHOLE_ORGANIZATION
+from billing.corrected_usage import show_corrected
 from billing.credit_lots import spendable_credit
 from billing.models import BudgetDay, FailedRequest, RequestDetail, UsageQuarantine, UsageRecord
 from billing.request_id import parse_request_id
@@ -72,6 +73,7 @@ class Evidence:
         """Read what Postgres has of these callers."""
         ids = [caller.organization.pk for caller in callers]
         rows = list(UsageRecord.objects.filter(organization_id__in=ids))
+        show_corrected(rows)
         records = {record.request_id: record for record in rows}
         times = Counter(record.request_id for record in rows)
         doubled = {request_id: count for request_id, count in times.items() if count > 1}
@@ -124,7 +126,10 @@ def books_agree(world: World) -> list[str]:
 
 
 def replies_have_records(evidence: Evidence) -> list[str]:
-    """I3, I5: a reply that a client has whole is recorded once, by the counts that it was told."""
+    """I3, I5: a reply that a client has whole is recorded once, by the counts that it was told, and is no orphan.
+
+    What was an orphan for a while counts as its correction has it.
+    """
     found = []
     for answer in evidence.answers:
         if not answer.is_complete:
@@ -132,6 +137,9 @@ def replies_have_records(evidence: Evidence) -> list[str]:
         record = evidence.records.get(cast(UUID, answer.served_by))
         if record is None:
             found.append(f"I3 reply {answer.request_id} arrived whole and has no usage record")
+            continue
+        if record.usage_source == UsageRecord.Source.ORPHAN:
+            found.append(f"I5 reply {answer.request_id} arrived whole and is an orphan of {record.cost_nanos} nanos")
             continue
         told = answer.usage
         recorded = {name: getattr(record, name) for name in ("input_tokens", "output_tokens")}

@@ -12,6 +12,7 @@ from django.db.models import Sum
 
 from accounts.models import Organization
 from billing.catalog.snapshot import load_snapshot
+from billing.corrected_usage import show_corrected
 from billing.ledger import IdempotencyConflictError
 from billing.models import (
     CreditLot,
@@ -82,8 +83,12 @@ class Movement:
         amount = own.aggregate(total=Sum("amount_nanos"))["total"]
         if self.amount_nanos is not None and amount != self.amount_nanos:
             return [f"{self.invariant} {self} moved {amount} nanos, not {self.amount_nanos}"]
-        if self.request is not None and not 0 < amount <= self.request.cost_nanos:
-            return [f"I9 {self} gave {amount} of {self.request.cost_nanos} nanos back"]
+        if self.request is not None:
+            # It may have been given back before the truth about an orphan was known, or after it.
+            [corrected] = show_corrected(list(UsageRecord.objects.filter(request_id=self.request.request_id)))
+            cost = max(self.request.cost_nanos, corrected.cost_nanos)
+            if not 0 < amount <= cost:
+                return [f"I9 {self} gave {amount} of {cost} nanos back"]
         if self.act_otherwise is not None:
             try:
                 self.act_otherwise()
@@ -216,13 +221,13 @@ class Rerating:
             found.append(f"I9 the re-rating, run again, would post {left}")
         rows = list(ReratedRequest.objects.filter(rerating__begins=self.begins).order_by("pk"))
         given: dict[int, int] = defaultdict(int)
-        cost = {
-            record.request_id: record.cost_nanos
-            for record in UsageRecord.objects.filter(pk__in={row.request_id for row in rows})
-        }
+        records = list(UsageRecord.objects.filter(request_id__in={row.request_id for row in rows}))
+        cost = {record.request_id: record.cost_nanos for record in records}
+        # An orphan may be re-rated before the truth about it is known, or after it.
+        corrected = {record.request_id: record.cost_nanos for record in show_corrected(records)}
         for row in rows:
             given[row.ledger_transaction_id] += row.cost_before_nanos - row.cost_after_nanos
-            if cost.get(row.request_id) != row.cost_before_nanos:
+            if row.cost_before_nanos not in (cost.get(row.request_id), corrected.get(row.request_id)):
                 found.append(f"I9 request {row.request_id} was re-rated from {row.cost_before_nanos} nanos")
             cost[row.request_id] = row.cost_after_nanos
         revenue = LedgerEntry.objects.filter(account__kind=LedgerAccount.Kind.REVENUE, transaction__in=given)

@@ -222,9 +222,9 @@ def test_a_bomb_is_refused_within_the_limit(world: World, alice: Caller) -> None
     ("coding", "content", "status", "code"),
     [
         ("br", b"x", 415, "unsupported_content_encoding"),
-        ("gzip, gzip", gzip.compress(b"{}"), 415, "unsupported_content_encoding"),
+        ("gzip, gzip", gzip.compress(b"{}", mtime=0), 415, "unsupported_content_encoding"),
         ("gzip", b"{}", 400, "invalid_content_encoding"),
-        ("gzip", gzip.compress(b"{}" * 100)[:-9], 400, "invalid_content_encoding"),
+        ("gzip", gzip.compress(b"{}" * 100, mtime=0)[:-9], 400, "invalid_content_encoding"),
         ("identity", b"{}", 400, None),
     ],
 )
