@@ -17,6 +17,7 @@ SAMPLES = 40
 LEAST_MINUTES = 1.0
 MAX_FAULTS_SHOWN = 20
 SETTLE_SECONDS = 5.0
+MAX_UNAVAILABLE_SHARE = 0.01
 
 
 def main() -> int:
@@ -59,11 +60,12 @@ async def soak(run: LocalRun, temporary: Path, *, seconds: float, seed: int) -> 
         *(f"  {name}: {count}" for name, count in sorted(crowd.answers.items())),
         f"check_ledger: {(ledger.stdout.strip() or ledger.stderr.strip()).splitlines()[-1]}",
         *(f"not as it should be: {fault}" for fault in crowd.faults[:MAX_FAULTS_SHOWN]),
-        f"{len(crowd.faults)} answers were not as they should be.",
+        f"{len(crowd.faults)} answers were not as they should be, {crowd.unavailable} asked to try again.",
         f"Grew: {', '.join(grew)}" if grew else "Nothing grew that is not a record.",
     ]
     sys.stdout.write("\n".join(lines) + "\n")
-    return 1 if grew or crowd.faults or ledger.returncode else 0
+    is_busy = crowd.unavailable > crowd.total * MAX_UNAVAILABLE_SHARE
+    return 1 if grew or crowd.faults or is_busy or ledger.returncode else 0
 
 
 if __name__ == "__main__":

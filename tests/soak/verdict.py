@@ -11,6 +11,8 @@ RECORDS = {
     "rows of billing_correction",
     "rows of billing_creditlot",
     "rows of billing_creditlotentry",
+    "rows of billing_failedday",
+    "rows of billing_failedrequest",
     "rows of billing_ledgerentry",
     "rows of billing_ledgertransaction",
     "rows of billing_requestdetail",
