@@ -31,12 +31,15 @@ class Breaker:
 
     def lets_through(self, now: float) -> bool:
         """True when a call may be made; while half open, the caller is the probe."""
-        if not self.is_tripped:
-            return True
-        if now < self.open_until or now < self._probe_until:
+        if not self.would_let_through(now):
             return False
-        self._probe_until = now + PROBE_SECONDS
+        if self.is_tripped:
+            self._probe_until = now + PROBE_SECONDS
         return True
+
+    def would_let_through(self, now: float) -> bool:
+        """The same, only looking: nobody becomes the probe."""
+        return not self.is_tripped or now >= max(self.open_until, self._probe_until)
 
     def note_success(self, now: float) -> bool:
         """Note a call that was served. Returns True when that closed the breaker."""

@@ -56,10 +56,10 @@ class UpstreamPool:
             return False
         if route.credential and not self._usable_credentials(route, state):
             return False
-        if not state.breaker.lets_through(now):
-            return False
         own = state.breakers.get(organization_id)
-        return own is None or own.lets_through(now)
+        if own is not None and not own.would_let_through(now):
+            return False  # Asked first: who may not call anyway must not take the probe of all from others.
+        return state.breaker.lets_through(now) and (own is None or own.lets_through(now))
 
     def seconds_until_usable(self, route: UsableRoute, organization_id: int) -> float:
         """Return how long the route stays closed to the organization, as far as is known; 0 when nothing closes it."""

@@ -163,3 +163,25 @@ async def test_processes_tell_each_other_what_everybody_shares(admission: Admiss
 def test_operators_see_a_fingerprint_and_never_the_credential() -> None:
     assert "key-a" not in fingerprint("key-a")
     assert fingerprint("key-a") != fingerprint("key-b")
+
+
+def test_who_may_not_call_anyway_does_not_take_the_probe_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alice's own breaker is open for longer than the one that everybody shares."""
+    upstreams = make_pool()
+    began = time.monotonic()
+
+    def wait_until(seconds: float) -> None:
+        monkeypatch.setattr("gateway.upstreams.pool.time.monotonic", lambda: began + seconds)
+
+    for seconds in (0, 6, 17, 38):  # It opens for 5, 10, 20 and 40 s.
+        wait_until(seconds)
+        is_open_to(upstreams, ALICE)
+        for _ in range(3 if seconds == 0 else 1):
+            upstreams.note_failure(ROUTE, ALICE)
+    wait_until(40)
+    for _ in range(3):
+        upstreams.note_unreachable(ROUTE)
+    wait_until(46)
+    assert not is_open_to(upstreams, ALICE)
+    assert is_open_to(upstreams, BOB)
+    assert not is_open_to(upstreams, CHARLIE), "Bob is the probe"
