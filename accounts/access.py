@@ -1,19 +1,14 @@
-"""Who may do what in an organization, and the one door through which every console page is entered."""
+"""Who may do what in an organization. docs/roles.md has the table; pages only ask."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
-from functools import wraps
-from typing import Any, Concatenate
 
-from django.contrib.auth.decorators import login_required
-from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest, HttpResponseBase
+from django.db.models import QuerySet
 
-from accounts.models import Member, Organization, Role, User
+from accounts.models import ApiKey, Member, Organization, Role, User
 
 MAX_ORGANIZATIONS_SHOWN = 50
-LAST_ORGANIZATION = "organization"  # Session key: the slug that `/console/` leads to.
 
 
 class Permission(StrEnum):
@@ -23,16 +18,28 @@ class Permission(StrEnum):
     SEE_BILLING = "see_billing"
     MANAGE_MEMBERS = "manage_members"
     MANAGE_ORGANIZATION = "manage_organization"
+    MANAGE_ALERTS = "manage_alerts"  # Who is told what, and the webhooks.
     GRANT_OWNERSHIP = "grant_ownership"
+    CLOSE_ORGANIZATION = "close_organization"
 
 
 PERMISSIONS_OF_ROLE: dict[str, frozenset[Permission]] = {
     Role.OWNER: frozenset(Permission),
-    Role.ADMIN: frozenset(Permission) - {Permission.GRANT_OWNERSHIP},
+    Role.ADMIN: frozenset(Permission) - {Permission.GRANT_OWNERSHIP, Permission.CLOSE_ORGANIZATION},
     Role.DEVELOPER: frozenset({Permission.SEE_USAGE, Permission.MANAGE_KEYS}),
     Role.BILLING: frozenset({Permission.SEE_USAGE, Permission.SEE_BILLING}),
     Role.VIEWER: frozenset({Permission.SEE_USAGE}),
 }
+
+
+def grantable_roles(role: str) -> list[Role]:
+    """Return the roles that one who manages members may give to others, or to keys: only owners make owners."""
+    return [given for given in Role if given != Role.OWNER or may(role, Permission.GRANT_OWNERSHIP)]
+
+
+def roles_for_keys(role: str) -> list[Role]:
+    """Return the roles of management keys whose secret one of this role may have."""
+    return grantable_roles(role) if may(role, Permission.MANAGE_ALL_KEYS) else []
 
 
 def may(role: str, permission: Permission) -> bool:
@@ -46,9 +53,20 @@ class Access:
     organization: Organization
     member: Member
     user: User
+    # Of an operator who looks at it for support: reads what a viewer reads, until then, and changes nothing.
+    looks_until: datetime | None = None
 
     def may(self, permission: Permission) -> bool:
         return may(self.member.role, permission)
+
+    def keys(self) -> QuerySet[ApiKey]:
+        """Return the keys that the person may see and change: all of them, or their own."""
+        keys = self.organization.keys.all()
+        return keys if self.may(Permission.MANAGE_ALL_KEYS) else keys.filter(owner=self.user)
+
+    def may_rotate(self, key: ApiKey) -> bool:
+        """Whether the person may have a new secret of a key that they may change: never one that may more than they."""
+        return not key.is_management or key.acting_role in roles_for_keys(self.member.role)
 
     def organizations(self) -> list[Organization]:
         """Every organization of the person, for the switcher."""
@@ -60,40 +78,13 @@ class Access:
         return {permission.value: self.may(permission) for permission in Permission}
 
 
+def look_at(organization: Organization, *, operator: User, until: datetime) -> Access:
+    """Return what an operator sees of an organization for support: what a viewer sees, and never keys or money."""
+    viewer = Member(organization=organization, user=operator, role=Role.VIEWER)
+    return Access(organization=organization, member=viewer, user=operator, looks_until=until)
+
+
 def find_access(user: User, slug: str) -> Access | None:
     """Return the membership, or None alike for an unknown organization and for one that is not the user's."""
     member = Member.objects.select_related("organization").filter(user=user, organization__slug=slug).first()
     return Access(organization=member.organization, member=member, user=user) if member else None
-
-
-ConsoleView = Callable[Concatenate[HttpRequest, Access, ...], HttpResponseBase]
-
-
-def console_page(permission: Permission) -> Callable[[ConsoleView], Callable[..., HttpResponseBase]]:
-    """Let members with `permission` in; strangers get a 404, which tells nothing, other members a 403.
-
-    The view is called with an Access in place of the URL's `slug`: it never sees an organization of strangers.
-    """
-
-    def decorate(view: ConsoleView) -> Callable[..., HttpResponseBase]:
-        @login_required
-        @wraps(view)
-        def enter(request: HttpRequest, slug: str, **arguments: Any) -> HttpResponseBase:
-            assert isinstance(request.user, User)  # noqa: S101  login_required has seen to it.
-            access = find_access(request.user, slug)
-            if access is None:
-                raise Http404
-            if not access.may(permission):
-                raise PermissionDenied
-            request.access = access  # type: ignore[attr-defined]  # read by the layout's navigation
-            if request.session.get(LAST_ORGANIZATION) != slug:
-                request.session[LAST_ORGANIZATION] = slug
-            response = view(request, access, **arguments)
-            # A page shows one tenant's money: no cache between here and the browser may keep it.
-            if not response.has_header("Cache-Control"):
-                response["Cache-Control"] = "private, no-store"
-            return response
-
-        return enter
-
-    return decorate

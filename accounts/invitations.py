@@ -9,12 +9,11 @@ import hashlib
 import secrets
 from datetime import timedelta
 
-from allauth.account.models import EmailAddress
 from django.db import transaction
 from django.utils import timezone
 
 from accounts.access import Permission, may
-from accounts.members import AlreadyMemberError, add_member
+from accounts.members import AddressNotConfirmedError, AlreadyMemberError, add_member, has_confirmed
 from accounts.models import Invitation, Member, Organization, Role, User
 
 LIFETIME = timedelta(days=7)
@@ -30,10 +29,6 @@ class TooManyInvitationsError(Exception):
 
 class InvitationGoneError(Exception):
     """The invitation was accepted, withdrawn or replaced, it expired, or who sent it may not invite any more."""
-
-
-class AddressNotConfirmedError(Exception):
-    """The login has not confirmed the invited address, or has another one."""
 
 
 def invite(organization: Organization, *, email: str, role: Role, invited_by: User) -> tuple[Invitation, str]:
@@ -99,11 +94,6 @@ def withdraw_invitation(invitation: Invitation) -> bool:
     """End an open invitation. Returns False when it had ended before."""
     ended = Invitation.objects.filter(pk=invitation.pk, accepted_at=None, withdrawn_at=None)
     return bool(ended.update(withdrawn_at=timezone.now()))
-
-
-def has_confirmed(user: User, email: str) -> bool:
-    """Say whether the login has shown that the address is its own."""
-    return bool(EmailAddress.objects.filter(user=user, email__iexact=email, verified=True).exists())
 
 
 def _check_room(organization: Organization, address: str) -> None:

@@ -1,17 +1,18 @@
-"""Makes, changes and revokes API keys."""
+"""Makes, changes, disables and revokes API keys. Their secrets are made and found in accounts/key_secrets.py."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, QuerySet
 from django.utils import timezone
 
-from accounts.changes import record_key_change
 from accounts.key_format import make_key
-from accounts.models import ApiKey, Organization, User
+from accounts.models import ApiKey, Organization, Role, User
+from accounts.outbox import record_key_change
 
-MAX_LIVE_KEYS_PER_ORGANIZATION = 500
+MAX_LIVE_KEYS_PER_ORGANIZATION = 1000
 
 
 class TooManyKeysError(Exception):
@@ -23,11 +24,20 @@ class KeyAlreadyRevokedError(Exception):
 
 
 def create_key(
-    organization: Organization, *, name: str, created_by: User | None, fields: Mapping[str, Any] | None = None
+    organization: Organization,
+    *,
+    name: str,
+    created_by: User | None,
+    owner: User | None = None,
+    fields: Mapping[str, Any] | None = None,
+    is_management: bool = False,
+    role: Role | None = None,
 ) -> tuple[ApiKey, str]:
     """Return the new key and its text. The text is stored nowhere: show it now or never.
 
-    `fields` are limits and restrictions of ApiKey. Raises TooManyKeysError.
+    It is its maker's unless an `owner` is named, who is a member. `fields` are limits and restrictions of ApiKey.
+    A management key acts with `role` and calls no model, all its life.
+    Raises TooManyKeysError.
     """
     new = make_key()
     with transaction.atomic():
@@ -41,6 +51,9 @@ def create_key(
             last_four=new.last_four,
             secret_sha256=new.sha256,
             created_by=created_by,
+            owner=owner or created_by,
+            is_management=is_management,
+            role=role or "",
             **(fields or {}),
         )
         record_key_change(key)
@@ -60,6 +73,34 @@ def change_key(key: ApiKey, *, fields: Mapping[str, Any]) -> ApiKey:
     return locked
 
 
+def disable_key(key: ApiKey, *, disabled_by: User | None = None) -> bool:
+    """Let the key be refused until it is enabled again. Returns False when it was disabled or revoked before."""
+    those = ApiKey.objects.filter(disabled_at=None)
+    return _switch(key, those, disabled_at=timezone.now(), disabled_by=disabled_by)
+
+
+def enable_key(key: ApiKey) -> bool:
+    """Let a disabled key work again. Returns False when it was not disabled, or is revoked."""
+    return _switch(key, ApiKey.objects.exclude(disabled_at=None), disabled_at=None, disabled_by=None)
+
+
+def hand_over_keys(organization: Organization, *, of: User, to: User) -> int:
+    """Let another member own the live keys of this one; return how many they are. What they may do stays."""
+    with transaction.atomic():
+        keys = list(organization.keys.select_for_update().filter(owner=of, revoked_at=None).order_by("pk"))
+        ApiKey.objects.filter(pk__in=[key.pk for key in keys]).update(owner=to)
+        for key in keys:  # From now on they count for the budget of another member.
+            record_key_change(key)
+    return len(keys)
+
+
+def disable_keys(organization: Organization, *, of: User, disabled_by: User | None) -> int:
+    """Disable the live keys that this member owns; return how many were not disabled before."""
+    with transaction.atomic():
+        keys = list(organization.keys.filter(owner=of, revoked_at=None, disabled_at=None).order_by("pk"))
+        return sum(disable_key(key, disabled_by=disabled_by) for key in keys)
+
+
 def revoke_key(key: ApiKey, *, revoked_by: User | None) -> ApiKey:
     """Mark the key revoked. It is dead on every gateway once the change is published: see billing.admission.
 
@@ -74,3 +115,14 @@ def revoke_key(key: ApiKey, *, revoked_by: User | None) -> ApiKey:
         record_key_change(key)
     key.refresh_from_db()
     return key
+
+
+def _switch(key: ApiKey, those: QuerySet[ApiKey], *, disabled_at: datetime | None, disabled_by: User | None) -> bool:
+    with transaction.atomic():
+        changed = those.filter(pk=key.pk, revoked_at=None).update(
+            disabled_at=disabled_at, disabled_by=disabled_by, config_version=F("config_version") + 1
+        )
+        if changed:
+            record_key_change(key)
+    key.refresh_from_db()
+    return bool(changed)

@@ -1,7 +1,14 @@
-"""Adds, changes and removes members. An organization never loses its last owner."""
+"""Adds, changes and removes members. An organization never loses its last owner.
 
+Nobody becomes a member with an address that is not shown to be theirs: anybody can sign up with the address of another.
+"""
+
+from allauth.account.models import EmailAddress
 from django.db import IntegrityError, transaction
 
+from accounts.access import Permission, may, roles_for_keys
+from accounts.key_secrets import end_lent_secrets
+from accounts.keys import disable_key, disable_keys, hand_over_keys
 from accounts.models import Member, Organization, Role, User
 
 MAX_MEMBERS_PER_ORGANIZATION = 1000
@@ -11,8 +18,16 @@ class AlreadyMemberError(Exception):
     """The person is a member already."""
 
 
+class AddressNotConfirmedError(Exception):
+    """The login has not confirmed the address that it goes by, or that was invited."""
+
+
 class LastOwnerError(Exception):
     """The organization would be left without an owner."""
+
+
+class NoKeysForThemError(Exception):
+    """Keys cannot be handed over to this person, who is no member or has a role without keys."""
 
 
 class TooManyMembersError(Exception):
@@ -20,7 +35,9 @@ class TooManyMembersError(Exception):
 
 
 def add_member(organization: Organization, *, user: User, role: Role) -> Member:
-    """Return the new member. Raises AlreadyMemberError and TooManyMembersError."""
+    """Return the new member. Raises AddressNotConfirmedError, AlreadyMemberError, TooManyMembersError."""
+    if not has_confirmed(user, user.email):
+        raise AddressNotConfirmedError
     if organization.members.count() >= MAX_MEMBERS_PER_ORGANIZATION:
         raise TooManyMembersError
     try:
@@ -30,18 +47,49 @@ def add_member(organization: Organization, *, user: User, role: Role) -> Member:
         raise AlreadyMemberError from None
 
 
+def has_confirmed(user: User, email: str) -> bool:
+    """Say whether the login has shown that the address is its own."""
+    return bool(EmailAddress.objects.filter(user=user, email__iexact=email, verified=True).exists())
+
+
 def change_role(member: Member, *, role: Role) -> None:
-    """Give the member another role. Raises LastOwnerError."""
+    """Give the member another role. Their management keys that may more are disabled. Raises LastOwnerError."""
     with transaction.atomic():
         _lock_and_keep_an_owner(member, is_owner_after=role == Role.OWNER)
         Member.objects.filter(pk=member.pk).update(role=role)
+        owned = member.organization.keys.filter(owner=member.user, is_management=True, revoked_at=None)
+        for key in owned.order_by("pk"):
+            if key.acting_role not in roles_for_keys(role):
+                disable_key(key)
+        end_lent_secrets(member.user, organization=member.organization)
 
 
-def remove_member(member: Member) -> None:
-    """End the membership; keys that the person made go on working. Raises LastOwnerError."""
+def remove_member(member: Member, *, keys_go_to: User | None = None, removed_by: User | None = None) -> int:
+    """End the membership; return how many live keys the person owned.
+
+    They are handed over to `keys_go_to`, a member who may have keys, or else disabled. What the console lent the person
+    ends. Raises LastOwnerError, NoKeysForThemError.
+    """
+    organization, person = member.organization, member.user
     with transaction.atomic():
         _lock_and_keep_an_owner(member, is_owner_after=False)
+        owned = organization.keys.filter(owner=person, revoked_at=None).count()
+        if keys_go_to is None:
+            disable_keys(organization, of=person, disabled_by=removed_by)
+        elif keys_go_to.pk == person.pk or keys_go_to not in key_takers(organization):
+            raise NoKeysForThemError
+        else:
+            hand_over_keys(organization, of=person, to=keys_go_to)
+        end_lent_secrets(person, organization=organization)
         Member.objects.filter(pk=member.pk).delete()
+    return owned
+
+
+def key_takers(organization: Organization) -> list[User]:
+    """Return the members who may own keys, by their address."""
+    roles = [role for role in Role if may(role, Permission.MANAGE_KEYS)]
+    members = organization.members.filter(role__in=roles, user__is_active=True).select_related("user")
+    return [member.user for member in members.order_by("user__email")]
 
 
 def _lock_and_keep_an_owner(member: Member, *, is_owner_after: bool) -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench.plant import Plant, Program
+from bench.deployment import Deployment, Program
 from bench.process_cpu import cpu_ms
 
 MEBIBYTE = 1024**2
@@ -25,9 +25,9 @@ PAUSE_SECONDS = 0.3  # Between two posts alone: what runs after the answer belon
 PROBE_SECONDS = 0.001
 CALL_SECONDS = 60
 PLAIN = "plain text"
-CLEAR_PEAK = "5"  # Written to clear_refs: the peak of the resident memory begins anew.
+CLEAR_PEAK = "5"  # Written to clear_refs: the peak of the resident memory starts again.
 
-Figures = dict[str, float]
+Results = dict[str, float]
 
 
 def shapes(size: int) -> dict[str, bytes]:
@@ -81,27 +81,27 @@ def _body(content: bytes, more: bytes = b"") -> bytes:
     return head + content + b"}]" + more + b"}"
 
 
-def measure(plant: Plant, quick: bool) -> dict[str, Any]:
-    """Return the figures of every shape by size, and those of the small requests with nothing beside them."""
+def measure(deployment: Deployment, quick: bool) -> dict[str, Any]:
+    """Return the results of every shape by size, and those of the small requests with nothing beside them."""
     from bench.requests import make_tenants, wait_until_settled
     from bench.tenants import make_tenant, write_requests
 
     total = QUICK_SMALL_REQUESTS if quick else SMALL_REQUESTS
-    upstream, gateway, worker = plant.start_upstream(), plant.start_gateway(), plant.start_worker()
-    small = write_requests(plant.folder / "small.json", make_tenants("small"))
+    upstream, gateway, worker = deployment.start_upstream(), deployment.start_gateway(), deployment.start_worker()
+    small = write_requests(deployment.folder / "small.json", make_tenants("small"))
     try:
-        run_small(plant, gateway, small, total)
-        alone = [run_small(plant, gateway, small, total) for _ in range(TIMES_ALONE)]
-        found: dict[str, dict[str, Figures]] = {}
+        run_small(deployment, gateway, small, total)
+        alone = [run_small(deployment, gateway, small, total) for _ in range(TIMES_ALONE)]
+        found: dict[str, dict[str, Results]] = {}
         for size_name, size in SIZES.items():
             for name, content in shapes(size).items():
                 tenant = make_tenant(f"{name}, {size_name}", credit_usd="100000")
-                figures = measure_alone(gateway, tenant.secret, content)
+                results = measure_alone(gateway, tenant.secret, content)
                 beside = make_tenant(f"{name}, {size_name}, beside", credit_usd="100000")  # Nothing is counted yet.
                 with posting(gateway, beside.secret, content) as answered:
-                    figures["small_p99_ms"] = run_small(plant, gateway, small, total)
-                figures["answered"] = len(answered)
-                found.setdefault(size_name, {})[name] = figures
+                    results["small_p99_ms"] = run_small(deployment, gateway, small, total)
+                results["answered"] = len(answered)
+                found.setdefault(size_name, {})[name] = results
         wait_until_settled()
     finally:
         for program in (gateway, worker, upstream):
@@ -109,16 +109,16 @@ def measure(plant: Plant, quick: bool) -> dict[str, Any]:
     return {"small_p99_ms": statistics.median(alone), "small_connections": SMALL_CONNECTIONS, "shapes": found}
 
 
-def run_small(plant: Plant, gateway: Program, requests: Path, total: int) -> float:
+def run_small(deployment: Deployment, gateway: Program, requests: Path, total: int) -> float:
     """Return p99 in ms."""
-    load = plant.run_module(
+    load = deployment.run_module(
         "bench.load", "--port", str(gateway.port), "--connections", str(SMALL_CONNECTIONS), "--total", str(total),
         "--requests", str(requests),
     )  # fmt: skip
     return float(load["p99_ms"])
 
 
-def measure_alone(gateway: Program, secret: str, content: bytes) -> Figures:
+def measure_alone(gateway: Program, secret: str, content: bytes) -> Results:
     """Return the least CPU of some posts, the most memory, and the median of the longest waits."""
     cpu, peak, stall = [], [], []
     for _ in range(TIMES_ALONE):

@@ -9,7 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from bench.plant import ROOT, Plant
+from bench.deployment import ROOT, Deployment
 from bench.process_cpu import cpu_ms, descendants, pss_mib
 from crossmodel_site.embedded import find_free_port
 
@@ -27,11 +27,11 @@ NAMES = {  # The first that is in the command line.
 }
 
 
-def measure(plant: Plant, quick: bool) -> dict[str, Any]:
+def measure(deployment: Deployment, quick: bool) -> dict[str, Any]:
     """Return CPU in per cent of one core and PSS in MiB by process, and together."""
     seconds = QUICK_IDLE_SECONDS if quick else IDLE_SECONDS
-    folder = plant.folder / "idle"
-    log = plant.folder / "idle.log"
+    folder = deployment.folder / "idle"
+    log = deployment.folder / "idle.log"
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     environment = {**kept, "CROSSMODEL_DATA": str(folder), "PORT": str(find_free_port())}
     with log.open("wb") as output:

@@ -9,13 +9,13 @@ from typing import Any
 from django.db.models import Sum
 
 from accounts.models import Organization
-from bench.plant import Plant
+from bench.deployment import Deployment
 from bench.requests import wait_until_settled
 from bench.tenants import make_tenant, write_requests
-from billing.admission.worker import read_figures
+from billing.admission.blocking import read_admission_state
+from billing.ledger.statements import posted_nanos
 from billing.models import UsageRecord
 from billing.money import NANOS_PER_USD
-from billing.statements import posted_nanos
 
 AT_ONCE, QUICK_AT_ONCE = 10_000, 2_000
 SPARE_DESCRIPTORS = 200
@@ -23,18 +23,18 @@ UPSTREAM_DELAY_SECONDS = 15.0
 MAX_TOKENS = 40  # The upstream says 200 whatever it is asked for: every request costs more than its hold.
 
 
-def measure(plant: Plant, quick: bool) -> dict[str, Any]:
+def measure(deployment: Deployment, quick: bool) -> dict[str, Any]:
     """Return how the requests were answered, and the balance beside its bound. Raises AssertionError beyond it."""
     at_once = QUICK_AT_ONCE if quick else AT_ONCE
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     at_once = min(at_once, most - SPARE_DESCRIPTORS)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # Inherited by what is started below.
     tenant = make_tenant("overdraft", credit_usd="1")
-    requests = write_requests(plant.folder / "overdraft.json", [tenant], max_tokens=MAX_TOKENS)
-    upstream = plant.start_upstream("--delay", str(UPSTREAM_DELAY_SECONDS))
-    gateway, worker = plant.start_gateway(), plant.start_worker()
+    requests = write_requests(deployment.folder / "overdraft.json", [tenant], max_tokens=MAX_TOKENS)
+    upstream = deployment.start_upstream("--delay", str(UPSTREAM_DELAY_SECONDS))
+    gateway, worker = deployment.start_gateway(), deployment.start_worker()
     try:
-        load = plant.run_module(
+        load = deployment.run_module(
             "bench.load", "--port", str(gateway.port), "--connections", str(at_once), "--total", str(at_once),
             "--requests", str(requests),
         )  # fmt: skip
@@ -46,11 +46,11 @@ def measure(plant: Plant, quick: bool) -> dict[str, Any]:
     cost_nanos = records.aggregate(total=Sum("cost_nanos"))["total"] or 0
     above_hold_nanos = sum(max(0, cost - hold) for cost, hold in records.values_list("cost_nanos", "hold_nanos"))
     balance_nanos = posted_nanos(Organization.objects.get(pk=tenant.organization_id))
-    figures = read_figures(tenant.organization_id)
+    state = read_admission_state(tenant.organization_id)
     assert balance_nanos == NANOS_PER_USD - cost_nanos, "the balance is not what was paid in less what was charged"
     assert balance_nanos >= -above_hold_nanos, "the overdraft is beyond its bound"
     assert load["statuses"].get("200", 0) == len(records), "what was served is not what was billed"
-    assert figures is not None and figures.held_nanos == figures.unsettled_nanos == 0, "something is still held"
+    assert state is not None and state.held_nanos == state.unsettled_nanos == 0, "something is still held"
     return {
         "at_once": at_once,
         "statuses": load["statuses"],

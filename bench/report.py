@@ -1,4 +1,4 @@
-"""How figures are shown to people."""
+"""How results are shown to people."""
 
 import statistics
 import sys
@@ -11,12 +11,12 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def show(name: str, figures: dict[str, Any]) -> None:
-    SHOWN[name](figures)
+def show(name: str, results: dict[str, Any]) -> None:
+    SHOWN[name](results)
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table: first column to the left, figures to the right."""
+    """Print a table: first column to the left, results to the right."""
     widths = [max(len(row[column]) for row in (heads, *rows)) for column in range(len(heads))]
     for row in (heads, ["-" * width for width in widths], *rows):
         first, *rest = (
@@ -30,13 +30,13 @@ def ms(value: float) -> str:
     return f"{value:.3f}"
 
 
-def show_requests(figures: dict[str, Any]) -> None:
-    medians = {name: statistics.median(samples) for name, samples in figures["cpu_ms"].items()}
+def show_requests(results: dict[str, Any]) -> None:
+    medians = {name: statistics.median(samples) for name, samples in results["cpu_ms"].items()}
     rows = [
         [
             name,
             ms(median),
-            f"{min(figures['cpu_ms'][name]):.3f} - {max(figures['cpu_ms'][name]):.3f}",
+            f"{min(results['cpu_ms'][name]):.3f} - {max(results['cpu_ms'][name]):.3f}",
             f"{median / medians['nginx']:.1f}" if "nginx" in medians else "?",
             f"{median / medians['bare ASGI app']:.1f}",
         ]
@@ -46,68 +46,85 @@ def show_requests(figures: dict[str, Any]) -> None:
     if "nginx" not in medians:
         say("nginx is not installed: apt-get install nginx-light (or the like) gives the ratio that is required.")
     say("")
-    others = figures["cpu_ms_of_others"]
+    others = results["cpu_ms_of_others"]
     table(
         ["CPU of the others for it", "ms"], [[name, ms(statistics.median(samples))] for name, samples in others.items()]
     )
     say(
-        f"\n{figures['gateway_per_second']:.0f} requests/s at {figures['connections']} connections,"
-        f" p50 {figures['gateway_p50_ms']:.1f} ms, p99 {figures['gateway_p99_ms']:.1f} ms."
-        f" One connection: {figures['one_connection_cpu_ms']:.3f} ms of CPU,"
-        f" p50 {figures['one_connection_p50_ms']:.1f} ms."
-        f"\nSettlement lag meanwhile: median {figures['settlement_lag_median_s']:.2f} s,"
-        f" at most {figures['settlement_lag_max_s']:.2f} s."
+        f"\n{results['gateway_per_second']:.0f} requests/s at {results['connections']} connections,"
+        f" p50 {results['gateway_p50_ms']:.1f} ms, p99 {results['gateway_p99_ms']:.1f} ms."
+        f" One connection: {results['one_connection_cpu_ms']:.3f} ms of CPU,"
+        f" p50 {results['one_connection_p50_ms']:.1f} ms."
+        f"\nSettlement lag meanwhile: median {results['settlement_lag_median_s']:.2f} s,"
+        f" at most {results['settlement_lag_max_s']:.2f} s."
     )
 
 
-def show_streams(figures: dict[str, Any]) -> None:
-    median = statistics.median(figures["cpu_ms"])
+def show_streams(results: dict[str, Any]) -> None:
+    median = statistics.median(results["cpu_ms"])
     say(
         f"CPU per billed stream of 200 tokens in 40 deltas: {median:.2f} ms"
-        f" (at {figures['connections']} connections, {figures['per_second']:.0f} streams/s)."
+        f" (at {results['connections']} connections, {results['per_second']:.0f} streams/s)."
     )
 
 
-def show_steps(figures: dict[str, Any]) -> None:
-    steps = figures["steps"]
+def show_many_streams(results: dict[str, Any]) -> None:
+    rows = []
+    for streams, seen in results["slow"].items():
+        gateway = seen["gateway"]
+        late = [f"{value:.1f}" for value in (*seen["direct"]["delay_ms"][1:], *gateway["delay_ms"])]
+        cost = [f"{gateway['cpu_ms'][name] * 1000 / gateway['events']:.0f}" for name in ("gateway", "Redis")]
+        rows.append([streams, *late, *cost, f"{gateway['memory_kept_kib']:.0f}"])
+    heads = ["streams, an event a second each", "direct p99", "most", "p50", "p99", "most", "us an event", "Redis"]
+    table([*heads, "KiB kept"], rows)
+    bulk = results["bulk"]
+    p50, p99, most = bulk["probe_ms"]
+    say(
+        f"\nBeside streams without a pause ({bulk['bytes'] / 1e6:.0f} MB in {bulk['seconds']:.0f} s) a 404 takes"
+        f" p50 {p50:.0f} ms, p99 {p99:.0f} ms, at most {most:.0f} ms."
+    )
+
+
+def show_steps(results: dict[str, Any]) -> None:
+    steps = results["steps"]
     server, *ours = steps.items()
-    rest = figures["whole"] - sum(value for _, value in ours)
+    rest = results["whole"] - sum(value for _, value in ours)
     rows = [[name, ms(value)] for name, value in (server, *ours)]
     rows.append(["tasks, waiting, heartbeat: the whole less its steps", ms(rest)])
-    rows.append(["together", ms(server[1] + figures["whole"])])
+    rows.append(["together", ms(server[1] + results["whole"])])
     table(["CPU by step, each measured by itself", "ms"], rows)
 
 
-def show_settlement(figures: dict[str, Any]) -> None:
-    cpu = figures["cpu_ms_per_event"]
+def show_settlement(results: dict[str, Any]) -> None:
+    cpu = results["cpu_ms_per_event"]
     say(
-        f"One worker settled {figures['events']} events of {figures['organizations']} organizations in"
-        f" {figures['seconds']:.1f} s: {figures['per_second']:.0f} events/s."
+        f"One worker settled {results['events']} events of {results['organizations']} organizations in"
+        f" {results['seconds']:.1f} s: {results['per_second']:.0f} events/s."
     )
     table(["CPU per event", "ms"], [[name, ms(value)] for name, value in cpu.items()])
 
 
-def show_overdraft(figures: dict[str, Any]) -> None:
-    statuses = ", ".join(f"{count} x {status}" for status, count in sorted(figures["statuses"].items()))
+def show_overdraft(results: dict[str, Any]) -> None:
+    statuses = ", ".join(f"{count} x {status}" for status, count in sorted(results["statuses"].items()))
     say(
-        f"{figures['at_once']} requests at once on 1 USD: {statuses}, in {figures['seconds']:.0f} s."
-        f"\nBalance afterwards {figures['balance_nanos'] / 1e9:.6f} USD; it may not fall below"
-        f" {figures['bound_nanos'] / 1e9:.6f}."
+        f"{results['at_once']} requests at once on 1 USD: {statuses}, in {results['seconds']:.0f} s."
+        f"\nBalance afterwards {results['balance_nanos'] / 1e9:.6f} USD; it may not fall below"
+        f" {results['bound_nanos'] / 1e9:.6f}."
     )
-    for status, text in sorted(figures["first_errors"].items()):
+    for status, text in sorted(results["first_errors"].items()):
         say(f"First {status}: {text.rpartition(chr(10))[2]}")
 
 
-def show_idle(figures: dict[str, Any]) -> None:
+def show_idle(results: dict[str, Any]) -> None:
     rows = [
-        [name, f"{each['cpu_percent']:.2f}", f"{each['pss_mib']:.0f}"] for name, each in figures["processes"].items()
+        [name, f"{each['cpu_percent']:.2f}", f"{each['pss_mib']:.0f}"] for name, each in results["processes"].items()
     ]
-    rows.append(["together", f"{figures['cpu_percent']:.2f}", f"{figures['pss_mib']:.0f}"])
-    table([f"make run, idle for {figures['seconds']} s", "% of a core", "PSS MiB"], rows)
+    rows.append(["together", f"{results['cpu_percent']:.2f}", f"{results['pss_mib']:.0f}"])
+    table([f"make run, idle for {results['seconds']} s", "% of a core", "PSS MiB"], rows)
 
 
-def show_bodies(figures: dict[str, Any]) -> None:
-    for size, found in figures["shapes"].items():
+def show_bodies(results: dict[str, Any]) -> None:
+    for size, found in results["shapes"].items():
         plain = found["plain text"]
         rows = [
             [
@@ -126,14 +143,15 @@ def show_bodies(figures: dict[str, Any]) -> None:
         table(heads, rows)
         say("")
     say(
-        f"p99 is that of {figures['small_connections']} small requests at a time beside it;"
-        f" with nothing beside them it is {figures['small_p99_ms']:.0f} ms."
+        f"p99 is that of {results['small_connections']} small requests at a time beside it;"
+        f" with nothing beside them it is {results['small_p99_ms']:.0f} ms."
     )
 
 
 SHOWN = {
     "requests": show_requests,
     "streams": show_streams,
+    "many-streams": show_many_streams,
     "steps": show_steps,
     "settlement": show_settlement,
     "overdraft": show_overdraft,

@@ -6,12 +6,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.plant import Plant, Program
+from bench.deployment import Deployment, Program
 from bench.process_cpu import cpu_ms
 from bench.tenants import make_tenant, write_requests
+from billing.admission.blocking import oldest_waiting_ms, reap_shards
 from billing.admission.errors import AdmissionUnavailableError
-from billing.admission.names import SHARDS
-from billing.admission.worker import oldest_waiting_ms, pulse_shards, redis_client
+from billing.admission.redis.blocking_client import redis_client
+from billing.admission.redis_keys import SHARDS
 
 CONNECTIONS = 32
 TENANTS = 16
@@ -26,38 +27,38 @@ MIN_SERVED = 0.98
 NGINX, NGINX_AS_IT_COMES = "nginx", "nginx, a new connection for each call"
 
 
-def measure(plant: Plant, quick: bool) -> dict[str, Any]:
+def measure(deployment: Deployment, quick: bool) -> dict[str, Any]:
     """Return CPU in ms per request by program and round, interleaved, so that a noisy moment hits all alike."""
     rounds, total = (2, 3_000) if quick else (ROUNDS, REQUESTS_PER_ROUND)
-    upstream = plant.start_upstream()
-    gateway, worker = plant.start_gateway(), plant.start_worker()
-    bare = plant.start_bare()
+    upstream = deployment.start_upstream()
+    gateway, worker = deployment.start_gateway(), deployment.start_worker()
+    bare = deployment.start_bare()
     proxies = {
-        NGINX: plant.start_nginx("nginx", keeps_connections=True),
-        NGINX_AS_IT_COMES: plant.start_nginx("nginx-as-it-comes", keeps_connections=False),
+        NGINX: deployment.start_nginx("nginx", keeps_connections=True),
+        NGINX_AS_IT_COMES: deployment.start_nginx("nginx-as-it-comes", keeps_connections=False),
     }
-    requests = write_requests(plant.folder / "requests.json", make_tenants("requests"))
+    requests = write_requests(deployment.folder / "requests.json", make_tenants("requests"))
     try:
         targets = {"gateway": gateway, "bare ASGI app": bare} | {
             name: proxy for name, proxy in proxies.items() if proxy
         }
         for target in targets.values():
-            _load(plant, target, requests, connections=CONNECTIONS, total=WARM_UP_REQUESTS)
+            _load(deployment, target, requests, connections=CONNECTIONS, total=WARM_UP_REQUESTS)
         samples: dict[str, list[float]] = {name: [] for name in targets}
         others: dict[str, list[float]] = {"worker and beat": [], "Redis": [], "Postgres": []}
         loads = []
         with LagWatch() as lag:
             for _ in range(rounds):
                 for name, target in targets.items():
-                    before = _other_cpu(plant, worker)
-                    spent, load = measure_cpu(plant, target, requests, connections=CONNECTIONS, total=total)
+                    before = _other_cpu(deployment, worker)
+                    spent, load = measure_cpu(deployment, target, requests, connections=CONNECTIONS, total=total)
                     samples[name].append(spent / total)
                     if name == "gateway":
                         loads.append(load)
-                        for other, value in _other_cpu(plant, worker).items():
+                        for other, value in _other_cpu(deployment, worker).items():
                             others[other].append((value - before[other]) / total)
         wait_until_settled()
-        alone, load_alone = measure_cpu(plant, gateway, requests, connections=1, total=total // 4)
+        alone, load_alone = measure_cpu(deployment, gateway, requests, connections=1, total=total // 4)
     finally:
         for program in (gateway, worker, bare, *proxies.values(), upstream):
             if program is not None:
@@ -77,16 +78,16 @@ def measure(plant: Plant, quick: bool) -> dict[str, Any]:
     }
 
 
-def measure_streams(plant: Plant, quick: bool) -> dict[str, Any]:
+def measure_streams(deployment: Deployment, quick: bool) -> dict[str, Any]:
     """Return CPU in ms per stream of 200 tokens in 40 deltas."""
     rounds, total = (1, 300) if quick else (3, STREAMS_PER_ROUND)
-    upstream, gateway, worker = plant.start_upstream(), plant.start_gateway(), plant.start_worker()
-    requests = write_requests(plant.folder / "streams.json", make_tenants("streams"), stream=True)
+    upstream, gateway, worker = deployment.start_upstream(), deployment.start_gateway(), deployment.start_worker()
+    requests = write_requests(deployment.folder / "streams.json", make_tenants("streams"), stream=True)
     try:
-        _load(plant, gateway, requests, connections=STREAM_CONNECTIONS, total=total)
+        _load(deployment, gateway, requests, connections=STREAM_CONNECTIONS, total=total)
         samples = []
         for _ in range(rounds):
-            spent, load = measure_cpu(plant, gateway, requests, connections=STREAM_CONNECTIONS, total=total)
+            spent, load = measure_cpu(deployment, gateway, requests, connections=STREAM_CONNECTIONS, total=total)
             samples.append(spent / total)
         wait_until_settled()
     finally:
@@ -96,16 +97,16 @@ def measure_streams(plant: Plant, quick: bool) -> dict[str, Any]:
 
 
 def measure_cpu(
-    plant: Plant, target: Program, requests: Path, *, connections: int, total: int
+    deployment: Deployment, target: Program, requests: Path, *, connections: int, total: int
 ) -> tuple[float, dict[str, Any]]:
     """Return the CPU in ms that the program spent on so many requests, and what the load generator saw."""
     before = cpu_ms(target.pid, with_children=True)
-    load = _load(plant, target, requests, connections=connections, total=total)
+    load = _load(deployment, target, requests, connections=connections, total=total)
     return cpu_ms(target.pid, with_children=True) - before, load
 
 
-def _load(plant: Plant, target: Program, requests: Path, *, connections: int, total: int) -> dict[str, Any]:
-    load = plant.run_module(
+def _load(deployment: Deployment, target: Program, requests: Path, *, connections: int, total: int) -> dict[str, Any]:
+    load = deployment.run_module(
         "bench.load", "--port", str(target.port), "--connections", str(connections), "--total", str(total),
         "--requests", str(requests),
     )  # fmt: skip
@@ -121,17 +122,17 @@ def make_tenants(name: str) -> list[Any]:
     return [make_tenant(f"{name} {number}", credit_usd="100000") for number in range(TENANTS)]
 
 
-def _other_cpu(plant: Plant, worker: Program) -> dict[str, float]:
+def _other_cpu(deployment: Deployment, worker: Program) -> dict[str, float]:
     return {
         "worker and beat": cpu_ms(worker.pid, with_children=True),
-        "Redis": cpu_ms(plant.redis.pid),
-        "Postgres": cpu_ms(plant.postgres.pid, with_children=True),
+        "Redis": cpu_ms(deployment.redis.pid),
+        "Postgres": cpu_ms(deployment.postgres.pid, with_children=True),
     }
 
 
 def wait_until_open() -> None:
     """Build every shard and return once all of them admit."""
-    pulse_shards()
+    reap_shards()
     opens = [int(redis_client().get(names.opens) or 0) for names in SHARDS]
     time.sleep(max(0.0, max(opens) / 1000 - time.time()))
 

@@ -1,4 +1,4 @@
-"""`make bench`: measures everything in one run, prints a table, and keeps the figures in var/bench/<time>.json."""
+"""`make bench`: measures everything in one run, prints a table, and keeps the results in var/bench/<time>.json."""
 
 import argparse
 import json
@@ -15,17 +15,17 @@ from typing import Any
 import django
 
 from bench import report
-from bench.plant import ROOT, Plant
+from bench.deployment import ROOT, Deployment
 
-SECTIONS = ("requests", "streams", "steps", "settlement", "overdraft", "bodies", "idle")
+SECTIONS = ("requests", "streams", "many-streams", "steps", "settlement", "overdraft", "bodies", "idle")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Measure what a request costs. docs/speed.md explains the figures.")
+    parser = argparse.ArgumentParser(description="Measure what a request costs. docs/speed.md explains the results.")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS, metavar="SECTION")
     parser.add_argument("--quick", action="store_true", help="fewer requests and rounds; for a first look")
     options = parser.parse_args()
-    figures: dict[str, Any] = {
+    results: dict[str, Any] = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
         "cores": os.cpu_count(),
@@ -34,32 +34,33 @@ def main() -> int:
     }
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="crossmodel-bench-") as folder:
-        plant = Plant(Path(folder))
+        deployment = Deployment(Path(folder))
         try:
-            plant.start_servers()
-            _set_up_django(plant)
+            deployment.start_servers()
+            _set_up_django(deployment)
             _open_admission()
             for name in options.only:
                 report.say(f"\n== {name}")
-                figures[name] = _section(name)(plant, options.quick)
-                report.show(name, figures[name])
+                results[name] = _section(name)(deployment, options.quick)
+                report.show(name, results[name])
         finally:
-            plant.stop()
-    figures["took_seconds"] = round(time.monotonic() - started)
-    path = ROOT / "var" / "bench" / f"{figures['time'].replace(':', '')}.json"
+            deployment.stop()
+    results["took_seconds"] = round(time.monotonic() - started)
+    path = ROOT / "var" / "bench" / f"{results['time'].replace(':', '')}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(figures, indent=2) + "\n")
-    report.say(f"\nKept in {path.relative_to(ROOT)}; took {figures['took_seconds']} s.")
+    path.write_text(json.dumps(results, indent=2) + "\n")
+    report.say(f"\nKept in {path.relative_to(ROOT)}; took {results['took_seconds']} s.")
     return 0
 
 
-def _section(name: str) -> Callable[[Plant, bool], dict[str, Any]]:
+def _section(name: str) -> Callable[[Deployment, bool], dict[str, Any]]:
     # Only now: what they use can be imported once Django is set up.
-    from bench import bodies, idle, overdraft, requests, settlement, steps
+    from bench import bodies, idle, many_streams, overdraft, requests, settlement, steps
 
-    sections: dict[str, Callable[[Plant, bool], dict[str, Any]]] = {
+    sections: dict[str, Callable[[Deployment, bool], dict[str, Any]]] = {
         "requests": requests.measure,
         "streams": requests.measure_streams,
+        "many-streams": many_streams.measure,
         "steps": steps.measure,
         "settlement": settlement.measure,
         "overdraft": overdraft.measure,
@@ -69,9 +70,9 @@ def _section(name: str) -> Callable[[Plant, bool], dict[str, Any]]:
     return sections[name]
 
 
-def _set_up_django(plant: Plant) -> None:
+def _set_up_django(deployment: Deployment) -> None:
     os.environ.clear()
-    os.environ.update(plant.environment)
+    os.environ.update(deployment.environment)
     os.environ["DJANGO_SETTINGS_MODULE"] = "crossmodel_site.settings"
     django.setup()
 

@@ -1,6 +1,6 @@
 """How fast one worker settles what waits: from the streams in Redis to usage records and debits in Postgres.
 
-`measure` fills the streams as gateways do, with SETTLE, and then lets one process (`python -m bench.settlement`) settle
+`measure` fills the streams as gateways do, with CLOSE, and then lets one process (`python -m bench.settlement`) settle
 all of it, as a Celery worker would.
 """
 
@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
-from bench.plant import Plant
+from bench.deployment import Deployment
 from bench.process_cpu import cpu_ms
 
 ORGANIZATIONS = 128
@@ -22,7 +22,7 @@ MOST_SECONDS = 120.0
 WORKER_THREADS = 2
 
 
-def measure(plant: Plant, quick: bool) -> dict[str, Any]:
+def measure(deployment: Deployment, quick: bool) -> dict[str, Any]:
     """Return events per second of one worker, and the CPU that they cost it, Postgres and Redis."""
     # Only now: the process that settles sets Django up by itself.
     from bench.tenants import make_tenant
@@ -30,12 +30,12 @@ def measure(plant: Plant, quick: bool) -> dict[str, Any]:
     total = QUICK_EVENTS if quick else EVENTS
     tenants = [make_tenant(f"settlement {number}", credit_usd="1000") for number in range(ORGANIZATIONS)]
     fill(tenants, total=WARM_UP_EVENTS)
-    plant.run_module("bench.settlement")
+    deployment.run_module("bench.settlement")
     fill(tenants, total=total)
-    before = cpu_ms(plant.postgres.pid, with_children=True), cpu_ms(plant.redis.pid)
-    worker = plant.run_module("bench.settlement")
-    redis_ms = cpu_ms(plant.redis.pid) - before[1]
-    postgres_ms = cpu_ms(plant.postgres.pid, with_children=True) - before[0]
+    before = cpu_ms(deployment.postgres.pid, with_children=True), cpu_ms(deployment.redis.pid)
+    worker = deployment.run_module("bench.settlement")
+    redis_ms = cpu_ms(deployment.redis.pid) - before[1]
+    postgres_ms = cpu_ms(deployment.postgres.pid, with_children=True) - before[0]
     if worker["settled"] != total:
         raise RuntimeError(f"{worker['settled']} of {total} events were settled.")
     return {
@@ -53,19 +53,18 @@ def measure(plant: Plant, quick: bool) -> dict[str, Any]:
 
 def fill(tenants: list[Any], *, total: int) -> None:
     """Append so many usage events, spread evenly over the tenants."""
-    from billing.admission import scripts
-    from billing.admission.client import TOMBSTONE_SECONDS
-    from billing.admission.names import names_of
-    from billing.admission.worker import redis_client
+    from billing.admission.calls import close
+    from billing.admission.hold import Hold
+    from billing.admission.redis.blocking_client import redis_client
     from billing.catalog.snapshot import load_snapshot
-    from billing.pricing import Usage, cost_nanos
+    from billing.pricing.cost import Usage, cost_nanos
     from billing.request_id import make_request_id
     from billing.usage_event import UsageEvent
 
     moment = datetime.now(UTC)
-    offered = load_snapshot().find("anthropic/claude-sonnet-4.6")
-    price = offered.price_at(moment) if offered is not None else None
-    if offered is None or price is None:
+    catalog_model = load_snapshot().find("anthropic/claude-sonnet-4.6")
+    price = catalog_model.price_at(moment) if catalog_model is not None else None
+    if catalog_model is None or price is None:
         raise RuntimeError("The default catalog has no claude-sonnet-4.6.")
     day = int(time.time()) // 86_400
     client = redis_client()
@@ -79,8 +78,8 @@ def fill(tenants: list[Any], *, total: int) -> None:
                 request_id=make_request_id().hex,
                 organization_id=tenant.organization_id,
                 key_id=tenant.key_id,
-                language_model_id=offered.language_model_id,
-                model_id=offered.id,
+                language_model_id=catalog_model.language_model_id,
+                model_id=catalog_model.id,
                 price_version_id=price.price_version_id,
                 factor_ppm=1_000_000,
                 hold_nanos=2 * cost,
@@ -95,18 +94,11 @@ def fill(tenants: list[Any], *, total: int) -> None:
                 client="anthropic-python/2.12.0",
                 stop_reason="end_turn",
             )
-            names = names_of(tenant.organization_id)
-            org, key = tenant.organization_id, tenant.key_id
-            keys = (
-                names.epoch, names.org(org), names.key(key), names.hold(event.request_id), names.deadlines,
-                names.usage, names.orphaned(event.request_id), names.index,
-                names.rate("org", org, "input"), names.rate("org", org, "output"),
-                names.rate("key", key, "input"), names.rate("key", key, "output"),
-            )  # fmt: skip
-            args = (event.request_id, org, key, cost, event.encode(), 1, 1, day, "", TOMBSTONE_SECONDS, 0)
-            pipeline.eval(scripts.SETTLE.text, len(keys), *keys, *args)
+            hold = Hold(event.request_id, tenant.organization_id, tenant.key_id, 0, 0, 0, b"", day=day)
+            call = close.make_call(hold, cost_nanos=cost, event=event.encode(), input_tokens=1, output_tokens=1)
+            pipeline.eval(call.script.text, len(call.keys), *call.keys, *call.args)
         replies = pipeline.execute()
-        if any(reply[0] != b"SETTLED" for reply in replies):
+        if any(reply[0] != b"CLOSED" for reply in replies):
             raise RuntimeError(f"Redis refused an event: {replies[0]}")
 
 
@@ -120,7 +112,7 @@ def settle_all() -> dict[str, Any]:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "crossmodel_site.settings")
     django.setup()
     from billing.shards import SHARD_COUNT
-    from billing.tasks import SHARDS_PER_TASK, settle_waiting
+    from operations.tasks import SHARDS_PER_TASK, settle_waiting
 
     started, cpu_before = time.perf_counter(), time.process_time()
     starts = range(0, SHARD_COUNT, SHARDS_PER_TASK)

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from bench.plant import Plant
+from bench.deployment import Deployment
 
 AT_ONCE = 32
 REQUESTS, QUICK_REQUESTS = 4_000, 1_000
@@ -27,7 +27,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def measure(plant: Plant, quick: bool) -> dict[str, Any]:
+def measure(deployment: Deployment, quick: bool) -> dict[str, Any]:
     """Return CPU in ms per request by step: the median of some rounds."""
     # Only now: the rest of this module runs in a process that has not set up Django when it is imported.
     from bench.requests import WARM_UP_REQUESTS, make_tenants, measure_cpu, wait_until_settled
@@ -35,13 +35,13 @@ def measure(plant: Plant, quick: bool) -> dict[str, Any]:
 
     total = QUICK_REQUESTS if quick else REQUESTS
     tenants = make_tenants("steps")
-    path = plant.folder / "steps.json"
+    path = deployment.folder / "steps.json"
     path.write_text(json.dumps([request_text(tenant.secret) for tenant in tenants]))
-    upstream, worker, bare = plant.start_upstream(), plant.start_worker(), plant.start_bare()
+    upstream, worker, bare = deployment.start_upstream(), deployment.start_worker(), deployment.start_bare()
     try:
-        measure_cpu(plant, bare, path, connections=AT_ONCE, total=WARM_UP_REQUESTS)
-        spent, _ = measure_cpu(plant, bare, path, connections=AT_ONCE, total=total)
-        answer = plant.run_module("bench.steps", "--requests", str(path), "--total", str(total))
+        measure_cpu(deployment, bare, path, connections=AT_ONCE, total=WARM_UP_REQUESTS)
+        spent, _ = measure_cpu(deployment, bare, path, connections=AT_ONCE, total=total)
+        answer = deployment.run_module("bench.steps", "--requests", str(path), "--total", str(total))
         wait_until_settled()
     finally:
         for program in (worker, upstream, bare):
@@ -136,14 +136,16 @@ async def _take_steps(watch: Stopwatch, requests: list[tuple[dict[str, Any], byt
 
     from billing.request_id import MESSAGE_PREFIX, make_request_id
     from crossmodel_site.asgi import gateway
-    from gateway.admitting import admit_request, identify_caller, propose_request
-    from gateway.handler import ClientWatch, GatewayRequest, send_response
+    from gateway.admission.identify import identify_key
+    from gateway.admission.propose import propose_request
+    from gateway.metering.request_log import log_request
     from gateway.protocol.codec import ReplyIdentity
-    from gateway.request_body import BodyReader
-    from gateway.request_log import log_request
-    from gateway.responses import GatewayResponse
     from gateway.runtime import current_runtime
-    from gateway.upstreams.calls import UpstreamCaller
+    from gateway.server.handler import DisconnectWatcher, GatewayRequest, send_response
+    from gateway.server.request_body import BodyReader
+    from gateway.server.responses import GatewayResponse
+    from gateway.upstreams.calls import UpstreamCalls
+    from gateway.upstreams.exchange import Exchange
     from gateway.views.messages import parse_body
 
     runtime = current_runtime()
@@ -152,46 +154,54 @@ async def _take_steps(watch: Stopwatch, requests: list[tuple[dict[str, Any], byt
         for scope, body in requests:
             receive = Receive(body)
             reader = BodyReader(scope["headers"], receive, max_bytes=settings.MAX_BODY_BYTES)
-            made.append(GatewayRequest(scope, reader, make_request_id().hex, ClientWatch(receive)))
+            made.append(GatewayRequest(scope, reader, make_request_id().hex, DisconnectWatcher(receive)))
     with watch.step("URL"):
         for request in made:
             gateway._resolve(request.path)
     with watch.step("authenticate"):
-        callers = [await identify_caller(runtime, request.META) for request in made]
+        keys = [await identify_key(runtime.keys, request.META) for request in made]
     with watch.step("receive the body"):
-        for request, caller in zip(made, callers, strict=True):
-            await request.receive_body(runtime.body_room, caller.identity.key_id)
+        for request, key in zip(made, keys, strict=True):
+            await request.receive_body(runtime.body_room, key.identity.key_id)
     with watch.step("parse the body"):
         parsed = [parse_body(body) for _, body in requests]
     with watch.step("price, hold, upstream's body"):
         proposals = [
-            propose_request(runtime, caller, each, request_id=request.request_id)
-            for caller, each, request in zip(callers, parsed, made, strict=True)
+            propose_request(
+                runtime.catalog,
+                key,
+                each,
+                request_id=request.request_id,
+                received_at=runtime.admission_client.now(),
+                token_estimator=runtime.token_estimator,
+            )
+            for key, each, request in zip(keys, parsed, made, strict=True)
         ]
     with watch.step("ADMIT"):
         admitted = await for_each(
-            zip(callers, proposals, parsed, strict=True),
-            lambda item: _admit(admit_request(runtime, item[0], item[1]), item[2], item[1]),
+            zip(keys, proposals, parsed, strict=True),
+            lambda item: _admit(runtime.admission.admit(item[0], item[1]), item[2], item[1]),
         )
-    upstream_callers = [
-        UpstreamCaller(
-            runtime.upstreams,
-            runtime.pool,
-            runtime.checks,
-            metered,
-            each,
+    upstream_calls = [
+        UpstreamCalls(
+            Exchange(
+                runtime.upstream_access,
+                each,
+                ReplyIdentity(MESSAGE_PREFIX, each.model),
+                runtime.timeouts,
+                organization_id=metered.hold.organization_id,
+                request_id=metered.hold.request_id,
+            ),
             proposal.planned,
-            ReplyIdentity(MESSAGE_PREFIX, each.model),
-            runtime.patience,
-            runtime.large_bodies,
+            metered.attempts,
         )
         for (metered, _), each, proposal in admitted
     ]
     with watch.step("upstream call, decode its reply"):
         pairs = await for_each(
-            zip(admitted, upstream_callers, strict=True), lambda item: _pair(item[0][0], item[1].fetch_whole())
+            zip(admitted, upstream_calls, strict=True), lambda item: _pair(item[0][0], item[1].fetch_whole())
         )
-    with watch.step("cost, usage event, spool, SETTLE"):
+    with watch.step("cost, usage event, spool, CLOSE"):
         await for_each(pairs, lambda item: item[0][0].complete(item[1].reading))
     with watch.step("encode the reply"):
         bodies = [decoded.encode(usage=None) for _, decoded in pairs]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from accounts.keys import create_key
 from accounts.organizations import create_organization
-from billing.admission.feed import publish_pending_changes
+from billing.admission.outbox import publish_pending_changes
+from billing.credit.top_ups import grant_credit
 from billing.models import CreditLot
 from billing.money import parse_usd
-from billing.top_ups import grant_credit
 
 MODEL = "anthropic/claude-sonnet-4.6"
 QUESTION = "Which part of a request costs the most, and how would you find that out without guessing? " * 8

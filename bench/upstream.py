@@ -5,7 +5,8 @@ It answers every POST with the same reply: streamed when the body says so, in pa
 
 import argparse
 import asyncio
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import orjson
@@ -15,6 +16,7 @@ READY_LINE = "upstream ready"
 WORDS = "Speed is the absence of work that nobody asked for, and so it is found by taking away. "
 INPUT_TOKENS, OUTPUT_TOKENS = 250, 200
 STREAM_DELTAS = 40
+STAMP = WORDS[:20].encode()  # Where a delta says when it was written, where it does.
 MESSAGE: dict[str, Any] = {
     "id": "msg_upstream",
     "type": "message",
@@ -38,8 +40,8 @@ def whole_reply() -> bytes:
     return head.encode() + body
 
 
-def stream_parts() -> Iterator[bytes]:
-    """Yield what is written at each tick: head and first events, the deltas, the end. HTTP chunks, ready to send."""
+def stream_parts(deltas: int = STREAM_DELTAS, together: int = 1) -> Iterator[bytes]:
+    """Yield what is written at each tick: head and first events, some deltas together, the end. HTTP chunks."""
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
     start = {**MESSAGE, "content": [], "stop_reason": None, "usage": {**USAGE, "output_tokens": 1}}
     block = {"type": "text", "text": ""}
@@ -47,9 +49,9 @@ def stream_parts() -> Iterator[bytes]:
         _event("message_start", {"message": start})
         + _event("content_block_start", {"index": 0, "content_block": block})
     )
-    delta = {"index": 0, "delta": {"type": "text_delta", "text": WORDS[:20]}}
-    for _ in range(STREAM_DELTAS):
-        yield _chunk(_event("content_block_delta", delta))
+    delta = {"index": 0, "delta": {"type": "text_delta", "text": STAMP.decode()}}
+    for _ in range(deltas // together):
+        yield _chunk(_event("content_block_delta", delta) * together)
     end = {"delta": {"stop_reason": "end_turn", "stop_sequence": None}, "usage": USAGE}
     last = _event("content_block_stop", {"index": 0}) + _event("message_delta", end) + _event("message_stop", {})
     yield _chunk(last) + b"0\r\n\r\n"
@@ -67,9 +69,10 @@ class Connection(asyncio.Protocol):
     """Requests come one at a time on a connection; each is whole once its content-length is here."""
 
     whole = whole_reply()
-    parts = tuple(stream_parts())
 
-    def __init__(self, *, delay_seconds: float, pace_seconds: float) -> None:
+    def __init__(self, *, delay_seconds: float, pace_seconds: float, parts: Sequence[bytes], stamps: bool) -> None:
+        self._parts = parts
+        self._stamps = stamps
         self._delay_seconds = delay_seconds
         self._pace_seconds = pace_seconds
         self._received = b""
@@ -95,8 +98,9 @@ class Connection(asyncio.Protocol):
             self._write(self.whole)
 
     def _stream(self, number: int) -> None:
-        self._write(self.parts[number])
-        if number + 1 < len(self.parts):
+        part = self._parts[number]
+        self._write(part.replace(STAMP, b"%020d" % time.monotonic_ns()) if self._stamps else part)
+        if number + 1 < len(self._parts):
             asyncio.get_running_loop().call_later(self._pace_seconds, self._stream, number + 1)
 
     def _write(self, content: bytes) -> None:
@@ -110,10 +114,14 @@ def content_length(head: bytes) -> int:
     return int(rest.partition(b"\r\n")[0]) if found else 0
 
 
-async def serve(port: int, *, delay_seconds: float, pace_seconds: float) -> None:
+async def serve(options: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
+    parts = tuple(stream_parts(options.deltas, options.together))
     server = await loop.create_server(
-        lambda: Connection(delay_seconds=delay_seconds, pace_seconds=pace_seconds), "127.0.0.1", port, backlog=4096
+        lambda: Connection(delay_seconds=options.delay, pace_seconds=options.pace, parts=parts, stamps=options.stamps),
+        "127.0.0.1",
+        options.port,
+        backlog=4096,
     )
     print(READY_LINE, flush=True)
     await server.serve_forever()
@@ -124,5 +132,7 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--delay", type=float, default=0.0, help="seconds before a whole reply")
     parser.add_argument("--pace", type=float, default=0.01, help="seconds between the deltas of a stream")
-    options = parser.parse_args()
-    uvloop.run(serve(options.port, delay_seconds=options.delay, pace_seconds=options.pace))
+    parser.add_argument("--deltas", type=int, default=STREAM_DELTAS, help="of a stream")
+    parser.add_argument("--together", type=int, default=1, help="deltas that are written at once")
+    parser.add_argument("--stamps", action="store_true", help="each delta says when it was written, in ns")
+    uvloop.run(serve(parser.parse_args()))

@@ -5,12 +5,25 @@ pico-dollars per token: 1 pico-dollar per token is 1 micro-dollar per million to
 """
 
 from decimal import Decimal, InvalidOperation
+from enum import StrEnum
 
 NANOS_PER_USD = 1_000_000_000
+NANOS_PER_CENT = NANOS_PER_USD // 100
 PICOS_PER_NANO = 1_000
 # USD per million tokens -> pico-dollars per token.
 PICOS_PER_TOKEN_PER_USD_PER_MILLION = 1_000_000
+MAX_DIGITS = 28  # What Decimal multiplies exactly; far more than MAX_NANOS has.
 MAX_NANOS = 2**62  # Fits bigint with room for sums of two; 4.6 billion USD.
+
+
+class Currency(StrEnum):
+    """What amounts are in. There is one: another is a type error until it is a feature."""
+
+    USD = "USD"
+
+
+class CurrencyError(TypeError):
+    """An amount is in a currency that amounts here cannot be in."""
 
 
 class InvalidAmountError(ValueError):
@@ -23,6 +36,29 @@ def parse_usd(text: str) -> int:
     Raises InvalidAmountError when it is no plain decimal number, finer than a nano-dollar, or beyond MAX_NANOS.
     """
     return _scale(text, NANOS_PER_USD, "nano-dollar")
+
+
+def read_currency(code: str) -> Currency:
+    """Return the currency with this code, in whichever case. Raises CurrencyError for all but US dollars."""
+    try:
+        return Currency(code.upper())
+    except ValueError:
+        raise CurrencyError(f"Amounts are in USD; this one is in {code.upper()[:10]!r}.") from None
+
+
+def cents_to_nanos(cents: int, currency: Currency) -> int:
+    """Return nano-dollars. `currency` is asked for so that no caller forgets to read it."""
+    if currency is not Currency.USD:
+        raise CurrencyError(f"Amounts are in USD; this one is in {currency!r}.")
+    return cents * NANOS_PER_CENT
+
+
+def nanos_to_cents(nanos: int) -> int:
+    """Return whole cents. Raises InvalidAmountError when the amount is finer than a cent."""
+    cents, rest = divmod(nanos, NANOS_PER_CENT)
+    if rest:
+        raise InvalidAmountError(f"{format_usd(nanos)} USD is finer than one cent.")
+    return cents
 
 
 def parse_usd_per_million(text: str) -> int:
@@ -45,6 +81,8 @@ def _scale(text: str, scale: int, unit: str) -> int:
         raise InvalidAmountError(f"{text!r} is not a decimal number.") from None
     if not amount.is_finite():
         raise InvalidAmountError(f"{text!r} is not a finite number.")
+    if amount.adjusted() > MAX_DIGITS or len(amount.as_tuple().digits) > MAX_DIGITS:
+        raise InvalidAmountError(f"{text[:40]!r} is out of bounds.")
     scaled = amount * scale
     if scaled != scaled.to_integral_value():
         raise InvalidAmountError(f"{text!r} is finer than one {unit}.")

@@ -78,7 +78,7 @@ def _create_partition(name: str, start: datetime, end: datetime) -> bool:
                     INSERT INTO {name} ({columns}) SELECT {columns} FROM moved""",  # noqa: S608  Names of ours.
                 [first, last],
             )
-            logger.warning("%d records of skewed clocks were moved into %s.", cursor.rowcount, name)
+            logger.warning("%d records with times of wrong clocks were moved into %s.", cursor.rowcount, name)
             cursor.execute(f"ALTER TABLE {DEFAULT_PARTITION} ENABLE TRIGGER USER")
         cursor.execute(f"ALTER TABLE {TABLE} ATTACH PARTITION {name} FOR VALUES FROM ('{first}') TO ('{last}')")
         refuse_truncate(cursor, name)

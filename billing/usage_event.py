@@ -5,6 +5,7 @@ in tokens (or units), amounts in nano-dollars, times in milliseconds. `outcome` 
 releases its hold and costs nothing, but records its attempts.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -16,12 +17,26 @@ BILLED, FAILED = "billed", "failed"
 PROVIDER, ESTIMATED, PARTIAL, ORPHAN = "provider", "estimated", "partial", "orphan"
 BOUNDED = "bounded"  # The provider reported more than the request can have used: what is possible was billed.
 USAGE_SOURCES = (PROVIDER, ESTIMATED, PARTIAL, ORPHAN, BOUNDED)
+# What a request can use, in the order of the price components: tokens, and then units.
+USAGE_COUNTS = (
+    "input_tokens",
+    "output_tokens",
+    "cache_write_5m_tokens",
+    "cache_write_1h_tokens",
+    "cache_read_tokens",
+    "images",
+    "web_searches",
+)
 MAX_COUNT = 10**10  # No request has more tokens or units; beyond it the event is quarantined.
 MAX_COST_NANOS = 10**15
+# Whom a request is counted for, in characters; the gateway cuts what is longer.
+MAX_END_USER_CHARS = 256
+MAX_TAG_CHARS = 64
+MAX_SESSION_CHARS = 128
 
 
 class InvalidEventError(ValueError):
-    """The bytes are no usage event that this version can settle; the text says why."""
+    """The bytes are not a usage event that this version can settle; the text says why."""
 
 
 @dataclass(slots=True)
@@ -56,26 +71,34 @@ class UsageEvent:
     total_ms: int = 0
     error_code: str = ""
     end_user: str = ""
+    tag: str = ""
+    session: str = ""
     client: str = ""
     stop_reason: str = ""
     upstream_request_id: str = ""
     v: int = SCHEMA_VERSION
+
+    def set_counts(self, counts: Sequence[int]) -> None:
+        """Take the counts, in the order of USAGE_COUNTS."""
+        for name, count in zip(USAGE_COUNTS, counts, strict=True):
+            setattr(self, name, count)
 
     def encode(self) -> bytes:
         return orjson.dumps(self)
 
 
 _FIELDS = {f.name: f for f in fields(UsageEvent)}
-_COUNTS = (
-    "input_tokens",
-    "output_tokens",
-    "cache_write_5m_tokens",
-    "cache_write_1h_tokens",
-    "cache_read_tokens",
-    "images",
-    "web_searches",
+_TEXTS = (
+    "model_id",
+    "upstream",
+    "error_code",
+    "end_user",
+    "tag",
+    "session",
+    "client",
+    "stop_reason",
+    "upstream_request_id",
 )
-_TEXTS = ("model_id", "upstream", "error_code", "end_user", "client", "stop_reason", "upstream_request_id")
 
 
 def decode_event(raw: bytes) -> UsageEvent:
@@ -101,7 +124,7 @@ def decode_event(raw: bytes) -> UsageEvent:
 def _check(event: UsageEvent) -> None:
     if event.outcome not in (BILLED, FAILED) or event.usage_source not in USAGE_SOURCES:
         raise InvalidEventError(f"unknown outcome {event.outcome!r} or usage source {event.usage_source!r}")
-    for name in _COUNTS:
+    for name in USAGE_COUNTS:
         value = getattr(event, name)
         if type(value) is not int or not 0 <= value <= MAX_COUNT:
             raise InvalidEventError(f"{name} is {value!r}")
@@ -122,6 +145,6 @@ def _check(event: UsageEvent) -> None:
     for name in _TEXTS:
         value = getattr(event, name)
         if not isinstance(value, str) or "\x00" in value:
-            raise InvalidEventError(f"{name} is no text that Postgres can store")
+            raise InvalidEventError(f"{name} is not a text that Postgres can store")
     if event.outcome == FAILED and event.cost_nanos:
         raise InvalidEventError("a failed request cannot cost anything")

@@ -1,10 +1,6 @@
-"""The site as a Django app: its management commands, and what must hold before any model or form is imported."""
+"""The site as a Django app: its management commands."""
 
-import django_stubs_ext
 from django.apps import AppConfig
-
-# Lets annotations such as ModelForm[Organization] exist while the program runs, not only for the type checker.
-django_stubs_ext.monkeypatch()
 
 
 class SiteConfig(AppConfig):

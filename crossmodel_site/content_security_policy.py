@@ -6,19 +6,21 @@ inline styles and evaluated expressions (Alpine); only there they are allowed, s
 
 from collections.abc import Callable
 
+from django.conf import settings
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 HEADER = "Content-Security-Policy"
 ADMIN_PATH = "/admin/"
-COMMON = "base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'; connect-src 'self'"
+SIGN_IN_PATH = "/accounts/"
+COMMON = "base-uri 'none'; frame-ancestors 'none'; object-src 'none'; connect-src 'self'"
 PAGES = (
     f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
-    f"manifest-src 'self'; {COMMON}"
+    f"manifest-src 'self'; {COMMON}; form-action 'self'"
 )
 ADMIN = (
     f"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    f"img-src 'self' data:; font-src 'self'; {COMMON}"
+    f"img-src 'self' data:; font-src 'self'; {COMMON}; form-action 'self'"
 )
 
 
@@ -28,5 +30,9 @@ class ContentSecurityPolicyMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         response = self.get_response(request)
-        response.headers.setdefault(HEADER, ADMIN if request.path.startswith(ADMIN_PATH) else PAGES)
+        policy = ADMIN if request.path.startswith(ADMIN_PATH) else PAGES
+        if request.path.startswith(SIGN_IN_PATH):
+            policy = " ".join([policy, *settings.SIGN_IN_ORIGINS])
+        # Browsers judge where a form's redirect ends, too: a page whose form leads to a payment page names its origin.
+        response.headers.setdefault(HEADER, " ".join([policy, *getattr(response, "form_targets", ())]))
         return response

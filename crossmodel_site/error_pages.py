@@ -1,4 +1,4 @@
-"""What callers see when a page or the JSON API fails: a 503 that names the database when it is away, a 404 or a 500."""
+"""What is shown when a page or the JSON API fails: a 503 that names the database when it is away, a 404 or a 500."""
 
 import sys
 
@@ -7,29 +7,29 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.template.loader import render_to_string
 
-from billing.api_errors import envelope
+from api.errors import envelope
+from crossmodel_site.api_paths import describe_missing, is_api_path
 
 RETRY_AFTER_SECONDS = "10"
-API_PATH = "/api/"
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Django's handler400, for a host that is not ours among others."""
-    if _is_api(request):
+    if is_api_path(request.path):
         return _api_error(400, "bad_request", "The request cannot be read, or its host is not one of ours.")
     return HttpResponse(render_to_string("400.html"), status=400)
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Django's handler404."""
-    if _is_api(request):
-        return _api_error(404, "not_found", "There is nothing at this path.")
+    if is_api_path(request.path):
+        return _api_error(404, "not_found", describe_missing(request.path))
     return render(request, "404.html", status=404)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """Django's handler500, called while the exception is being handled. Touches neither database nor session."""
-    is_api = _is_api(request)
+    is_api = is_api_path(request.path)
     if isinstance(sys.exc_info()[1], OperationalError | InterfaceError):
         response = (
             _api_error(503, "database_unavailable", "The database cannot be reached. Try again shortly.")
@@ -43,10 +43,6 @@ def server_error(request: HttpRequest) -> HttpResponse:
         response = HttpResponse(render_to_string("500.html"), status=500)
     response.headers["Cache-Control"] = "no-store"
     return response
-
-
-def _is_api(request: HttpRequest) -> bool:
-    return request.path.startswith(API_PATH) or request.path == API_PATH.rstrip("/")
 
 
 def _api_error(status: int, code: str, message: str) -> HttpResponse:

@@ -14,7 +14,7 @@ import orjson
 import redis
 from django.db import DatabaseError, InterfaceError, close_old_connections, connection
 
-from billing.admission.worker import redis_client
+from billing.admission.redis.blocking_client import redis_client
 from billing.request_id import REQUEST_PREFIX, make_request_id
 
 OK, UNREACHABLE = "ok", "unreachable"
@@ -51,7 +51,7 @@ class Probes:
             await _answer(scope, send, 200 if is_ready else 503, what)
 
     async def _look(self) -> dict[str, str]:
-        """Return what was seen a moment ago, or look anew, once for all that ask meanwhile."""
+        """Return what was seen a moment ago, or look again, once for all that ask meanwhile."""
         if time.monotonic() - self._seen_at < LOOK_SECONDS:
             return self._states
         if self._looking is None:

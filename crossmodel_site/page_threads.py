@@ -33,7 +33,7 @@ class TooBusyError(Exception):
 
 
 class PageThreads:
-    """`async with` is not offered: a thread is given back when it is free, which may be later than its request ends."""
+    """There is no `async with`: a thread is given back when it is free, which may be later than its request ends."""
 
     def __init__(self, count: int) -> None:
         self._executors = [ThreadPoolExecutor(1, thread_name_prefix=f"page-{number}") for number in range(count)]

@@ -26,7 +26,7 @@ REQUEST_ID = "request-id"
 
 class PageRequest(ASGIRequest):
     def build_absolute_uri(self, location: str | None = None) -> str:
-        """Return an address as the world knows it, by CROSSMODEL_BASE_URL.
+        """Return an address as people outside know it, by CROSSMODEL_BASE_URL.
 
         Links in mail are made of it, and the Host of a request is whatever its sender likes.
         """

@@ -15,6 +15,7 @@ def production_problems(settings: Mapping[str, Any]) -> list[str]:
         *_secret_problems(settings["SECRET_KEY"]),
         *_address_problems(settings["BASE_URL"], settings["ALLOWED_HOSTS"]),
         *_mail_problems(settings["EMAIL_HOST"], settings["DEFAULT_FROM_EMAIL"]),
+        *_payment_problems(settings["PAYMENT_PROVIDER"], settings["PAYMENT_SANDBOX_URL"]),
     ]
 
 
@@ -22,7 +23,7 @@ def _secret_problems(secret: str) -> list[str]:
     if not secret:
         return ["DJANGO_SECRET_KEY is not set."]
     if len(secret) < MIN_SECRET_CHARS or len(set(secret)) < MIN_SECRET_DISTINCT_CHARS:
-        return [f"DJANGO_SECRET_KEY is weak: at least {MIN_SECRET_CHARS} random characters are wanted."]
+        return [f"DJANGO_SECRET_KEY is weak: it needs at least {MIN_SECRET_CHARS} random characters."]
     return []
 
 
@@ -47,6 +48,12 @@ def _mail_problems(host: str, sender: str) -> list[str]:
     if parseaddr(sender)[1].endswith("@localhost"):
         problems.append(f"CROSSMODEL_FROM_EMAIL must be an address that answers may be sent to; it is {sender}.")
     return problems
+
+
+def _payment_problems(provider: str, sandbox_url: str) -> list[str]:
+    if provider == "sandbox" or sandbox_url:
+        return ["CROSSMODEL_PAYMENT_SANDBOX_URL is set: its payments are made up, and their credit is given away."]
+    return []
 
 
 def _covers(pattern: str, host: str) -> bool:

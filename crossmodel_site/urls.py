@@ -6,17 +6,23 @@ from django.urls import include, path
 from django.urls.resolvers import URLPattern, URLResolver
 from drf_spectacular.views import SpectacularAPIView
 
-from billing.urls import api_urlpatterns
+from api import payment_webhooks, reference
+from operations.scanning import receive_found_keys
 
 # Operators sign in where everybody does, under the same limits.
 admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]
 
 urlpatterns: list[URLPattern | URLResolver] = [
-    path("", include("accounts.urls")),
-    path("", include("billing.urls")),
-    path("accounts/", include("allauth.account.urls")),
+    path("", include("console.urls")),
+    path("accounts/", include("allauth.urls")),
+    path("admin/", include("operations.urls")),
     path("admin/", admin.site.urls),
-    path("api/v1/", include(api_urlpatterns)),
+    path("api/v1/", include("api.urls")),
+    path("v1/organizations/", include("api.report_urls")),
+    path("webhooks/<slug:provider>/", payment_webhooks.receive, name="payment_webhook"),
+    path("secret-scanning/github/", receive_found_keys, name="secret_scanning"),
+    path("reference/api/", reference.reference, name="api_reference"),
+    path("llms.txt", reference.llms, name="llms"),
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
 ]
 

@@ -1,24 +1,29 @@
 """Who calls: from the headers of a request to the identity of a key.
 
 The answer is kept in the process. That is safe because ADMIT asks Redis whether the key still lives and whether this
-process' copy is current; here only the way from a secret to a key id is remembered, which never changes.
+process' copy is current; here only the way from a secret to a key id is remembered, which never changes, and a second
+secret only until it ends.
 """
 
 import asyncio
+import math
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
-from accounts.callers import Network, is_allowed_from, read_key_text, read_networks
 from accounts.key_format import MAX_KEY_CHARS, hash_key, is_well_formed
-from accounts.models import ApiKey
+from accounts.key_secrets import find_by_digests
+from accounts.request_credentials import Network, is_allowed_from, read_key_text, read_networks
+from gateway.admission.refusals import invalid_key, missing_key
 from gateway.database import DatabaseThreads, DatabaseUnavailableError
-from gateway.errors import GatewayError, unavailable
+from gateway.errors import unavailable
 
 MAX_KNOWN_KEYS = 100_000
 MAX_UNKNOWN_KEYS = 10_000
+MAX_KEYS_PER_LOOKUP = 500
 UNKNOWN_KEY_SECONDS = 2.0
 
 V = TypeVar("V")
@@ -33,6 +38,10 @@ class KeyIdentity:
     config_version: int
     allowed_models: frozenset[str]
     allowed_networks: tuple[Network, ...]
+    ends_at: float = math.inf  # Of the secret, in seconds since 1970: a second secret of a key ends by itself.
+
+
+Answer = KeyIdentity | DatabaseUnavailableError | None
 
 
 class KeyDirectory:
@@ -40,29 +49,30 @@ class KeyDirectory:
         self._database = database
         self._known: OrderedDict[bytes, KeyIdentity] = OrderedDict()
         self._unknown: OrderedDict[bytes, float] = OrderedDict()
-        self._loading: dict[bytes, asyncio.Task[KeyIdentity | None]] = {}
+        self._asked: dict[bytes, asyncio.Future[Answer]] = {}
+        self._lookup: asyncio.Task[None] | None = None
 
     async def identify(self, headers: Mapping[str, str]) -> tuple[KeyIdentity, bytes]:
-        """Return the caller's identity and the hash of its key. Raises GatewayError 401, or 503 without Postgres."""
+        """Return whose key it is, and the hash of the key. Raises GatewayError 401, or 503 without Postgres."""
         text = read_key(headers)
         digest = hash_key(text)
         identity = self._known.get(digest)
-        if identity is not None:
+        if identity is not None and identity.ends_at > time.time():
             return identity, digest
         if not is_well_formed(text) or self._unknown.get(digest, 0.0) > time.monotonic():
             raise invalid_key()
         return await self.reload(digest), digest
 
     async def reload(self, digest: bytes) -> KeyIdentity:
-        """Read the key from Postgres, once for all that ask at the same time. Raises like identify()."""
-        task = self._loading.get(digest)
-        if task is None:
-            task = self._loading[digest] = asyncio.create_task(self._database.run(_find_key, digest))
-            task.add_done_callback(lambda _: self._loading.pop(digest, None))
-        try:
-            identity = await asyncio.shield(task)
-        except DatabaseUnavailableError as error:
-            raise unavailable("The API key cannot be checked right now.", code="key_check_unavailable") from error
+        """Read the key from Postgres. Raises like identify()."""
+        future = self._asked.get(digest)
+        if future is None:
+            future = self._asked[digest] = asyncio.get_running_loop().create_future()
+            if self._lookup is None:
+                self._lookup = asyncio.create_task(self._look_up())
+        identity = await asyncio.shield(future)
+        if isinstance(identity, DatabaseUnavailableError):
+            raise unavailable("The API key cannot be checked right now.", code="key_check_unavailable") from identity
         if identity is None:
             self._known.pop(digest, None)
             _remember(self._unknown, digest, time.monotonic() + UNKNOWN_KEY_SECONDS, MAX_UNKNOWN_KEYS)
@@ -70,38 +80,59 @@ class KeyDirectory:
         _remember(self._known, digest, identity, MAX_KNOWN_KEYS)
         return identity
 
+    async def _look_up(self) -> None:
+        """Look up what is asked for, all at once, until nothing is: whoever sends made-up keys by the thousand takes
+        one thread of Postgres, and a new customer's key waits for two queries, not for thousands.
+        """
+        try:
+            while self._asked:
+                asked = {digest: self._asked.pop(digest) for digest in list(islice(self._asked, MAX_KEYS_PER_LOOKUP))}
+                answers: Sequence[Answer]
+                try:
+                    found = await self._database.run(_find_keys, list(asked))
+                    answers = [found.get(digest) for digest in asked]
+                except DatabaseUnavailableError as error:
+                    answers = [error] * len(asked)
+                except BaseException:
+                    for future in asked.values():
+                        future.cancel()
+                    raise
+                for future, answer in zip(asked.values(), answers, strict=True):
+                    if not future.done():
+                        future.set_result(answer)
+        finally:
+            self._lookup = None
+
 
 def read_key(meta: Mapping[str, str]) -> str:
-    """Return the text of the caller's key. Raises GatewayError 401."""
+    """Return the text of the client's key. Raises GatewayError 401."""
     text = read_key_text(meta)
     if not text:
-        raise GatewayError(401, "missing_api_key", "Missing API key.", should_retry=False)
+        raise missing_key()
     if len(text) > MAX_KEY_CHARS:
         raise invalid_key()
     return text
 
 
-def invalid_key() -> GatewayError:
-    return GatewayError(401, "invalid_api_key", "Invalid API key.", should_retry=False)
+def is_allowed_from_here(identity: KeyIdentity, meta: Mapping[str, str]) -> bool:
+    """Say whether the key may be used from the client's address."""
+    return not identity.allowed_networks or is_allowed_from(identity.allowed_networks, meta)
 
 
-def check_network(identity: KeyIdentity, meta: Mapping[str, str]) -> None:
-    """Raise GatewayError 402 `network_not_allowed` when the key may not be used from the caller's address."""
-    if identity.allowed_networks and not is_allowed_from(identity.allowed_networks, meta):
-        raise GatewayError(402, "network_not_allowed", "This API key may not be used from this address.")
-
-
-def _find_key(digest: bytes) -> KeyIdentity | None:
-    key = ApiKey.objects.filter(secret_sha256=digest).first()
-    if key is None:
-        return None
-    return KeyIdentity(
-        key_id=key.pk,
-        organization_id=key.organization_id,
-        config_version=key.config_version,
-        allowed_models=frozenset(key.allowed_models),
-        allowed_networks=read_networks(key.allowed_networks),
-    )
+def _find_keys(digests: list[bytes]) -> dict[bytes, KeyIdentity]:
+    # A management key calls no model: here it is unknown, like a key that nobody made.
+    return {
+        digest: KeyIdentity(
+            key_id=key.pk,
+            organization_id=key.organization_id,
+            config_version=key.config_version,
+            allowed_models=frozenset(key.allowed_models),
+            allowed_networks=read_networks(key.allowed_networks),
+            ends_at=ends_at.timestamp() if ends_at else math.inf,
+        )
+        for digest, (key, ends_at) in find_by_digests(digests).items()
+        if not key.is_management
+    }
 
 
 def _remember(known: OrderedDict[bytes, V], key: bytes, value: V, most: int) -> None:

@@ -1,4 +1,4 @@
-"""Errors as callers of the API see them: the documented envelope, its types and status codes.
+"""Errors as clients of the API see them: the documented envelope, its types and status codes.
 
 Source: the error table of the Messages API reference. `code` is a stable machine word of ours; texts may change, codes
 do not.
@@ -33,6 +33,8 @@ TYPE_BY_STATUS = {
 }
 # Above this many seconds SDKs would sleep the whole time: they are told not to retry instead.
 MAX_RETRY_AFTER_SECONDS = 60
+
+STOPPING_CODE = "gateway_stopping"
 
 
 class GatewayError(Exception):
@@ -88,3 +90,10 @@ def invalid_request(error: InvalidRequestError) -> GatewayError:
 def unavailable(message: str, *, code: str = "temporarily_unavailable", retry_after_seconds: int = 1) -> GatewayError:
     """Return the 503 for a part of ours that is down: nothing was admitted, so a retry costs nothing."""
     return GatewayError(503, code, message, retry_after_seconds=retry_after_seconds)
+
+
+def stopping() -> GatewayError:
+    """Return the 503 of a request that this process did not finish before it had to end."""
+    return unavailable(
+        "The gateway is restarting and could not finish this request; send it again.", code=STOPPING_CODE
+    )

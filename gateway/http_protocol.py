@@ -5,22 +5,25 @@ it is one: the application sees nothing of what is refused. Names of uvicorn tha
 file; tests/gateway/test_http_bounds.py fails when one goes.
 
 - A trailer never becomes a header (RFC 9110, 6.5.1): it would come after everything that headers are asked for.
-- An offer to upgrade is ignored (RFC 9110, 7.8) and its request served; what follows on the connection is not read.
+- A request to upgrade is ignored (RFC 9110, 7.8) and its request served; what follows on the connection is not read.
 - Heads must be whole in time, and connections are bounded, in all and for each address but those of trusted proxies.
 """
 
 import asyncio
 import ipaddress
+import socket
+import struct
 from collections import Counter
+from functools import partial
 from typing import Any, cast
 
 import httptools
 from django.conf import settings
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from accounts.callers import read_networks
+from accounts.request_credentials import read_networks
 from billing.request_id import REQUEST_PREFIX, make_request_id
 from gateway.errors import GatewayError, render_error, unavailable
 
@@ -28,6 +31,11 @@ MAX_HEAD_BYTES = 64 * 1024  # Request line and headers; what a single read of th
 MAX_FRAMING_BYTES = 64 * 1024  # Of a body between two parts of it: chunk extensions, trailers.
 HEAD_SECONDS = 30.0  # From the opening of a connection, or the first byte of a request, to the end of its headers.
 SWEEP_SECONDS = 5.0
+# What the kernel keeps for a client that reads nothing: 4 MiB otherwise. It doubles this for needs of its own.
+SEND_BUFFER_BYTES = 128 * 1024
+RESET_AT_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, for 0 s.
+# An extension of ASGI of our own: scope["extensions"][ABORT]["call"]() lets go of the connection at once.
+ABORT = "crossmodel.abort"
 OFFER_HEADERS = (b"upgrade", b"connection", b"http2-settings")
 
 # Connections of this process, by the address at the other end.
@@ -44,27 +52,41 @@ class HttpProtocol(HttpToolsProtocol):
     _framing_bytes = 0
     _had_body = False
     _ignores_rest = False
+    _ignored_upgrade = False
+    _answering: RequestResponseCycle | None = None
+    _refusal: GatewayError | None = None  # Of what came behind requests that are not answered yet.
     _address = ""
 
     def __init__(
         self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any | None = None
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        headers = server_state.default_headers
-        if any(name == b"server" for name, _ in headers):  # Which program answers is nobody's business.
-            headers[:] = [pair for pair in headers if pair[0] != b"server"]
+        # Which program answers is nobody's business. The first list is made from the second once a second.
+        for headers in (server_state.default_headers, config.encoded_headers):
+            if any(name == b"server" for name, _ in headers):
+                headers[:] = [pair for pair in headers if pair[0] != b"server"]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(transport)
+        opened = transport.get_extra_info("socket")
+        if opened is not None and opened.family in (socket.AF_INET, socket.AF_INET6):
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self._head_since = self.loop.time()
         self._address = self.client[0] if self.client else ""
         _connections[self._address] += 1
         _start_sweeping(self)
         if _is_too_many(self._address):
-            self._ignores_rest = True
             self._refuse(unavailable("Too many connections are open.", code="too_many_connections"))
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
+
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._answering is not None and not self._answering.response_complete:
+            # The last request that came may be another one: uvicorn tells only that of the loss.
+            self._answering.disconnected = True
+            self._answering.message_event.set()
         _connections[self._address] -= 1
         if not _connections[self._address]:
             del _connections[self._address]
@@ -75,7 +97,7 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._had_body = False
         self._feed(data)
-        if self.transport.is_closing():
+        if self._ignores_rest or self.transport.is_closing():
             return
         if self._is_in_head:
             self._head_bytes += len(data)
@@ -91,18 +113,22 @@ class HttpProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as offer:
-            self._serve_without_upgrade(data[offer.args[0] :])
+        except httptools.HttpParserUpgrade as upgrade:
+            self._serve_without_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self.send_400_response("")
 
     def _serve_without_upgrade(self, rest: bytes) -> None:
-        """Go on as if nothing had been offered: the parser, which takes what follows the head for another protocol, is
-        replaced by one that reads the same head without the offer, and the body behind it.
+        """Go on as if no upgrade was asked for: the parser, which takes what follows the head for another protocol,
+        is replaced by one that reads the same head without the upgrade, and the body behind it.
 
         Whatever comes after this request may be meant in the other protocol, or be somebody else's: it is not read, and
-        the connection ends with the answer.
+        the connection ends with the answer. What asks to be another protocol in every reading (CONNECT) is refused.
         """
+        if self._ignored_upgrade:
+            self.send_400_response("")
+            return
+        self._ignored_upgrade = True
         lines = [b"%b %b HTTP/1.1" % (self.scope["method"].encode(), self.url)]
         lines += [b"%b: %b" % pair for pair in self.headers if pair[0] not in OFFER_HEADERS]
         self.parser = httptools.HttpRequestParser(OneRequest(self))
@@ -112,6 +138,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self.scope.setdefault("extensions", {})[ABORT] = {"call": partial(abort, self.transport)}
         self._is_in_head, self._head_bytes, self._framing_bytes = True, 0, 0
         self._head_since = self.loop.time()
 
@@ -134,9 +161,10 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
+        if self._refusal is not None and not self.pipeline and not self.transport.is_closing():
+            self._answer_and_close(self._refusal)
         super().on_response_complete()
-        # Until the next request begins, the time of an idle connection is uvicorn's.
-        self._is_in_head, self._head_bytes = False, 0
+        # The time of an idle connection is uvicorn's. The head of the next request may be under way already.
         self._had_body, self._framing_bytes = True, 0
 
     def send_400_response(self, msg: str) -> None:
@@ -148,19 +176,31 @@ class HttpProtocol(HttpToolsProtocol):
 
     def close_slow_head(self, now: float) -> None:
         """Close the connection when its head has been under way for too long."""
-        if self._is_in_head and now - self._head_since > HEAD_SECONDS and not self.transport.is_closing():
+        if self._is_in_head and now - self._head_since > HEAD_SECONDS and not self._ignores_rest:
             self._refuse(GatewayError(408, "request_timeout", "The request took too long to arrive."))
 
     def _refuse(self, error: GatewayError) -> None:
+        """Read nothing more, and answer once what came before is answered: each of those requests was whole."""
         if self.transport.is_closing():
             return
-        if self.cycle is not None and not self.cycle.response_complete:
-            if self.cycle.response_started or self.pipeline:
-                self.transport.close()  # It is being answered already: a second answer would be taken for another's.
-                return
+        self._ignores_rest = True
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            self._answer_and_close(error)
+        elif not cycle.more_body:
+            self._refusal = error
+        elif self.pipeline:
+            self.pipeline.popleft()  # It is the last that came, and has not begun.
+            self._refusal = error
+        elif cycle.response_started:
+            self.transport.close()  # It is being answered already: a second answer would be taken for another's.
+        else:
             # Its body broke on the way. Who waits for the rest of it is told that the client has left.
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+            cycle.disconnected = True
+            cycle.message_event.set()
+            self._answer_and_close(error)
+
+    def _answer_and_close(self, error: GatewayError) -> None:
         request_id = REQUEST_PREFIX + make_request_id().hex
         body = render_error(error.status, error.code, error.message, request_id)
         headers = {b"content-type": b"application/json", b"content-length": b"%d" % len(body)}
@@ -205,13 +245,12 @@ class OneRequest:
             self._protocol.on_message_complete()
 
 
-def abort_connection(send: object) -> None:
-    """Let go of a connection whose client reads nothing. ASGI has no word for it, and a server that closes in order
-    would wait for ever for what it has buffered to be read.
-    """
-    abort = getattr(getattr(getattr(send, "__self__", None), "transport", None), "abort", None)
-    if abort is not None:
-        abort()
+def abort(transport: asyncio.Transport) -> None:
+    """Let go of a connection with a reset: what is closed in order, the kernel keeps until somebody reads it."""
+    opened = transport.get_extra_info("socket")
+    if opened is not None:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
+    transport.abort()
 
 
 def _is_too_many(address: str) -> bool:

@@ -1,24 +1,21 @@
 """Idempotency-Key, opt-in: the same request again is answered with the first answer, and billed once.
 
 A claim is a row under a unique key, made before anything is admitted. It is the one place where the warm path asks
-Postgres, and only for callers who ask for it. Streams are not kept: a second request is told so instead of being
-served again.
+Postgres, and only for clients that ask for it. Streams are not kept: what became of one, Postgres says once it has
+ended. Then a second request is told that it was billed, or may be made where nothing was: an upstream may fail after
+its client got a ping.
 """
 
 import hashlib
 import logging
-import os
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.db import transaction
 from django.utils import timezone
 
+from accounts.sealing_by_key import SealBrokenError, make_sealing_key, seal, unseal
 from billing.models import FailedRequest, UsageRecord
 from gateway.database import DatabaseThreads, DatabaseUnavailableError
 from gateway.errors import GatewayError, unavailable
@@ -28,7 +25,6 @@ LIFETIME = timedelta(hours=24)
 MAX_KEY_CHARS = 255
 MAX_CLAIMS_PER_MINUTE = 6_000  # Of one API key; each costs Postgres a row.
 MAX_KEPT_BYTES = 8 * 1024 * 1024
-NONCE_BYTES = 12
 PURPOSE = b"crossmodel idempotent answer"
 
 logger = logging.getLogger(__name__)
@@ -39,16 +35,18 @@ class Claim:
     """The right to answer this key for the first time. End it with keep(), keep_nothing() or give_up()."""
 
     database: DatabaseThreads
+    organization_id: int
     row_id: int
     request_id: str
     sealing_key: bytes
 
     async def keep(self, answer: bytes) -> None:
-        """Store the answer for a day. Postgres being away costs the caller the repetition, never the answer."""
+        """Store the answer for a day. Postgres being away costs the client the repetition, never the answer."""
         if len(answer) > MAX_KEPT_BYTES:
             await self.keep_nothing()
             return
-        await self._end(state=IdempotentAnswer.State.ANSWERED, sealed_answer=_seal(self.sealing_key, answer))
+        sealed = seal(self.sealing_key, answer, purpose=PURPOSE)
+        await self._end(state=IdempotentAnswer.State.ANSWERED, sealed_answer=sealed)
 
     async def keep_nothing(self) -> None:
         """Note that it was answered, without the answer: repetitions are refused."""
@@ -57,19 +55,26 @@ class Claim:
     async def give_up(self) -> None:
         """Nothing was served or billed: the key may be used again."""
         try:
-            await self.database.run(_delete_claim, self.row_id, self.request_id)
+            await self.database.run_for(self.organization_id, _delete_claim, self.row_id, self.request_id)
         except DatabaseUnavailableError:
             logger.warning("The idempotency key of request %s could not be given back.", self.request_id)
 
     async def _end(self, **values: object) -> None:
         try:
-            await self.database.run(_update_claim, self.row_id, self.request_id, values)
+            await self.database.run_for(self.organization_id, _update_claim, self.row_id, self.request_id, values)
         except DatabaseUnavailableError:
             logger.warning("The answer to request %s could not be kept.", self.request_id)
 
 
 async def claim_key(
-    database: DatabaseThreads, *, key_id: int, api_key: str, idempotency_key: str, body_sha256: bytes, request_id: str
+    database: DatabaseThreads,
+    *,
+    organization_id: int,
+    key_id: int,
+    api_key: str,
+    idempotency_key: str,
+    body_sha256: bytes,
+    request_id: str,
 ) -> Claim | bytes:
     """Return a claim on the key, or the answer that was given before.
 
@@ -81,13 +86,15 @@ async def claim_key(
             400, "invalid_idempotency_key", f"Idempotency-Key: Input should be 1 to {MAX_KEY_CHARS} ASCII characters"
         )
     key_sha256 = hashlib.sha256(idempotency_key.encode()).digest()
-    sealing_key = HKDF(SHA256(), length=32, salt=key_sha256, info=PURPOSE).derive(api_key.encode())
+    sealing_key = make_sealing_key(api_key, salt=key_sha256, purpose=PURPOSE)
     try:
-        row, is_ours = await database.run(_claim, key_id, key_sha256, body_sha256, UUID(request_id))
+        row, is_ours = await database.run_for(
+            organization_id, _claim, key_id, key_sha256, body_sha256, UUID(request_id)
+        )
     except DatabaseUnavailableError as error:
         raise unavailable("The idempotency key cannot be checked right now.", code="idempotency_unavailable") from error
     if is_ours:
-        return Claim(database, row.pk, request_id, sealing_key)
+        return Claim(database, organization_id, row.pk, request_id, sealing_key)
     return _read_answer(row, sealing_key, body_sha256)
 
 
@@ -136,10 +143,13 @@ def _read_answer(row: IdempotentAnswer, sealing_key: bytes, body_sha256: bytes) 
         raise GatewayError(
             409,
             "idempotency_answer_not_kept",
-            "The first request with this Idempotency-Key was answered, and its answer was not kept.",
+            "The first request with this Idempotency-Key was answered, but its answer was not stored.",
             should_retry=False,
         )
-    return _unseal(sealing_key, bytes(row.sealed_answer))
+    try:
+        return unseal(sealing_key, bytes(row.sealed_answer), purpose=PURPOSE)
+    except SealBrokenError:
+        raise GatewayError(500, "internal_error", "An internal error occurred.") from None
 
 
 def _update_claim(row_id: int, request_id: str, values: dict[str, object]) -> None:
@@ -155,15 +165,3 @@ def _delete_claim(row_id: int, request_id: str) -> None:
 def delete_expired_answers() -> int:
     """Forget answers past their day, and return how many that were."""
     return IdempotentAnswer.objects.filter(expires_at__lte=timezone.now()).delete()[0]
-
-
-def _seal(key: bytes, answer: bytes) -> bytes:
-    nonce = os.urandom(NONCE_BYTES)
-    return nonce + AESGCM(key).encrypt(nonce, answer, PURPOSE)
-
-
-def _unseal(key: bytes, sealed: bytes) -> bytes:
-    try:
-        return AESGCM(key).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], PURPOSE)
-    except InvalidTag:
-        raise GatewayError(500, "internal_error", "An internal error occurred.") from None

@@ -7,7 +7,7 @@ from django.utils import timezone
 class IdempotentAnswer(models.Model):
     """The first answer to an Idempotency-Key of an API key, for a day.
 
-    The answer is encrypted with a key made from the caller's API key, which is stored nowhere: only who asked can read
+    The answer is encrypted with a key made from the key's API key, which is stored nowhere: only who asked can read
     it.
     """
 

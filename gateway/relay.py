@@ -9,18 +9,19 @@ import contextlib
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from gateway.client_stall import ClientStalledError, StallWatch
-from gateway.errors import TYPE_BY_STATUS, GatewayError
-from gateway.metering import MeteredRequest
+from gateway.errors import STOPPING_CODE, TYPE_BY_STATUS, GatewayError, stopping
+from gateway.holds import UNSAFE, UNSAFE_CODE, UNSAFE_TEXT
+from gateway.http.errors import UpstreamError, UpstreamTimeoutError
+from gateway.metering.metered_request import MeteredRequest
 from gateway.protocol.codec import NOTHING, RelayStep, StreamEnd
 from gateway.protocol.errors import UpstreamProtocolError
 from gateway.protocol.sse import PING, encode_error_event
-from gateway.responses import SendChunk
-from gateway.settler import UNSAFE, UNSAFE_CODE, UNSAFE_TEXT
-from gateway.upstreams.calls import OpenStream, UpstreamCaller
-from gateway.upstreams.errors import UpstreamError, UpstreamTimeoutError
+from gateway.server.responses import SendChunk
+from gateway.server.stalled_client import ClientStalledError, StalledClientTimer
+from gateway.upstreams.calls import UpstreamCalls
+from gateway.upstreams.exchange import OpenStream
 
 ACCEPTANCE_SECONDS = 4.0
 ACCEPTANCE_POLL_SECONDS = 0.1
@@ -29,15 +30,15 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class RelayTimes:
-    """`ping_seconds`: silence before a ping. `drain_seconds`: how long a stream is read without a client.
-    `stall_seconds`: how long a client may read nothing before it counts as having left.
+class StreamTimeouts:
+    """`ping_seconds`: silence before a ping. `drain_seconds`: how long a stream is read without a client, asked when
+    it leaves. `stall_seconds`: how long a client may read nothing before it counts as having left.
     """
 
     ping_seconds: float
     idle_seconds: float
     total_seconds: float
-    drain_seconds: float
+    drain_seconds: Callable[[], float]
     stall_seconds: float
 
 
@@ -45,31 +46,32 @@ class StreamRelay:
     def __init__(
         self,
         metered: MeteredRequest,
-        caller: UpstreamCaller,
+        upstream_calls: UpstreamCalls,
         *,
         request_header: str,
-        times: RelayTimes,
-        run_in_background: Callable[[Coroutine[Any, Any, None]], None],
+        times: StreamTimeouts,
+        run_in_background: Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"],
+        has_client_left: Callable[[], bool],
     ) -> None:
         self._metered = metered
-        self._caller = caller
+        self._upstream_calls = upstream_calls
         self._request_header = request_header
         self._times = times
         self._run_in_background = run_in_background
-        self._opening: asyncio.Task[OpenStream] = asyncio.ensure_future(caller.open_stream())
+        self._has_client_left = has_client_left
+        self._opening: asyncio.Task[OpenStream] = asyncio.ensure_future(upstream_calls.open_stream())
         self._stream: OpenStream | None = None
         # What the upstream said last, until the client has it and it was acted upon.
         self._step = NOTHING
         self._now = asyncio.get_running_loop().time
         self._ends_at = self._now() + times.total_seconds
         self._ping_at = self._now() + times.ping_seconds
-        metered.interrupt = self._interrupt
 
     async def open(self) -> None:
         """Wait for the stream to begin, for as long as silence is harmless. Raises GatewayError; then nothing is
         billed.
 
-        Cancelled when the client leaves meanwhile.
+        Cancelled when the client leaves meanwhile, or this process stops by force.
         """
         try:
             done, _ = await asyncio.wait((self._opening,), timeout=self._times.ping_seconds)
@@ -78,6 +80,9 @@ class StreamRelay:
         except GatewayError:
             raise
         except asyncio.CancelledError:
+            if not self._has_client_left():
+                await self._stop()
+                raise stopping() from None
             self._leave()
             raise
         except Exception:
@@ -85,13 +90,20 @@ class StreamRelay:
             raise
 
     async def run(self, send: SendChunk) -> None:
-        """Write the stream to the client and bill it. Cancelled when the client leaves."""
-        watch = StallWatch(send, stall_seconds=self._times.stall_seconds)
+        """Write the stream to the client and bill it. Cancelled when the client leaves, or the process must stop."""
+        watch = StalledClientTimer(send, stall_seconds=self._times.stall_seconds)
         try:
             await self._run(watch.send)
         except GatewayError as error:
             await send(self._error_event(TYPE_BY_STATUS[error.status], error.code, error.message))
-        except (asyncio.CancelledError, ClientStalledError, OSError):
+        except asyncio.CancelledError:
+            if self._has_client_left():
+                self._leave()
+                raise
+            await self._stop()
+            told = stopping()
+            await send(self._error_event(TYPE_BY_STATUS[told.status], told.code, told.message))
+        except (ClientStalledError, OSError):
             self._leave()
             raise
         except Exception:
@@ -121,9 +133,9 @@ class StreamRelay:
         except GatewayError as error:
             await self._metered.release(error.code)
             raise
-        self._caller.forget_prompt()
+        self._upstream_calls.forget_prompt()
         self._step = self._stream.first
-        self._metered.read_now = self._stream.decoder.reading
+        self._metered.follow(self._stream)
 
     async def _relay(self, stream: OpenStream, send: SendChunk) -> None:
         """Act on each step, and read the next. May be called again after it was cancelled, and goes on from there."""
@@ -154,7 +166,7 @@ class StreamRelay:
             if self._now() >= self._ping_at:
                 await self._send(send, PING)
             try:
-                chunk = await stream.response.next_chunk(timeout_seconds=min(self._ping_at, silent_at) - self._now())
+                chunk = await stream.response.next_piece(timeout_seconds=min(self._ping_at, silent_at) - self._now())
             except UpstreamTimeoutError:
                 if self._now() < silent_at:
                     continue
@@ -167,7 +179,7 @@ class StreamRelay:
     async def _finish(self, stream: OpenStream, end: StreamEnd, send: SendChunk) -> None:
         """The reply is whole. Its last events go out once the usage is safe, or a bound has passed."""
         await stream.aclose()
-        reading = stream.decoder.reading()
+        reading = stream.reading()
         outcome = await self._metered.complete(reading)
         if outcome == UNSAFE:
             await send(self._error_event("api_error", UNSAFE_CODE, UNSAFE_TEXT))
@@ -175,11 +187,11 @@ class StreamRelay:
         await send(end.encode(usage=self._metered.shown_usage, extra_usage=self._metered.extra_usage()))
 
     async def _break_off(self, stream: OpenStream, failure: UpstreamProtocolError, send: SendChunk) -> None:
-        logger.warning("Request %s broke off: %s", self._metered.hold.request_id, failure.reason)
+        logger.warning("Request %s broke off: %s", self._metered.hold.request_id, failure.log_text)
         await stream.aclose()
-        self._metered.note_broken()
-        self._caller.note_broken(stream, failure)
-        await self._metered.break_off(stream.decoder.reading())
+        self._metered.attempts.note_broken()
+        self._upstream_calls.note_broken(stream, failure)
+        await self._metered.break_off(stream.reading())
         await send(self._error_event(failure.error_type, failure.code, failure.client_message))
 
     async def _close_after_fault(self) -> None:
@@ -189,24 +201,46 @@ class StreamRelay:
         if self._metered.has_ended:
             return
         if self._stream is not None:
-            await self._metered.break_off(self._stream.decoder.reading())
+            await self._metered.break_off(self._stream.reading())
         else:
             self._opening.cancel()
             await self._metered.release("internal_error")
+
+    # --- when this process stops by force ----------------------------------------------------------------------------
+
+    async def _stop(self) -> None:
+        """End the request with what was delivered, as its client is told: it is not the client that left."""
+        cast("asyncio.Task[None]", asyncio.current_task()).uncancel()
+        # The process waits for its background work, and for nothing else any more.
+        await self._run_in_background(self._close_for_stop())
+
+    async def _close_for_stop(self) -> None:
+        if self._stream is None:
+            self._opening.cancel()
+            with contextlib.suppress(asyncio.CancelledError, GatewayError):
+                self._stream = await self._opening
+        if self._stream is not None:
+            await self._stream.aclose()
+        if self._metered.has_ended:
+            return
+        if self._stream is None:
+            await self._metered.release(STOPPING_CODE)
+        else:
+            await self._metered.break_off(self._stream.reading())
 
     # --- when the client has left ------------------------------------------------------------------------------------
 
     def _leave(self) -> None:
         """Hand what must still be done to the background: the client's task is being cancelled."""
         if not self._metered.has_ended:
-            self._run_in_background(self._end_without_client())
+            self._run_in_background(self._end_without_client(self._times.drain_seconds()))
 
-    async def _end_without_client(self) -> None:
+    async def _end_without_client(self, drain_seconds: float) -> None:
         route = self._stream.route if self._stream is not None else None
-        drains = route.bills_when_cancelled if route is not None else self._caller.drains_anywhere
+        drains = route.bills_when_cancelled if route is not None else self._upstream_calls.drains_anywhere
         if drains and not self._metered.is_orphaned:
             try:
-                async with asyncio.timeout(self._times.drain_seconds):
+                async with asyncio.timeout(drain_seconds):
                     await self._run(_to_nobody)
             except (TimeoutError, GatewayError):
                 pass
@@ -220,7 +254,7 @@ class StreamRelay:
         if self._stream is not None:
             await self._stream.aclose()
         if not self._metered.is_orphaned:
-            await self._metered.end_for_left_client(self._stream.decoder.reading() if self._stream else None)
+            await self._metered.end_for_left_client(self._stream.reading() if self._stream else None)
 
     async def _stop_opening(self) -> bool:
         """Stop calling upstreams. Returns whether one had accepted the call, and so may charge for it.
@@ -228,25 +262,25 @@ class StreamRelay:
         Whether it has, and what it counts as input, is waited for a little: taken back before, the call would cost us
         what nobody pays for.
         """
-        self._caller.note_client_left()
+        self._upstream_calls.note_client_left()
         ends_at = asyncio.get_running_loop().time() + ACCEPTANCE_SECONDS
-        while not self._caller.is_accepted and asyncio.get_running_loop().time() < ends_at:
+        while not self._upstream_calls.is_accepted and asyncio.get_running_loop().time() < ends_at:
             if (await asyncio.wait((self._opening,), timeout=ACCEPTANCE_POLL_SECONDS))[0]:
                 break
-        was_accepted = self._caller.is_accepted
+        was_accepted = self._upstream_calls.is_accepted
         self._opening.cancel()
         with contextlib.suppress(asyncio.CancelledError, GatewayError):
             self._stream = await self._opening
         return was_accepted
 
-    def _interrupt(self) -> None:
-        if self._stream is not None:
-            self._stream.response.interrupt()
-
     # --- error events ------------------------------------------------------------------------------------------------
 
     def _orphaned_event(self) -> bytes:
-        return self._error_event("api_error", "request_orphaned", "The request took too long to report and was closed.")
+        return self._error_event(
+            "api_error",
+            "request_orphaned",
+            "The request was closed, because its gateway was out of touch for too long.",
+        )
 
     def _error_event(self, error_type: str, code: str, message: str) -> bytes:
         return encode_error_event(error_type=error_type, code=code, message=message, request_id=self._request_header)

@@ -1,7 +1,8 @@
-"""The gateway's own record of usage events: appended before Redis hears of them, kept until Postgres surely has them.
+"""The gateway's own record of usage events: appended before Redis gets them, kept until Postgres surely has them.
 
-A spool is a folder of segments, files of one JSON line per event. The living process that writes a segment holds a
-lock on it; a segment without a lock was left behind by a process that died, and is adopted by the next one that starts.
+A spool is a folder of segments, files of one JSON line per event. It is claimed by the one gateway that runs on it, for
+as long as that lives. The living process that writes a segment holds a lock on it; a segment without a lock was left
+behind by a process that died, and is adopted by the next one that starts.
 A line is one write() to the page cache: it survives the death of the process; Redis' own log survives that of the
 machine.
 """
@@ -19,7 +20,8 @@ from typing import NamedTuple
 
 import orjson
 
-from billing.admission.client import Hold
+from billing.admission.hold import Hold
+from billing.pricing.cost import Usage
 from billing.usage_event import MAX_COST_NANOS, InvalidEventError, decode_event
 
 MAX_SEGMENT_BYTES = 16 * 1024 * 1024
@@ -29,6 +31,8 @@ MAX_ID = 2**63 - 1
 MAX_DAY = 100_000  # The year 2243.
 # A segment's lines that cannot be told to Redis are kept beside it under REJECTED_SUFFIX until a person has looked.
 NEW_SUFFIX, OPEN_SUFFIX, DONE_SUFFIX, REJECTED_SUFFIX = ".new", ".jsonl", ".done", ".rejected"
+CLAIM_FILE = "claim"  # Locked by the gateway that runs on the folder, whose process id it holds.
+MAX_CLAIM_BYTES = 20
 REQUEST_ID = re.compile(r"[0-9a-f]{32}")
 
 logger = logging.getLogger(__name__)
@@ -38,8 +42,12 @@ class SpoolFullError(Exception):
     """More bytes wait for confirmation than the spool may hold, or the disk refuses writes. Nothing may be admitted."""
 
 
+class SpoolUnusableError(Exception):
+    """No gateway can run on this folder: another one does, or it cannot be written. The text is for the operator."""
+
+
 class SpooledEvent(NamedTuple):
-    """All that SETTLE needs to be told again. Amounts in nano-dollars."""
+    """All that CLOSE needs to be told again. Amounts in nano-dollars."""
 
     request_id: str
     organization_id: int
@@ -50,17 +58,16 @@ class SpooledEvent(NamedTuple):
     event: bytes
 
     def as_hold(self) -> Hold:
-        """Return the hold to settle it with: what it reserved is known to Redis, if it is known at all."""
+        """Return the hold to close it with: what it reserved is known to Redis, if it is known at all."""
         return Hold(self.request_id, self.organization_id, self.key_id, 0, 0, 0, b"", day=self.day)
 
     def used_tokens(self) -> tuple[int, int]:
-        """Return the input and output tokens that SETTLE takes in place of what was reserved; (0, 0) if unreadable."""
+        """Return the input and output tokens that CLOSE takes in place of what was reserved; (0, 0) if unreadable."""
         try:
             event = decode_event(self.event)
         except InvalidEventError:
             return 0, 0
-        prompt = event.input_tokens + event.cache_read_tokens + event.cache_write_5m_tokens
-        return prompt + event.cache_write_1h_tokens, event.output_tokens
+        return Usage.of(event).prompt_tokens, event.output_tokens
 
     def encode(self) -> bytes:
         head = orjson.dumps(
@@ -76,7 +83,7 @@ def decode_line(line: bytes) -> SpooledEvent:
         raise ValueError("not a line of a spool")
     request_id, organization_id, key_id, cost_nanos, day, is_release, event = values
     if not isinstance(request_id, str) or not REQUEST_ID.fullmatch(request_id):
-        raise ValueError("the request id is none")
+        raise ValueError("the request id is not valid")
     for name, value, least, most in (
         ("organization id", organization_id, 1, MAX_ID),
         ("key id", key_id, 1, MAX_ID),
@@ -84,9 +91,9 @@ def decode_line(line: bytes) -> SpooledEvent:
         ("day", day, 0, MAX_DAY),
     ):
         if type(value) is not int or not least <= value <= most:
-            raise ValueError(f"the {name} is none")
+            raise ValueError(f"the {name} is not valid")
     if type(is_release) is not bool or not isinstance(event, dict):
-        raise ValueError("the event is none, or whether it is a release is not told")
+        raise ValueError("the event is not valid, or the line does not say whether it is a release")
     return SpooledEvent(request_id, organization_id, key_id, cost_nanos, day, is_release, _encode_event(event))
 
 
@@ -121,7 +128,34 @@ class Spool:
         self._segment_of: dict[str, Segment] = {}
         self._current: Segment | None = None
         self._broken: str = ""
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._claim: int | None = None
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise SpoolUnusableError(_unusable(folder, error)) from error
+
+    def claim(self) -> None:
+        """Keep every other gateway from this folder until close(), or this process' death. Raises SpoolUnusableError.
+
+        Two on one folder would each count only what it wrote itself against the spool's limit.
+        """
+        try:
+            descriptor = os.open(self._folder / CLAIM_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise SpoolUnusableError(_unusable(self._folder, error)) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, MAX_CLAIM_BYTES).decode("ascii", "replace").strip() or "of unknown id"
+            os.close(descriptor)
+            raise SpoolUnusableError(
+                f"Another gateway (process {holder}) runs on the spool folder {self._folder}. Stop it first, or set"
+                " CROSSMODEL_DATA to another folder."
+            ) from None
+        self._claim = descriptor
+        with contextlib.suppress(OSError):  # A full disk: the lock stands all the same.
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
 
     def check_room(self) -> None:
         """Raise SpoolFullError while nothing more may be admitted."""
@@ -194,20 +228,28 @@ class Spool:
             yield from events
 
     def tidy(self) -> None:
-        """Close a segment that has lived long enough, and drop confirmed ones that are past the retention."""
+        """Close a segment that has lived long enough, and drop confirmed ones that are past the retention.
+
+        Whatever the disk refuses is tried again later: heartbeats, which call this, must not end with it.
+        """
         if self._current is not None and time.monotonic() - self._current.opened_at > MAX_SEGMENT_SECONDS:
             self._close_current()
         oldest = time.time() - self._retention_seconds
         for path in self._folder.glob("*" + DONE_SUFFIX):
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 if path.stat().st_mtime < oldest:
                     path.unlink()
+            except OSError as error:
+                logger.warning("The segment %s cannot be dropped yet: %s", path.name, error)
 
     def close(self) -> None:
         self._close_current()
         for segment in list(self._segments.values()):
             os.close(segment.descriptor)
         self._segments.clear()
+        if self._claim is not None:
+            os.close(self._claim)
+            self._claim = None
 
     def _writable_segment(self) -> Segment:
         if self._current is not None and self._current.size >= MAX_SEGMENT_BYTES:
@@ -231,7 +273,10 @@ class Spool:
 
     def _finish(self, segment: Segment) -> None:
         self._segments.pop(segment.path, None)
-        segment.path.rename(segment.path.with_suffix(DONE_SUFFIX))
+        try:
+            segment.path.rename(segment.path.with_suffix(DONE_SUFFIX))
+        except OSError as error:  # It keeps its name, and the next gateway that starts finds it settled.
+            logger.warning("The segment %s cannot be marked as done: %s", segment.path.name, error)
         os.close(segment.descriptor)
 
     def _probe(self) -> None:
@@ -244,6 +289,10 @@ class Spool:
             self._broken = f"The spool cannot be written: {error}"
         else:
             self._broken = ""
+
+
+def _unusable(folder: Path, error: OSError) -> str:
+    return f"The spool folder {folder} cannot be used ({error.strerror}); set CROSSMODEL_DATA to another folder."
 
 
 def _lock_left_behind(path: Path) -> int | None:
@@ -269,7 +318,7 @@ def read_segment(path: Path) -> Iterator[SpooledEvent]:
         if event is not None:
             yield event
         elif line is not None:
-            logger.error("A line of %s is no usage event; it is passed over.", path.name)
+            logger.error("A line of %s is not a usage event; it is skipped.", path.name)
         else:
             logger.warning("The last line of %s is cut short; the process that wrote it did not finish it.", path.name)
 
@@ -304,7 +353,7 @@ def _set_rejected_aside(path: Path) -> None:
     except OSError as error:
         logger.error("%d lines of %s cannot be set aside: %s", len(rejected), path.name, error)
     else:
-        logger.error("%d lines of %s are no usage events; they are in %s.", len(rejected), path.name, aside)
+        logger.error("%d lines of %s are not usage events; they are in %s.", len(rejected), path.name, aside)
 
 
 def read_all(folder: Path) -> Iterator[SpooledEvent]:

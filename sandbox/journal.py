@@ -71,7 +71,7 @@ def read_journal(path: Path | str) -> list[JournalRecord]:
 
 
 def _whole_lines(content: bytes) -> Iterator[dict[str, Any]]:
-    """Only a line that a kill cut short is no JSON: the last one, or one that a restart then ended."""
+    """Only a line that a kill cut short is not JSON: the last one, or one that a restart then ended."""
     for line in content.splitlines():
         with contextlib.suppress(orjson.JSONDecodeError):
             yield orjson.loads(line)

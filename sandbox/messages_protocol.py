@@ -31,7 +31,7 @@ class RequestError(ValueError):
 
 
 def check_request(body: Any, *, version: str | None, with_max_tokens: bool = True) -> None:
-    """Refuse what Anthropic refuses, in its wording where clients read the wording. Raises RequestError."""
+    """Refuse what Anthropic refuses, in its words where clients read them. Raises RequestError."""
     if version is None:
         raise RequestError("anthropic-version: header is required")
     if not isinstance(body, dict):

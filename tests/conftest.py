@@ -2,17 +2,27 @@
 
 import os
 from collections.abc import Iterator
-from typing import cast
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, cast
 
 import django
 import pytest
 import redis
+from django.contrib.auth.hashers import PBKDF2PasswordHasher
+from pytest_django import Settings
+from pytest_django.plugin import DjangoDbBlocker
 
-from billing.admission.topology import open_client, read_topology
+from billing.admission.redis.topology import open_client, read_topology
+from crossmodel_site.embedded.ports import find_free_port
 from tests.support.servers import prepare_environment
 from tests.support.sharing_out import Scheduler, is_one_of_many, longest_first, runs_no_tests
 
+if TYPE_CHECKING:
+    from tests.support.people import People
+
 REDIS_SECONDS = 30.0
+# The real hash of a password, made as often as people of tests sign in, would be a minute of the suite.
+HASH_ITERATIONS = 1_000
 
 
 def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -25,6 +35,7 @@ def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
     if not runs_no_tests(config):
         prepare_environment()
         django.setup()
+        PBKDF2PasswordHasher.iterations = HASH_ITERATIONS
         return
     if os.environ.get("REDIS_URL"):
         raise pytest.UsageError("REDIS_URL names one Redis, which several processes cannot share: leave out -n.")
@@ -45,6 +56,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    """Make the partitions of the months, as housekeeping does within the first minute of an installation."""
+    from billing.partitions import create_partitions
+    from tests.support.databases import has_own_database, migrated_copy
+    from tests.support.emptying import empty_tables_quickly
+
+    if not has_own_database():
+        yield
+        return
+    empty_tables_quickly()
+    with django_db_blocker.unblock():
+        create_partitions(now=datetime.now(UTC))
+    with migrated_copy():
+        yield
+
+
+@pytest.fixture(scope="session")
 def redis_client() -> Iterator[redis.Redis]:
     """A plain client of the session's Redis, to look at what is in it."""
     client = open_client(read_topology(os.environ["REDIS_URL"]), timeout_seconds=REDIS_SECONDS)
@@ -57,3 +85,16 @@ def _empty_redis(request: pytest.FixtureRequest, redis_client: redis.Redis) -> N
     """Empty Redis before each test, unless the test is marked `keeps_redis` (a gateway runs longer than one test)."""
     if request.node.get_closest_marker("keeps_redis") is None:
         redis_client.flushall()
+
+
+@pytest.fixture
+def people(db: None) -> "People":
+    from tests.support.people import make_people  # It imports models, which Django must be set up for.
+
+    return make_people()
+
+
+@pytest.fixture
+def redis_away(settings: Settings) -> None:
+    """Point this process at a port where no Redis listens: as real as one that was killed."""
+    settings.REDIS_URL = f"redis://127.0.0.1:{find_free_port()}/0"

@@ -1,4 +1,4 @@
-"""The change feed: one row for each change that Redis must hear of, written in the change's own transaction."""
+"""The transactional outbox: one row for each change that Redis must learn of, written with the change."""
 
 from django.db import models
 from django.utils import timezone

@@ -34,3 +34,12 @@ class Invitation(models.Model):
 
     def __str__(self) -> str:
         return f"{self.email} ({self.role}, {self.organization})"
+
+    @property
+    def state(self) -> str:
+        """Say whether it is `open`, or how it has ended: `accepted`, `withdrawn` or `expired`."""
+        if self.accepted_at is not None:
+            return "accepted"
+        if self.withdrawn_at is not None:
+            return "withdrawn"
+        return "open" if self.expires_at > timezone.now() else "expired"

@@ -14,6 +14,9 @@ class Limits(models.Model):
     daily_budget_nanos = models.PositiveBigIntegerField(null=True, blank=True)
     weekly_budget_nanos = models.PositiveBigIntegerField(null=True, blank=True)
     monthly_budget_nanos = models.PositiveBigIntegerField(null=True, blank=True)
+    budgets_only_notify = models.BooleanField(
+        default=False, db_default=False, help_text="Requests that pass a budget are let through, and people are told."
+    )
 
     class Meta:
         abstract = True

@@ -26,6 +26,9 @@ class Organization(Limits):
     name = models.CharField(max_length=100)
     slug = models.SlugField(max_length=60, unique=True)
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.ACTIVE)
+    status_reason = models.CharField(
+        max_length=300, blank=True, db_default="", default="", help_text="Why it is suspended or closed; for operators."
+    )
     credit_limit_nanos = models.PositiveBigIntegerField(
         default=0, help_text="How far below zero the balance may go (postpaid), in nano-dollars."
     )
@@ -37,9 +40,27 @@ class Organization(Limits):
 
     class Meta:
         ordering = ["name"]
+        permissions = [
+            ("suspend_organization", "Can suspend and reopen an organization"),
+            ("view_as_member", "Can look at the console as a member sees it"),
+        ]
 
     def __str__(self) -> str:
         return self.name
+
+
+class FormerSlug(models.Model):
+    """A slug that an organization had before: links with it go on leading there, and no other organization gets it."""
+
+    slug = models.SlugField(max_length=60, unique=True)
+    organization = models.ForeignKey(Organization, models.CASCADE, related_name="former_slugs")
+    left_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["-left_at"]
+
+    def __str__(self) -> str:
+        return self.slug
 
 
 class Member(models.Model):

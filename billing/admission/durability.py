@@ -14,7 +14,7 @@ from django.conf import settings
 from redis.cluster import RedisCluster
 
 from billing.admission.errors import AdmissionUnavailableError
-from billing.admission.worker import redis_client
+from billing.admission.redis.blocking_client import redis_client
 
 MIN_VERSION = (6, 2)
 WANTED_POLICY, WANTED_FSYNC = "noeviction", "always"
@@ -42,7 +42,7 @@ def check_at_start() -> None:
     try:
         shortcomings = find_shortcomings()
     except AdmissionUnavailableError as error:
-        logger.warning("Whether Redis keeps what it acknowledges is not known yet: %s", error)
+        logger.warning("It is not known yet whether Redis keeps what it acknowledges: %s", error)
         return
     for item in shortcomings:
         logger.warning("%s", item.text)
@@ -78,16 +78,18 @@ def _shortcomings_of(server: Any) -> Iterator[Shortcoming]:
     policy = str(facts.get("maxmemory_policy") or _configured(server, "maxmemory-policy"))
     if policy != WANTED_POLICY:
         yield Shortcoming(
-            f"Redis has maxmemory-policy {policy}, and it must be {WANTED_POLICY}: what gets evicted is money.",
+            f"Redis has maxmemory-policy {policy}, and it must be {WANTED_POLICY}: an evicted key is lost money.",
             loses_money=policy != UNKNOWN,
         )
     if not facts.get("aof_enabled"):
-        yield Shortcoming("Redis has appendonly no: a restart empties it, and gateways send all again.", False)
+        yield Shortcoming(
+            "Redis has appendonly no: a restart empties it, and gateways must send everything again.", False
+        )
         return
     fsync = _configured(server, "appendfsync")
     if fsync != WANTED_FSYNC:
         yield Shortcoming(
-            f"Redis has appendfsync {fsync}, and it should be {WANTED_FSYNC}: its last writes die with the machine.",
+            f"Redis has appendfsync {fsync}, and it should be {WANTED_FSYNC}: a crash of the machine loses writes.",
             False,
         )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from billing.catalog.toml_lines import Path, TomlLines, format_path
 from billing.money import InvalidAmountError, parse_usd, parse_usd_per_million
-from billing.pricing import MAX_PICOS_PER_UNIT
+from billing.pricing.cost import MAX_PICOS_PER_UNIT
 
 AMOUNT = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?")
 PRINTABLE = r"[^\x00-\x1f\x7f]+"
@@ -150,7 +150,7 @@ class Table:
         known = {*self._read, *also_known}
         for field in self._values:
             if field not in known:
-                self.problem(field, f"is no field here. Known are: {', '.join(sorted(known))}.")
+                self.problem(field, f"is not a known field. Known fields are: {', '.join(sorted(known))}.")
 
     def _value(self, field: str, default: Any) -> Any:
         self._read.add(field)
@@ -177,7 +177,7 @@ class Table:
             self.problem(field, str(error).replace("'", '"'))
             return 0
         if amount > MAX_PICOS_PER_UNIT:
-            self.problem(field, f'"{value}" is beyond every sane price.')
+            self.problem(field, f'"{value}" is larger than any price can be.')
             return 0
         return amount
 

@@ -1,6 +1,6 @@
 """The catalog file: upstreams, language models, routes and prices in one TOML text. Pure.
 
-docs/prices.md describes every field. Nothing is guessed: an unknown field, a missing figure and a doubled name are
+docs/prices.md describes every field. Nothing is guessed: an unknown field, a missing price and a doubled name are
 errors, and all of them are reported at once, each with its line and field.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 from billing.catalog.fields import MAX_INTEGER, Problems, Table
 from billing.catalog.profiles import ProfileCheck
 from billing.catalog.toml_lines import TomlLines
-from billing.pricing import (
+from billing.pricing.cost import (
     CACHE_READ,
     CACHE_WRITE_1H,
     CACHE_WRITE_5M,
@@ -102,6 +102,7 @@ class ModelEntry:
     expansion_tokens: dict[str, int]
     capabilities: tuple[str, ...]
     released: datetime
+    retires: datetime | None
     is_enabled: bool
     routes: tuple[RouteEntry, ...]
     prices: tuple[PriceEntry, ...]  # By date.
@@ -195,6 +196,7 @@ def _read_model(table: Table, upstream_names: set[str]) -> ModelEntry:
         expansion_tokens=_read_expansion_tokens(table),
         capabilities=table.texts("capabilities"),
         released=table.moment("released", is_required=True) or datetime.min.replace(tzinfo=UTC),
+        retires=table.moment("retires", is_required=False),
         is_enabled=table.flag("enabled", default=True),
         routes=routes,
         prices=tuple(sorted(prices, key=lambda price: (price.effective_from is None, str(price.effective_from)))),
@@ -242,7 +244,7 @@ def _read_route(table: Table, upstream_names: set[str]) -> RouteEntry:
 
 
 def _read_price(table: Table, upstream_names: set[str]) -> list[PriceEntry]:
-    """Return one entry for each seller that the figures apply to."""
+    """Return one entry for each seller that the prices apply to."""
     sellers = table.texts("applies_to", (SALE,))
     for seller in sellers:
         if seller != SALE and seller not in upstream_names:

@@ -5,7 +5,7 @@ since usage refers to it; only aliases are deleted, being nothing but names.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -13,9 +13,18 @@ from django.db import connection, models, transaction
 from django.utils import timezone
 
 from billing.catalog.file import SALE, Catalog, InvalidCatalogError, ModelEntry, PriceEntry, UpstreamEntry
+from billing.catalog.price_versions import (
+    ApprovalError,
+    PriceDraft,
+    approve_price_versions,
+    draft_price,
+    price_table,
+    replacing_versions,
+    stored_tiers,
+)
+from billing.catalog.serving import lost_since, servable_models
 from billing.models import LanguageModel, LanguageModelAlias, PriceVersion, Route, Upstream
-from billing.prices import PriceDraft, approve_price_versions, draft_price, price_table, stored_tiers
-from billing.pricing import describe_prices
+from billing.pricing.cost import describe_prices
 
 CREATED_BY_FILE = "catalog file"
 LOAD_LOCK = 7_303_014  # Two loads at once would both add the same prices.
@@ -32,19 +41,28 @@ class CatalogChanges:
         return bool(self.lines)
 
 
-def load_catalog(catalog: Catalog, *, actor: str = "", approve: bool = False, dry_run: bool = False) -> CatalogChanges:
+def load_catalog(
+    catalog: Catalog,
+    *,
+    actor: str = "",
+    approve: bool = False,
+    may_replace_alone: bool = True,
+    dry_run: bool = False,
+) -> CatalogChanges:
     """Write the catalog and return what changed. With `dry_run` the same work is done and rolled back.
 
     New prices are drafts by `actor`. With `approve` they are live at once: drafted by the file, approved by `actor`,
-    who answers for it. Raises billing.prices.ApprovalError when `actor` drafted one of them in an earlier load, and
+    who answers for it; without `may_replace_alone` one that replaces a price needs somebody else's approval.
+    Raises price_versions.ApprovalError then, and when `actor` drafted one of them in an earlier load, and
     InvalidCatalogError for a catalog without models: a file that was cut short would take everything off sale.
     """
     if not catalog.models:
-        raise InvalidCatalogError(["model: is missing: a catalog names at least one [[model]]."])
+        raise InvalidCatalogError(["model: is missing: a catalog must have at least one [[model]]."])
     changes = CatalogChanges()
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOAD_LOCK])
+        served = servable_models()
         upstreams = _load_upstreams(catalog.upstreams, changes)
         created_by = CREATED_BY_FILE if approve else actor or CREATED_BY_FILE
         language_models = _load_models(catalog.models, changes)
@@ -53,8 +71,43 @@ def load_catalog(catalog: Catalog, *, actor: str = "", approve: bool = False, dr
             _load_routes(entry, language_models[entry.id], upstreams, changes)
             _load_prices(entry, language_models[entry.id], upstreams, created_by, changes)
         if approve and changes.drafts:
+            if not may_replace_alone:
+                _require_second_person(changes.drafts)
             for version in approve_price_versions(changes.drafts, approved_by=actor):
                 changes.lines.append(f"approved by {actor}: {describe_version(version)}")
+        changes.lines += [f"could be served and can no longer: {lost}" for lost in lost_since(served)]
+        if dry_run:
+            transaction.set_rollback(True)
+    return changes
+
+
+def _require_second_person(drafts: list[PriceVersion]) -> None:
+    """Raise ApprovalError when the file, whom nobody else answers for, would replace a price that is in force."""
+    replacing = replacing_versions(draft for draft in drafts if draft.created_by == CREATED_BY_FILE)
+    if replacing:
+        raise ApprovalError(
+            f"{describe_version(replacing[0])}: it replaces a price, so two people decide."
+            " Load the file without --approve; somebody else approves its drafts with manage.py approve_prices."
+        )
+
+
+def load_prices(catalog: Catalog, *, actor: str, dry_run: bool = False) -> CatalogChanges:
+    """Draft what the file's prices say otherwise than ours: the drift of a list, for a second person to approve.
+
+    Of models and upstreams that are here already, and nothing but prices: the rest of the file is not looked at.
+    """
+    changes = CatalogChanges()
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOAD_LOCK])
+        upstreams = {row.name: row for row in Upstream.objects.all()}
+        language_models = {row.model_id: row for row in LanguageModel.objects.all()}
+        for entry in catalog.models:
+            if entry.id not in language_models:
+                changes.lines.append(f"model {entry.id}: is not in the catalog, left out")
+                continue
+            known = tuple(price for price in entry.prices if price.seller == SALE or price.seller in upstreams)
+            _load_prices(replace(entry, prices=known), language_models[entry.id], upstreams, actor, changes)
         if dry_run:
             transaction.set_rollback(True)
     return changes
@@ -99,6 +152,7 @@ def _load_models(entries: tuple[ModelEntry, ...], changes: CatalogChanges) -> di
             "expansion_tokens": entry.expansion_tokens,
             "capabilities": list(entry.capabilities),
             "released_at": entry.released,
+            "retires_at": entry.retires,
             "is_enabled": entry.is_enabled,
         }
         _save(row, values, f"model {entry.id}", changes)
@@ -179,7 +233,7 @@ def _find_stored(price: PriceEntry, candidates: list[PriceVersion], now: datetim
     """Return the stored version that says what the file says, if there is one.
 
     A price with a date is the version of that date, also when approval came later and moved it. One without a date
-    means "from now on": it is there already when the price in force now, or a newer draft, has the same figures.
+    means "from now on": it is there already when the price in force now, or a newer draft, has the same amounts.
     """
     same = [version for version in candidates if _says_the_same(version, price)]
     if price.effective_from is not None:

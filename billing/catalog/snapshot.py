@@ -14,6 +14,7 @@ from typing import Any
 from django.db.models import prefetch_related_objects
 
 from billing.catalog.file import SALE
+from billing.catalog.price_versions import price_table
 from billing.catalog.variables import expand_variables, read_variable
 from billing.models import (
     CatalogVersion,
@@ -23,8 +24,7 @@ from billing.models import (
     Route,
     Upstream,
 )
-from billing.prices import price_table
-from billing.pricing import FACTOR_ONE_PPM, PriceTable
+from billing.pricing.cost import FACTOR_ONE_PPM, PriceTable
 
 # Requests are priced as of now; what was replaced longer ago than this is not kept in memory.
 KEEP_REPLACED_PRICES = timedelta(days=1)
@@ -57,7 +57,7 @@ class UsableRoute:
 
 
 @dataclass(frozen=True, slots=True)
-class OfferedModel:
+class CatalogModel:
     """A language model on sale. Without routes it is known, but unavailable at present."""
 
     id: str
@@ -100,11 +100,11 @@ PriceFactors = tuple[PriceFactor, ...]  # By falling date of beginning.
 @dataclass(frozen=True, slots=True)
 class CatalogSnapshot:
     fingerprint: int
-    models: tuple[OfferedModel, ...]  # By id; every enabled one, also those without a route or price at present.
-    by_name: Mapping[str, OfferedModel]  # By id and by alias.
+    models: tuple[CatalogModel, ...]  # By id; every enabled one, also those without a route or price at present.
+    by_name: Mapping[str, CatalogModel]  # By id and by alias.
     factors: Mapping[int, PriceFactors]  # By organization.
 
-    def find(self, name: str) -> OfferedModel | None:
+    def find(self, name: str) -> CatalogModel | None:
         """Return the model with that id or alias; marks that clients append for themselves do not count."""
         return self.by_name.get(name) or self.by_name.get(without_client_marks(name))
 
@@ -142,17 +142,12 @@ def _read_snapshot(fingerprint: int) -> CatalogSnapshot:
     routes = _usable_routes()
     prices = _dated_prices(datetime.now(UTC))
     models = tuple(
-        _offered_model(model, routes.get(model.pk, ()), prices.get(model.pk, {}))
+        _catalog_model(model, routes.get(model.pk, ()), prices.get(model.pk, {}))
         for model in LanguageModel.objects.filter(is_enabled=True).prefetch_related("aliases").order_by("model_id")
     )
     by_name = {alias: model for model in models for alias in model.aliases}
     by_name.update((model.id, model) for model in models)
     return CatalogSnapshot(fingerprint, models, MappingProxyType(by_name), MappingProxyType(_factors_by_organization()))
-
-
-def load_factors(organization_id: int) -> PriceFactors:
-    """Return the dated price factors of one organization, for `factor_at`. One query."""
-    return _factors_by_organization(organization_id).get(organization_id, ())
 
 
 def factor_at(factors: PriceFactors, moment: datetime) -> int:
@@ -195,10 +190,10 @@ def _usable_route(row: Route, upstream: Upstream, base_url: str, credential: str
     )
 
 
-def _offered_model(
+def _catalog_model(
     row: LanguageModel, routes: tuple[UsableRoute, ...], prices: Mapping[str, DatedPrices]
-) -> OfferedModel:
-    return OfferedModel(
+) -> CatalogModel:
+    return CatalogModel(
         id=row.model_id,
         language_model_id=row.pk,
         display_name=row.display_name,
@@ -244,10 +239,8 @@ def _price_at(prices: DatedPrices, moment: datetime) -> PriceTable | None:
     return None
 
 
-def _factors_by_organization(organization_id: int | None = None) -> dict[int, PriceFactors]:
+def _factors_by_organization() -> dict[int, PriceFactors]:
     rows = OrganizationPriceFactor.objects.order_by("-effective_from", "-id")
-    if organization_id is not None:
-        rows = rows.filter(organization_id=organization_id)
     factors: dict[int, PriceFactors] = {}
     for owner, ppm, begin, end in rows.values_list("organization_id", "factor_ppm", "effective_from", "effective_to"):
         factors[owner] = (*factors.get(owner, ()), PriceFactor(ppm, begin, end))

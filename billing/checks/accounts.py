@@ -18,7 +18,7 @@ def transactions_sum_to_zero() -> Outcome:
 
 
 def accounts_follow_from_entries() -> Outcome:
-    """The sum of its entries, the last `balance_after` and the stored balance of an account are one figure."""
+    """The sum of its entries, the last `balance_after` and the stored balance of an account are one amount."""
     return judge(
         ACCOUNTS,
         """SELECT format('account %s: balance %s, sum of entries %s, last seq %s, entries %s',

@@ -1,13 +1,15 @@
 """What a check is, and how several are run on one unmoving view of the database."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from django.db import connection, transaction
 
 from billing.bulk_rows import fetch_all
 
 MAX_BREAKS_LISTED = 50
+FETCH_ROWS = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,14 @@ def run_checks(checks: Iterable[Check]) -> Report:
         for check in checks:
             report.outcomes.append((check, check.run()))
     return report
+
+
+def stream(query: str) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of a query one by one. Postgres keeps them: however many there are, memory stays flat."""
+    with connection.chunked_cursor() as cursor:
+        cursor.execute(query)
+        while rows := cursor.fetchmany(FETCH_ROWS):
+            yield from rows
 
 
 def judge(rows: str, *breaks: str) -> Outcome:

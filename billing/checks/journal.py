@@ -1,6 +1,6 @@
 """The sandbox upstream's journal against the usage records: what was delivered complete was billed by its counts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,13 @@ def _judge(request_id: UUID, attempt: dict[str, Any], record: tuple[str, dict[st
     served = attempt.get("usage")
     if source != PROVIDER or served is None:
         return []
+    return compare_counts(request_id, served, counts)
+
+
+def compare_counts(request_id: UUID, served: Mapping[str, int], recorded: Mapping[str, int]) -> list[str]:
+    """Return a line that says how a record differs from what was served, both by the journal's names of counts."""
     expected = {name: served.get(name, 0) for name in COUNTS}
-    return [] if counts == expected else [f"request {request_id} was served {expected} and recorded {counts}"]
+    return [] if recorded == expected else [f"request {request_id} was served {expected} and recorded {recorded}"]
 
 
 def _complete_attempts(path: Path) -> Iterator[tuple[UUID, dict[str, Any]]]:

@@ -1,25 +1,21 @@
 """Ledger transactions are what they say: whole, of their kind, and about the request, refund or lot that they name."""
 
 from collections.abc import Iterator
-from typing import Any
 from uuid import UUID
 
-from django.db import connection
-
 from billing.bulk_rows import fetch_all
-from billing.checks.invariant import MAX_BREAKS_LISTED, Check, Outcome, judge
-from billing.ledger import input_digest
+from billing.checks.invariant import MAX_BREAKS_LISTED, Check, Outcome, judge, stream
+from billing.credit.top_ups import lot_inputs
+from billing.ledger.book import input_digest
 from billing.models import LedgerTransaction
 from billing.shards import SHARD_COUNT
-from billing.top_ups import lot_inputs
 
 TRANSACTIONS = "SELECT count(*) FROM billing_ledgertransaction"
-FETCH_ROWS = 5_000
 OWN = ("prepaid", "promotional", "receivable")
 # The accounts that a transaction of each kind may touch; docs/money.md says what it posts there.
 ACCOUNTS_OF_KIND = {
     "usage": (*OWN, "revenue"),
-    "top_up": ("prepaid", "receivable", "cash"),
+    "top_up": ("prepaid", "receivable", "cash", "promotion_expense"),
     "promotion": ("promotional", "receivable", "promotion_expense"),
     "adjustment": (*OWN, "revenue"),
     "expiry": (*OWN, "breakage", "promotion_expense"),
@@ -27,6 +23,8 @@ ACCOUNTS_OF_KIND = {
     "rerating": (*OWN, "revenue"),
     "orphan_loss": ("orphan_loss", "upstream_cost"),
     "correction": (*OWN, "revenue"),
+    "reversal": (*OWN, "cash", "promotion_expense"),
+    "tax": ("prepaid", "receivable", "tax_owed"),
 }
 
 
@@ -52,7 +50,7 @@ def transactions_touch_accounts_of_their_kind() -> Outcome:
             JOIN billing_ledgertransaction ledger ON ledger.id = entry.transaction_id
             JOIN billing_ledgeraccount account ON account.id = entry.account_id
             WHERE (ledger.kind, account.kind) NOT IN ({allowed}) ORDER BY ledger.id""",  # noqa: S608  Constants.
-        f"""SELECT format('transaction %s of organization %s touches the house''s accounts of shard %s', ledger.id,
+        f"""SELECT format('transaction %s of organization %s touches the system''s accounts of shard %s', ledger.id,
                 ledger.organization_id, account.shard)
             FROM billing_ledgerentry entry
             JOIN billing_ledgertransaction ledger ON ledger.id = entry.transaction_id
@@ -89,7 +87,7 @@ def refunds_are_of_what_was_charged() -> Outcome:
     breaks: list[str] = []
     given: dict[UUID, int] = {}
     rows = 0
-    for row in _stream(
+    for row in stream(
         """SELECT ledger.id, ledger.organization_id, ledger.idempotency_key, ledger.input_sha256,
                 -sum(entry.amount_nanos)::bigint
             FROM billing_ledgertransaction ledger
@@ -129,7 +127,7 @@ def lots_are_as_they_were_given() -> Outcome:
             FROM billing_creditlot lot
             JOIN billing_creditlotentry entry ON entry.lot_id = lot.id AND entry.amount_nanos = lot.amount_nanos
             JOIN billing_ledgertransaction ledger ON ledger.id = entry.transaction_id
-            WHERE ledger.kind IN ('adjustment', 'refund', 'rerating', 'correction')
+            WHERE ledger.kind IN ('adjustment', 'refund', 'rerating', 'correction', 'reversal', 'tax')
               AND entry.id = (SELECT min(id) FROM billing_creditlotentry first WHERE first.lot_id = lot.id)
               AND (lot.expires_at IS NOT NULL OR lot.priority <> 100) ORDER BY lot.id""",
     )
@@ -191,11 +189,13 @@ def _judge_refund(row: tuple[int, int, str, bytes, int], given: dict[UUID, int])
 
 def _wrong_terms() -> Iterator[str]:
     """Yield a line for each transaction of given credit whose lot is missing or has other terms than it was given."""
-    for transaction_id, kind, organization_id, digest, lot_id, provider, *terms in _stream(
+    for transaction_id, kind, organization_id, digest, lot_id, provider, *terms in stream(
         """SELECT ledger.id, ledger.kind, ledger.organization_id, ledger.input_sha256, lot.id,
                 coalesce((SELECT account.payment_provider FROM billing_ledgerentry entry
                     JOIN billing_ledgeraccount account ON account.id = entry.account_id
-                    WHERE entry.transaction_id = ledger.id AND account.kind = 'cash' LIMIT 1), ''),
+                    WHERE entry.transaction_id = ledger.id AND account.kind = 'cash' LIMIT 1),
+                    (SELECT top_up.provider FROM billing_topup top_up WHERE top_up.ledger_transaction_id = ledger.id),
+                    ''),
                 lot.amount_nanos, lot.kind, lot.expires_at, lot.priority
             FROM billing_ledgertransaction ledger
             LEFT JOIN LATERAL (SELECT entry.lot_id FROM billing_creditlotentry entry
@@ -215,13 +215,6 @@ def _wrong_terms() -> Iterator[str]:
                 f"lot {lot_id} ({amount_nanos} nanos, {lot_kind}, expires {expires_at}, priority {priority}) is not"
                 f" what transaction {transaction_id} gave"
             )
-
-
-def _stream(query: str) -> Iterator[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(query)
-        while rows := cursor.fetchmany(FETCH_ROWS):
-            yield from rows
 
 
 TRANSACTION_CHECKS = (

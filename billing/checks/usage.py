@@ -1,31 +1,15 @@
 """Usage records: one terminal state for each request, one debit for each record, rated as recorded, rolled up."""
 
 from dataclasses import replace
-from itertools import chain
-
-from django.db import connection
 
 from billing.bulk_rows import fetch_all
-from billing.checks.invariant import MAX_BREAKS_LISTED, Check, Outcome, judge
+from billing.catalog.price_versions import price_table
+from billing.checks.invariant import MAX_BREAKS_LISTED, Check, Outcome, judge, stream
+from billing.checks.true_usage import TRUE_USAGE
 from billing.models import PriceVersion
-from billing.prices import price_table
-from billing.pricing import MissingPriceError, PriceTable, PricingError, Usage, cost_nanos
+from billing.pricing.cost import MissingPriceError, PriceTable, PricingError, Usage, cost_nanos
 
-# Each record as roll-ups count it: an orphan that was corrected by what was true.
-TRUE_USAGE = """
-    SELECT record.organization_id, record.key_id, record.model_id, record.admitted_at,
-        CASE WHEN correction.outcome = 'failed' THEN 0 ELSE 1 END AS requests,
-        coalesce(correction.input_tokens, record.input_tokens) AS input_tokens,
-        coalesce(correction.output_tokens, record.output_tokens) AS output_tokens,
-        coalesce(correction.cache_write_5m_tokens, record.cache_write_5m_tokens) AS cache_write_5m_tokens,
-        coalesce(correction.cache_write_1h_tokens, record.cache_write_1h_tokens) AS cache_write_1h_tokens,
-        coalesce(correction.cache_read_tokens, record.cache_read_tokens) AS cache_read_tokens,
-        record.cost_nanos + coalesce(correction.cost_after_nanos - correction.cost_before_nanos, 0) AS cost_nanos,
-        coalesce(correction.upstream_cost_after_nanos, record.upstream_cost_nanos) AS upstream_cost_nanos
-    FROM billing_usagerecord record LEFT JOIN billing_usagecorrection correction USING (request_id)
-"""
 RECORDS = "SELECT count(*) FROM billing_usagerecord"
-FETCH_ROWS = 5_000
 
 
 def requests_end_once() -> Outcome:
@@ -87,7 +71,7 @@ def records_have_one_debit() -> Outcome:
 def records_are_priced_by_their_models_price() -> Outcome:
     """The price of a record is an approved sale price of its model that was in force when it was admitted.
 
-    A day is allowed for clocks that differ and for catalogs that a gateway has not read anew yet.
+    A day is allowed for clocks that differ and for catalogs that a gateway has not read again yet.
     """
     return judge(
         RECORDS,
@@ -143,20 +127,17 @@ def records_rate_as_recorded() -> Outcome:
         for version in PriceVersion.objects.filter(upstream=None).prefetch_related("components")
     }
     breaks: list[str] = []
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """SELECT price_version_id, factor_ppm, cost_nanos, input_tokens, output_tokens, cache_write_5m_tokens,
-                    cache_write_1h_tokens, cache_read_tokens, images, web_searches, min(request_id::text), count(*)
-                FROM billing_usagerecord GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10"""
-        )
-        rows = iter(lambda: cursor.fetchmany(FETCH_ROWS), [])
-        for version_id, factor_ppm, recorded, *counts, request_id, alike in chain.from_iterable(rows):
-            rated = _rate(tables.get(version_id), Usage(*counts), factor_ppm)
-            if rated != recorded and len(breaks) < MAX_BREAKS_LISTED:
-                breaks.append(
-                    f"usage {request_id} ({alike} alike) cost {recorded} nanos;"
-                    f" rated by price version {version_id} it is {rated}"
-                )
+    for version_id, factor_ppm, recorded, *counts, request_id, alike in stream(
+        """SELECT price_version_id, factor_ppm, cost_nanos, input_tokens, output_tokens, cache_write_5m_tokens,
+                cache_write_1h_tokens, cache_read_tokens, images, web_searches, min(request_id::text), count(*)
+            FROM billing_usagerecord GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10"""
+    ):
+        rated = _rate(tables.get(version_id), Usage(*counts), factor_ppm)
+        if rated != recorded and len(breaks) < MAX_BREAKS_LISTED:
+            breaks.append(
+                f"usage {request_id} ({alike} alike) cost {recorded} nanos;"
+                f" rated by price version {version_id} it is {rated}"
+            )
     return Outcome(int(fetch_all(RECORDS)[0][0]), breaks)
 
 
@@ -225,6 +206,19 @@ def budget_days_sum_records() -> Outcome:
     )
 
 
+def spender_days_are_within_budget_days() -> Outcome:
+    """What members, or end users, spent on a day is at most what their organization did. Not all of it names one."""
+    return judge(
+        "SELECT count(*) FROM billing_spenderday",
+        """SELECT format('day %s of organization %s: %s of scope %s are counted, of %s nanos in all', admitted_day,
+                organization_id, spent.cost_nanos, scope, coalesce(budget.cost_nanos, 0))
+            FROM (SELECT organization_id, scope, admitted_day, sum(cost_nanos) AS cost_nanos
+                FROM billing_spenderday GROUP BY 1, 2, 3) spent
+            LEFT JOIN billing_budgetday budget USING (organization_id, admitted_day)
+            WHERE coalesce(budget.key_id, 0) = 0 AND spent.cost_nanos > coalesce(budget.cost_nanos, 0) ORDER BY 1""",
+    )
+
+
 def corrections_are_of_orphans() -> Outcome:
     """A correction is of an orphan of its organization, and its one transaction posts its difference."""
     return judge(
@@ -262,4 +256,5 @@ USAGE_CHECKS = (
     Check("I4", "corrections are of orphans, and posted once", corrections_are_of_orphans),
     Check("I4", "hourly roll-ups are the sums of their records", hours_sum_records),
     Check("I4", "budget days are the sums of their records", budget_days_sum_records),
+    Check("I4", "days of members and end users are within budget days", spender_days_are_within_budget_days),
 )

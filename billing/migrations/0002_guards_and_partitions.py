@@ -1,10 +1,9 @@
-"""What Postgres itself guards: sums of transactions, immutability, tenancy of entries, and month partitions of usage."""
+"""What Postgres itself guards: sums of transactions, immutability, tenancy of entries, and partitions of usage.
 
-from datetime import UTC, datetime
+The partitions of the months are made by housekeeping (billing/partitions.py); until then the default one takes all.
+"""
 
 from django.db import migrations
-
-from billing.partitions import create_partitions
 
 IMMUTABLE_TABLES = [
     "billing_ledgertransaction",
@@ -69,10 +68,6 @@ REFUSE_CHANGE = """
 )
 
 
-def create_first_partitions(apps, schema_editor):
-    create_partitions(now=datetime.now(UTC))
-
-
 class Migration(migrations.Migration):
     dependencies = [("billing", "0001_initial")]
 
@@ -81,5 +76,4 @@ class Migration(migrations.Migration):
         migrations.RunSQL(SUM_TO_ZERO, migrations.RunSQL.noop),
         migrations.RunSQL(ONE_ORGANIZATION, migrations.RunSQL.noop),
         migrations.RunSQL(REFUSE_CHANGE, migrations.RunSQL.noop),
-        migrations.RunPython(create_first_partitions, migrations.RunPython.noop),
     ]

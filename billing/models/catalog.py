@@ -33,7 +33,7 @@ class Upstream(models.Model):
 
 
 class LanguageModel(models.Model):
-    """`model_id` is what callers send and get back, never an upstream's name for it."""
+    """`model_id` is what clients send and get back, never an upstream's name for it."""
 
     model_id = models.CharField(max_length=100, unique=True)
     display_name = models.CharField(max_length=100)
@@ -50,6 +50,9 @@ class LanguageModel(models.Model):
     )
     capabilities = ArrayField(models.CharField(max_length=40), default=list, blank=True)
     released_at = models.DateTimeField(default=timezone.now)
+    retires_at = models.DateTimeField(
+        null=True, blank=True, help_text="When it will go off sale; organizations that use it are told before."
+    )
     is_enabled = models.BooleanField(default=True)
 
     class Meta:

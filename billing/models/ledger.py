@@ -1,6 +1,6 @@
 """Double entry. Only billing.ledger writes these tables; triggers refuse what would break them (see the migration).
 
-Signs: an entry is positive where it adds to what an organization has or the house has earned, negative where it takes
+Signs: an entry is positive where it adds to what an organization has or the seller has earned, negative where it takes
 away; the entries of a transaction sum to zero. So `prepaid` and `promotional` accounts of organizations are at or above
 zero, `receivable` (what is owed) is at or below zero, and an organization's balance is the sum of its three accounts.
 """
@@ -13,7 +13,7 @@ from accounts.models import Organization
 
 
 class LedgerAccount(models.Model):
-    """House accounts are kept once for each shard, so that shards settle without waiting for each other."""
+    """System accounts are kept once for each shard, so that shards settle without waiting for each other."""
 
     class Kind(models.TextChoices):
         PREPAID = "prepaid", "Prepaid"
@@ -25,6 +25,7 @@ class LedgerAccount(models.Model):
         BREAKAGE = "breakage", "Breakage"
         ORPHAN_LOSS = "orphan_loss", "Orphan loss"
         UPSTREAM_COST = "upstream_cost", "Upstream cost"
+        TAX_OWED = "tax_owed", "Tax owed"
 
     ORGANIZATION_KINDS = (Kind.PREPAID, Kind.PROMOTIONAL, Kind.RECEIVABLE)
 
@@ -65,7 +66,7 @@ class LedgerAccount(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.organization or 'house'} · {self.get_kind_display()}"
+        return f"{self.organization or 'system'} · {self.get_kind_display()}"
 
 
 class LedgerTransaction(models.Model):
@@ -81,6 +82,8 @@ class LedgerTransaction(models.Model):
         RERATING = "rerating", "Re-rating"
         ORPHAN_LOSS = "orphan_loss", "Orphan loss"
         CORRECTION = "correction", "Correction"
+        REVERSAL = "reversal", "Payment reversal"
+        TAX = "tax", "Tax"
 
     kind = models.CharField(max_length=20, choices=Kind.choices)
     idempotency_key = models.CharField(max_length=200, unique=True)
@@ -97,7 +100,12 @@ class LedgerTransaction(models.Model):
 
     class Meta:
         ordering = ["-id"]
-        indexes = [models.Index(fields=["organization", "-id"], name="ledger_transaction_by_org")]
+        indexes = [
+            models.Index(fields=["organization", "-id"], name="ledger_transaction_by_org"),
+            # Of all but usage, which is nearly all there is.
+            models.Index(fields=["organization", "-id"], condition=~Q(kind="usage"), name="credit_transaction_by_org"),
+            models.Index(fields=["kind", "-id"], condition=~Q(kind="usage"), name="credit_transaction_by_kind"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.get_kind_display()} {self.pk}"

@@ -6,7 +6,7 @@ from django.utils import timezone
 
 from accounts.models import Organization
 from billing.models.catalog import LanguageModel, Upstream
-from billing.pricing import FACTOR_ONE_PPM, MAX_FACTOR_PPM, MAX_PICOS_PER_UNIT
+from billing.pricing.cost import FACTOR_ONE_PPM, MAX_FACTOR_PPM, MAX_PICOS_PER_UNIT
 
 
 class PriceVersion(models.Model):
@@ -19,7 +19,7 @@ class PriceVersion(models.Model):
     upstream = models.ForeignKey(Upstream, models.CASCADE, null=True, blank=True, related_name="price_versions")
     effective_from = models.DateTimeField()
     minimum_charge_nanos = models.PositiveBigIntegerField(default=0)
-    source = models.CharField(max_length=300, help_text="Where the figures were taken from.")
+    source = models.CharField(max_length=300, help_text="Where the prices were taken from.")
     source_date = models.DateField(help_text="When they were taken.")
     created_by = models.CharField(max_length=254)
     created_at = models.DateTimeField(default=timezone.now, editable=False)

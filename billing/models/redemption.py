@@ -5,6 +5,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from accounts.models import Organization
+from billing.models.approval import Approval
 from billing.models.ledger import LedgerTransaction
 
 
@@ -20,6 +21,15 @@ class RedemptionCode(models.Model):
     lot_expires_at = models.DateTimeField(null=True, blank=True, help_text="From then on its credit cannot be spent.")
     lot_priority = models.PositiveSmallIntegerField(default=100)
     reason = models.CharField(max_length=150, help_text="What it is for. Members see it beside the credit.")
+    approval = models.ForeignKey(
+        Approval,
+        models.PROTECT,
+        null=True,
+        blank=True,
+        editable=False,
+        related_name="codes",
+        help_text="Nobody redeems it before that is applied.",
+    )
     created_by = models.CharField(max_length=254)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     revoked_by = models.CharField(max_length=254, blank=True, editable=False)

@@ -20,6 +20,7 @@ class Rerating(models.Model):
 
     class Meta:
         ordering = ["-id"]
+        verbose_name = "re-rating"
 
     def __str__(self) -> str:
         return f"Re-rating {self.pk}"
@@ -37,6 +38,7 @@ class ReratedRequest(models.Model):
 
     class Meta:
         ordering = ["id"]
+        verbose_name = "re-rated request"
         indexes = [
             models.Index(fields=["request_id", "-id"], name="rerated_by_request"),
             models.Index(fields=["ledger_transaction_id"], name="rerated_by_transaction"),

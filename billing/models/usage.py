@@ -53,6 +53,7 @@ class UsageRecord(models.Model):
         ordering = ["-request_id"]
         indexes = [
             models.Index(fields=["organization_id", "-request_id"], name="usage_by_organization"),
+            models.Index(fields=["organization_id", "key_id", "-request_id"], name="usage_by_key"),
             models.Index(fields=["ledger_transaction_id"], name="usage_by_transaction"),
         ]
 
@@ -76,7 +77,10 @@ class FailedRequest(models.Model):
 
     class Meta:
         ordering = ["-request_id"]
-        indexes = [models.Index(fields=["organization_id", "-request_id"], name="failed_by_organization")]
+        indexes = [
+            models.Index(fields=["organization_id", "-request_id"], name="failed_by_organization"),
+            models.Index(fields=["organization_id", "key_id", "-request_id"], name="failed_by_key"),
+        ]
 
     def __str__(self) -> str:
         return str(self.request_id)
@@ -98,14 +102,29 @@ class FailedDay(models.Model):
 
 
 class RequestDetail(models.Model):
-    """What may be erased: who asked, in the caller's own words. Never needed to bill."""
+    """What may be erased: who asked, in the client's own words. Never needed to bill."""
 
     request_id = models.UUIDField(primary_key=True)
     organization_id = models.BigIntegerField()
-    end_user = models.CharField(max_length=256, blank=True, help_text="metadata.user_id of the request.")
+    end_user = models.CharField(max_length=256, blank=True, help_text="Named by metadata.user_id of the request.")
+    # Workers that do not know these columns yet go on inserting rows.
+    tag = models.CharField(max_length=64, blank=True, db_default="")
+    session = models.CharField(max_length=128, blank=True, db_default="")
     client = models.CharField(max_length=200, blank=True, help_text="The user-agent header.")
     stop_reason = models.CharField(max_length=40, blank=True)
     upstream_request_id = models.CharField(max_length=100, blank=True)
+    is_attributed = models.BooleanField(db_default=False, help_text="Its usage record counts in AttributedDay.")
+
+    class Meta:
+        # By each of the three, for the requests of one of them: only rows that have it.
+        indexes = [
+            models.Index(
+                fields=["organization_id", name, "-request_id"],
+                condition=~models.Q(**{name: ""}),
+                name=f"detail_by_{name}",
+            )
+            for name in ("end_user", "tag", "session")
+        ]
 
     def __str__(self) -> str:
         return str(self.request_id)
@@ -125,6 +144,10 @@ class UsageHour(models.Model):
     cache_read_tokens = models.BigIntegerField(default=0)
     cost_nanos = models.BigIntegerField(default=0)
     upstream_cost_nanos = models.BigIntegerField(default=0)
+    # Workers that do not know these columns yet go on adding rows. What they mean stands in roll_up.py.
+    timed_requests = models.BigIntegerField(db_default=0)
+    first_byte_ms = models.BigIntegerField(db_default=0)
+    duration_ms = models.BigIntegerField(db_default=0)
 
     class Meta:
         ordering = ["-hour"]
@@ -143,11 +166,18 @@ class BudgetDay(models.Model):
     key_id = models.BigIntegerField()
     admitted_day = models.IntegerField()
     cost_nanos = models.BigIntegerField(default=0)
+    last_admitted_at = models.DateTimeField(null=True, help_text="Of the latest billed request that it sums.")
 
     class Meta:
         ordering = ["-admitted_day"]
         constraints = [
             models.UniqueConstraint(fields=["organization_id", "key_id", "admitted_day"], name="budget_day_once"),
+        ]
+        indexes = [
+            # Alerts read the latest days of all organizations at once.
+            models.Index(
+                fields=["admitted_day", "organization_id"], condition=models.Q(key_id=0), name="budget_day_by_day"
+            )
         ]
 
     def __str__(self) -> str:

@@ -94,7 +94,7 @@ class PostgresServer(Server):
 
     @property
     def application_url(self) -> str:
-        """The same database for a role that owns it and is no superuser: it runs no programs and reads no files."""
+        """The same database for a role that owns it and is not a superuser: it runs no programs and reads no files."""
         return f"postgresql://{APPLICATION}:{self.read_password()}@{HOST}:{self.port}/{DATABASE}"
 
     def make_application_role(self) -> None:

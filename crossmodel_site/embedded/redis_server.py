@@ -22,7 +22,7 @@ class RedisServer(Server):
         return f"redis://:{self.read_password()}@{HOST}:{self.port}/0"
 
     def prepare(self) -> None:
-        """Write the configuration anew at every start, so that a newer version of this program changes it."""
+        """Write the configuration again at every start, so that a newer version of this program changes it."""
         path = self.folder / "redis.conf"
         path.touch(mode=0o600)
         path.write_text(

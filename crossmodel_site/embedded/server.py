@@ -56,7 +56,7 @@ class Server:
         Whatever a kill -9 left behind does not hinder it.
         """
         if self.is_running():
-            raise ServerError(f"{self.name} in {self.folder} runs already.")
+            raise ServerError(f"{self.name} in {self.folder} is running already.")
         self._make_folder()
         self.prepare()
         if port_is_taken(self.port):

@@ -4,11 +4,15 @@ import http.client
 import importlib
 import json
 import os
+import secrets
 import signal
+import socket
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from types import FrameType, ModuleType
+from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -26,6 +30,12 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Streams get this long to end when the gateway is asked to stop.
 DRAIN_SECONDS = 10
 BROKER_DATABASE = 1
+UVICORN = [
+    *("uvicorn", "crossmodel_site.asgi:application", "--loop", "uvloop", "--ws", "none", "--no-access-log"),
+    *("--http", "gateway.http_protocol:HttpProtocol", "--no-proxy-headers", "--no-server-header"),
+    *("--log-level", "warning"),
+]
+PAYMENT_SECRET_BYTES = 32
 WORKER_READY_LINE = "Worker is ready."  # See crossmodel_site/celery.py.
 HEALTH_TIMEOUT_SECONDS = 2.0
 # A signal this soon after the first is the same wish: make and a terminal may both pass it on. A later one means: now.
@@ -67,7 +77,7 @@ def _check_address(host: str, port: int) -> None:
         is_taken = port_is_taken(port, host)
     except OSError as error:
         raise LocalRunError(
-            f"Nothing can listen on {host}, port {port} ({error.strerror}); see CROSSMODEL_HOST."
+            f"CrossModel cannot listen on {host}, port {port} ({error.strerror}); see CROSSMODEL_HOST."
         ) from None
     if is_taken:
         other = port + 1 if port < HIGHEST_PORT else port - 1
@@ -79,43 +89,64 @@ def start(supervisor: Supervisor, folder: DataFolder, settings: ModuleType) -> N
     variables = _start_servers(supervisor, folder)
     sandbox_port = find_free_port()
     variables["CROSSMODEL_SANDBOX_URL"] = f"http://127.0.0.1:{sandbox_port}"
+    payments_port = _payments_port(settings.PAYMENT_SANDBOX_URL)
+    variables["CROSSMODEL_PAYMENT_SANDBOX_URL"] = f"http://127.0.0.1:{payments_port}"
+    variables["CROSSMODEL_PAYMENT_SANDBOX_SECRET"] = secrets.token_urlsafe(PAYMENT_SECRET_BYTES)
     folder.write_servers(variables)
     environment = {**os.environ, **variables, "CROSSMODEL_DATA": str(folder.path), "PYTHONUNBUFFERED": "1"}
+    environment.setdefault("CROSSMODEL_METRICS_DIR", str(folder.make_metrics_folder()))
     _prepare_database(environment)
-    admission_opens = time.monotonic() + settings.ADMISSION["reopen_seconds"]
+    admission_opens = time.monotonic() + settings.ADMISSION.reopen_seconds
 
-    say("Starting the gateway, worker, beat and sandbox")
+    say("Starting the gateway, pages, worker, beat and sandbox")
     python = [sys.executable, "-m"]
     # Who starts this as root knows it; Celery's warning of it would be the first thing on the screen.
     celery = [sys.executable, "-W", "ignore:You're running the worker with superuser", "-m", "celery", "--quiet"]
     celery += ["--app", "crossmodel_site"]
-    gateway = [*python, "uvicorn", "crossmodel_site.asgi:application", "--host", settings.HOST, "--port"]
-    gateway += [str(settings.PORT), "--loop", "uvloop", "--ws", "none", "--no-access-log"]
-    gateway += ["--http", "gateway.http_protocol:HttpProtocol"]
-    gateway += ["--no-proxy-headers", "--no-server-header", "--log-level", "warning"]
+    gateway = [*python, *UVICORN, "--host", settings.HOST, "--port", str(settings.PORT)]
     gateway += ["--timeout-graceful-shutdown", str(DRAIN_SECONDS)]
     worker = [*celery, "worker", "--loglevel", "WARNING", "--pool", "threads", "--concurrency", "2"]
     worker += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
     sandbox = [*python, "sandbox", "--port", str(sandbox_port), "--journal", str(folder.path / "sandbox-journal.jsonl")]
-    supervisor.start_child(Child("gateway", gateway, environment, show_name=False))
+    page_socket = None if "CROSSMODEL_PAGES" in os.environ else folder.make_page_socket()
+    passes_on = {} if page_socket is None else {"CROSSMODEL_PAGES": str(page_socket)}
+    supervisor.start_child(Child("gateway", gateway, environment | passes_on, show_name=False))
+    if page_socket is not None:
+        pages = [*python, *UVICORN, "--uds", str(page_socket), "--no-date-header"]
+        supervisor.start_child(Child("pages", pages, environment | {"CROSSMODEL_PAGES": "only"}, show_name=False))
     supervisor.start_child(Child("beat", [*celery, "beat", "--loglevel", "WARNING"], environment))
     supervisor.start_child(
         Child("worker", worker, environment, ready_line=WORKER_READY_LINE, hidden_lines=("worker: Warm shutdown",))
     )
     supervisor.start_child(Child("sandbox", sandbox, environment, ready_line="sandbox upstream ready"))
+    payments = [*python, "sandbox.payments_server", "--port", str(payments_port)]
+    payments += ["--state", str(folder.path / "sandbox-payments.sqlite")]
+    payments += ["--webhook-url", f"http://127.0.0.1:{settings.PORT}/webhooks/sandbox/"]
+    payment_secret = {"SANDBOX_PAYMENTS_SECRET": variables["CROSSMODEL_PAYMENT_SANDBOX_SECRET"]}
+    supervisor.start_child(
+        Child("payments", payments, environment | payment_secret, ready_line="sandbox payments ready")
+    )
     supervisor.wait_until_ready()
     supervisor.wait_until(lambda: _is_healthy(settings.HOST, settings.PORT), "The gateway")
+    supervisor.wait_until(lambda: page_socket is None or _listens(page_socket), "The process that makes pages")
     supervisor.wait_until(lambda: time.monotonic() > admission_opens, "Admission")
 
     known = json.loads(folder.credentials_path.read_text())
     say(
         render_screen(
             folder.read_demo(),
+            payments_url=variables["CROSSMODEL_PAYMENT_SANDBOX_URL"],
             credentials_set=[name for name in known if os.environ.get(name)],
             credentials_known=known,
             stop_hint="Ctrl-C stops everything. Requests appear below as they are served.",
         )
     )
+
+
+def _payments_port(earlier_url: str) -> int:
+    """Return the port of the last run where it is free: pay pages that are open in a browser go on working."""
+    earlier = urlsplit(earlier_url).port if earlier_url else None
+    return earlier if earlier and not port_is_taken(earlier, "127.0.0.1") else find_free_port()
 
 
 def _start_servers(supervisor: Supervisor, folder: DataFolder) -> dict[str, str]:
@@ -162,6 +193,11 @@ def _is_healthy(host: str, port: int) -> bool:
         return False
     finally:
         connection.close()
+
+
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
 
 
 def _load_settings() -> ModuleType:

@@ -10,7 +10,7 @@ from accounts.key_format import hash_key
 from accounts.keys import create_key
 from accounts.models import ApiKey, Member, Organization, Role, User
 from accounts.organizations import create_organization
-from billing.top_ups import welcome_credit
+from billing.credit.top_ups import welcome_credit
 
 ORGANIZATION_NAME = "Demo"
 ORGANIZATION_SLUG = "demo"

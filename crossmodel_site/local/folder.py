@@ -3,6 +3,9 @@
 import fcntl
 import os
 import secrets
+import shutil
+import socket
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
@@ -11,6 +14,7 @@ from crossmodel_site.environment import read_env_file
 from crossmodel_site.local.errors import LocalRunError
 
 SECRET_KEY_BYTES = 48
+MAX_SOCKET_FOLDER_CHARACTERS = 90  # The kernel takes 107 bytes of a socket's path.
 
 
 class DataFolder:
@@ -51,6 +55,29 @@ class DataFolder:
         lock.write(f"{os.getpid()}\n")
         lock.flush()
         self._lock = lock
+
+    def make_metrics_folder(self) -> Path:
+        """Make an empty folder for what the processes of this run count."""
+        path = self.path / "metrics"
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(mode=0o700)
+        return path
+
+    def make_page_socket(self) -> Path:
+        """Return where the process that makes pages is to listen: in a folder that nobody else may enter.
+
+        A dead socket is left there: whoever listens there next replaces it, and keeps whom it lets in.
+        """
+        folder = self.path.resolve() / "pages"
+        if len(str(folder)) > MAX_SOCKET_FOLDER_CHARACTERS:
+            folder = Path(tempfile.mkdtemp(prefix="crossmodel-pages-"))
+        folder.mkdir(mode=0o700, exist_ok=True)
+        path = folder / "socket"
+        path.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(str(path))
+        path.chmod(0o600)
+        return path
 
     def read_secret_key(self) -> str:
         """Return the key that signs sessions, made at the first call."""

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import sys
+from datetime import UTC, datetime
 
 import django
 import redis
@@ -46,10 +47,12 @@ def prepare() -> None:
     call_command("load_catalog", settings.CATALOG_FILE, approve=True, stdout=io.StringIO())
 
     # Only now: models can be imported once Django is set up.
-    from billing.admission.worker import pulse_shards
+    from billing.admission.blocking import reap_shards
     from billing.models import Upstream
+    from billing.partitions import create_partitions
     from crossmodel_site.local.demo import ensure_demo
 
+    create_partitions(now=datetime.now(UTC))
     say("Making the demo organization")
     folder = DataFolder(settings.DATA_DIR)
     demo = ensure_demo(folder.read_demo(), base_url=settings.BASE_URL)
@@ -57,7 +60,7 @@ def prepare() -> None:
     names = Upstream.objects.exclude(credential_env="").order_by("id").values_list("credential_env", flat=True)
     folder.credentials_path.write_text(json.dumps(list(dict.fromkeys(names))))
     # Builds every shard that this Redis has not built yet. Each opens a few seconds later, when the gateway is up.
-    pulse_shards()
+    reap_shards()
 
 
 def check_postgres() -> None:

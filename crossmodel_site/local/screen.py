@@ -34,7 +34,12 @@ def complain(line: str) -> None:
 
 
 def render_screen(
-    demo: Mapping[str, str], *, credentials_set: Sequence[str], credentials_known: Sequence[str], stop_hint: str
+    demo: Mapping[str, str],
+    *,
+    credentials_set: Sequence[str],
+    credentials_known: Sequence[str],
+    stop_hint: str,
+    payments_url: str,
 ) -> str:
     """Return the screen that ends the start: where things are, who signs in, and a request to paste."""
     base_url = demo["CROSSMODEL_BASE_URL"]
@@ -57,6 +62,7 @@ def render_screen(
             f"           {demo['CROSSMODEL_CONSOLE_EMAIL']}   {demo['CROSSMODEL_CONSOLE_PASSWORD']}",
             f"  Admin    {base_url}/admin/",
             f"           {demo['CROSSMODEL_ADMIN_EMAIL']}   {demo['CROSSMODEL_ADMIN_PASSWORD']}",
+            f"  Payments {payments_url}/   refunds and disputes of sandbox payments; no real money",
             f"  API key  {demo['CROSSMODEL_API_KEY']}",
             "",
             "Try it:",

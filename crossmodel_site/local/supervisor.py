@@ -81,7 +81,7 @@ class Supervisor:
                 time.sleep(READY_POLL_SECONDS)
             for child in group:
                 if child.is_running():
-                    say(f"{child.name} does not end; it is killed")
+                    say(f"{child.name} does not stop; it is killed")
                 child.kill()
         for server in reversed(self._servers):
             server.stop()

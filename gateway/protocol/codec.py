@@ -4,11 +4,12 @@ A codec renders a checked request for an upstream and decodes what comes back in
 
     call = codec.render_request(request, target)
     whole:    decoded = codec.decode_response(request, target, body, identity)
-              ... settle ...; send decoded.encode()
+              ... close the hold ...; send decoded.encode()
     streamed: decoder = codec.stream_decoder(request, target, identity)
               for chunk: step = decoder.feed(chunk); at the upstream's clean end: step = decoder.flush()
               send step.forward; then look at step.failure (end with `event: error`, or fail over while nothing was
-              forwarded) and at step.end (settle, then send step.end.encode(): the last events, held back until now).
+              forwarded) and at step.end (close the hold, then send step.end.encode(): the last events,
+              held back until now).
 """
 
 from collections.abc import Mapping
@@ -17,16 +18,16 @@ from typing import Any, NamedTuple, Protocol
 
 import orjson
 
-from billing.pricing import Usage
-from gateway.protocol import exact_json
+from billing.pricing.cost import Usage
 from gateway.protocol.errors import InvalidRequestError, UpstreamProtocolError
-from gateway.protocol.json_structure import MAX_EXACT_BYTES
-from gateway.protocol.messages_request import MessagesRequest
-from gateway.protocol.messages_usage import COUNT_FIELDS
+from gateway.protocol.json import exact as exact_json
+from gateway.protocol.json.structure import MAX_EXACT_BYTES
+from gateway.protocol.messages.request import MessagesRequest
+from gateway.protocol.messages.usage import COUNT_FIELDS
+from gateway.protocol.messages.validation import EXTRA_INPUTS_TEXT, refuse
 from gateway.protocol.profile import BEARER, DEFAULT_PROFILE, NO_AUTH, UpstreamProfile
-from gateway.protocol.reading import UsageReading
 from gateway.protocol.sse import encode_event
-from gateway.protocol.wording import EXTRA_WORDING, refuse
+from gateway.protocol.usage_reading import UsageReading
 
 # What a reply of the Messages protocol says in our words; all else stays as it came.
 REWRITTEN_FIELDS = ("id", "model", "role", "stop_reason", "stop_sequence", "usage")
@@ -48,14 +49,10 @@ class RouteTarget(NamedTuple):
     profile: UpstreamProfile = DEFAULT_PROFILE
     client_version: str = ""  # The client's `anthropic-version`.
     client_beta: str = ""  # The client's `anthropic-beta`.
-    request_id: str = ""  # Ours, for upstreams whose profile names a header for it.
 
     def headers(self) -> dict[str, str]:
         """Return what every call to this upstream carries, whatever its protocol."""
-        headers = {"content-type": "application/json", **self.profile.headers}
-        if self.profile.request_id_header and self.request_id:
-            headers[self.profile.request_id_header] = self.request_id
-        return headers
+        return {"content-type": "application/json", **self.profile.headers}
 
 
 class UpstreamCall(NamedTuple):
@@ -170,7 +167,7 @@ def refuse_fields(request: MessagesRequest, profile: UpstreamProfile) -> None:
     """Refuse what the profile says must not reach the upstream; null is nothing. Raises InvalidRequestError."""
     for name in profile.refuse_fields:
         if request.body.get(name) is not None:
-            refuse(name, EXTRA_WORDING, code="unsupported_field")
+            refuse(name, EXTRA_INPUTS_TEXT, code="unsupported_field")
 
 
 def check_thinking_budget(request: MessagesRequest, client_beta: str = "") -> None:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from gateway.protocol.chat_codec import ChatCodec
+from gateway.protocol.chat.codec import ChatCodec
 from gateway.protocol.codec import UpstreamCodec
-from gateway.protocol.messages_codec import MessagesCodec
+from gateway.protocol.messages.codec import MessagesCodec
 
 # Both are without state: one object serves all requests.
 CODECS: Mapping[str, UpstreamCodec] = MappingProxyType({"messages": MessagesCodec(), "chat_completions": ChatCodec()})

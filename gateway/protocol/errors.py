@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.protocol.reading import UsageReading
+from gateway.protocol.usage_reading import UsageReading
 
 UNUSABLE_CODE = "reply_unusable"
 UNUSABLE_TEXT = "The model wrote a reply that cannot be delivered, such as a tool call with broken arguments."
@@ -14,7 +14,7 @@ class ProtocolError(Exception):
 
 
 class InvalidRequestError(ProtocolError):
-    """The client's request cannot be served as it stands: a 400 with `message` in Anthropic's wording.
+    """The client's request cannot be served as it stands: a 400 with `message` in Anthropic's words.
 
     `code` is our stable machine word; `param` is the path of the field at fault, such as `messages.0.role`; `details`
     are Anthropic's `error.details`, by whose `error_code` its SDKs heal.
@@ -62,6 +62,11 @@ class UpstreamProtocolError(ProtocolError):
         self.code = code
         self.client_message = client_message
 
+    @property
+    def log_text(self) -> str:
+        """What a log line may say of it: our own words."""
+        return self.reason
+
 
 class TooMuchStructureError(UpstreamProtocolError):
     """The upstream sent JSON with more structure, or levels, than we read, as a model can be made to write it.
@@ -87,4 +92,8 @@ class SseTooLargeError(UpstreamProtocolError):
 
 
 class UpstreamStreamError(UpstreamProtocolError):
-    """The upstream itself ended the stream with an error."""
+    """The upstream itself ended the stream with an error. `reason` has its words, which may repeat the prompt."""
+
+    @property
+    def log_text(self) -> str:
+        return f"it ended the stream with an error ({self.code})"

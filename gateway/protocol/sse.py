@@ -69,7 +69,7 @@ class SseParser:
     def flush(self) -> list[SseEvent]:
         """Return the event that the stream ended in, as if a blank line had followed. Raises SseTooLargeError.
 
-        The standard drops it, but providers exist that end without the blank line; a truncated one is no JSON.
+        The standard drops it, but providers exist that end without the blank line; a truncated one is not JSON.
         """
         return self.feed(b"\n\n")
 

@@ -25,7 +25,7 @@ OVERLOADED_TEXT = "The model is temporarily overloaded. Please retry shortly."
 REFUSED_TEXT = "The model service does not permit this request."
 FAILED_TEXT = "The model service returned an error."
 # Errors that are about our account, not the request (Anthropic, OpenAI). Only how a text begins counts: refusals repeat
-# what the client wrote, after the path of the field, and a client must not be able to park our keys.
+# what the client wrote, after the path of the field, and a client must not be able to suspend our credentials.
 ACCOUNT_FAULT = re.compile(r"your credit balance is too low|(this|your) organization has been disabled", re.IGNORECASE)
 ACCOUNT_CODES = ("billing_not_active", "insufficient_quota")
 REQUEST_TIMEOUT = 408

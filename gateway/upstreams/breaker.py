@@ -2,7 +2,11 @@
 
 closed    calls go through; enough failures in a while open it
 open      no call goes through until `open_until`
-half open one probe at a time goes through; its success closes the breaker, its failure opens it for twice as long
+half open a probe goes through; its success closes the breaker, its failure opens it for twice as long
+
+A probe that ends without telling anything, because its client left, makes room at once for that of another
+organization. One that takes long is soon joined by another organization's: nobody's slow
+request may keep the upstream from all others.
 
 A customer's fault, or a provider that says we call too often, is no failure here.
 """
@@ -14,7 +18,8 @@ WINDOW_SECONDS = 30.0
 MIN_FAILURE_SHARE = 0.5
 FIRST_OPEN_SECONDS = 5.0
 MAX_OPEN_SECONDS = 60.0
-PROBE_SECONDS = 30.0  # A probe that is not back by then is forgotten, and another may go.
+PROBE_SECONDS = 30.0  # A probe that is not back by then is forgotten, and its own organization may send another.
+OTHERS_PROBE_SECONDS = 2.0  # One that is not back by then is joined by a probe of another organization.
 MAX_REMEMBERED_CALLS = 1_000
 
 
@@ -26,20 +31,44 @@ class Breaker:
     open_until: float = 0.0
     open_seconds: float = FIRST_OPEN_SECONDS
     is_tripped: bool = False
-    _probe_until: float = 0.0
+    _probe_number: int = 0  # Of the last probe that was let through.
+    _probe_organization: int | None = None  # Who sent it; None when whatever it was has told its outcome.
+    _probe_began: float = 0.0
+    _probe_runs: bool = False
     _calls: deque[tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=MAX_REMEMBERED_CALLS))
 
-    def lets_through(self, now: float) -> bool:
-        """True when a call may be made; while half open, the caller is the probe."""
-        if not self.would_let_through(now):
+    def lets_through(self, now: float, organization_id: int = 0) -> bool:
+        """True when it may make a call; while half open, this call is the probe that `probe_number` names."""
+        if not self.would_let_through(now, organization_id):
             return False
         if self.is_tripped:
-            self._probe_until = now + PROBE_SECONDS
+            self._probe_number += 1
+            self._probe_organization, self._probe_began, self._probe_runs = organization_id, now, True
         return True
 
-    def would_let_through(self, now: float) -> bool:
+    def would_let_through(self, now: float, organization_id: int = 0) -> bool:
         """The same, only looking: nobody becomes the probe."""
-        return not self.is_tripped or now >= max(self.open_until, self._probe_until)
+        if not self.is_tripped:
+            return True
+        if now < self.open_until:
+            return False
+        if self._probe_organization is None:
+            return True
+        if self._probe_runs:
+            wait_seconds = PROBE_SECONDS if organization_id == self._probe_organization else OTHERS_PROBE_SECONDS
+        else:
+            wait_seconds = OTHERS_PROBE_SECONDS if organization_id == self._probe_organization else 0.0
+        return now - self._probe_began >= wait_seconds
+
+    @property
+    def probe_number(self) -> int:
+        """The number of the last probe: 0 before there was one."""
+        return self._probe_number
+
+    def end_probe(self, number: int) -> None:
+        """Note that a probe has ended. One whose outcome was noted before changes nothing any more."""
+        if number == self._probe_number:
+            self._probe_runs = False
 
     def note_success(self, now: float) -> bool:
         """Note a call that was served. Returns True when that closed the breaker."""
@@ -48,7 +77,7 @@ class Breaker:
             return False
         self.is_tripped = False
         self.open_seconds = FIRST_OPEN_SECONDS
-        self._probe_until = 0.0
+        self._probe_organization = None
         self._calls.clear()
         return True
 
@@ -73,13 +102,11 @@ class Breaker:
         self._open(now)
         return True
 
-    def note_probe_reached(self, now: float) -> None:
-        """Note that a connection was made while half open: whatever became of the call, the way there is free."""
-        if self.is_tripped and now >= self.open_until:
-            self.note_success(now)
-
-    def has_failed_lately(self, now: float) -> bool:
-        return any(not served and moment > now - WINDOW_SECONDS for moment, served in self._calls)
+    def note_reached(self, now: float) -> bool:
+        """Note that a connection stands: whatever becomes of its call, the way there is free. Returns True when that
+        closed the breaker, which it does while half open.
+        """
+        return self.is_tripped and now >= self.open_until and self.note_success(now)
 
     def seconds_left(self, now: float) -> float:
         """Return how long nothing goes through for certain; 0 when a call or a probe may go."""
@@ -93,4 +120,4 @@ class Breaker:
     def _open(self, now: float) -> None:
         self.is_tripped = True
         self.open_until = now + self.open_seconds
-        self._probe_until = 0.0
+        self._probe_organization = None

@@ -10,10 +10,10 @@ import logging
 import time
 
 from billing.catalog.snapshot import UsableRoute
+from gateway.http.client import UpstreamClient
+from gateway.http.errors import UpstreamError
 from gateway.protocol.codec import UpstreamCodec
 from gateway.protocol.profile import UpstreamProfile
-from gateway.upstreams.errors import UpstreamError
-from gateway.upstreams.http_client import UpstreamClient
 from gateway.upstreams.pool import UpstreamPool, fingerprint
 
 CHECK_SECONDS = 10.0  # How long a check may take.

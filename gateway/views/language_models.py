@@ -6,14 +6,14 @@ from typing import Any
 
 from django.conf import settings
 
-from billing.catalog.snapshot import OfferedModel
-from billing.pricing import offered_price_strings
-from gateway.admitting import admit_free, identify_caller
+from billing.catalog.snapshot import CatalogModel
+from billing.pricing.cost import catalog_price_strings
+from gateway.admission.identify import identify_key
 from gateway.errors import GatewayError
-from gateway.handler import GatewayRequest
-from gateway.protocol.capabilities import describe_capabilities
-from gateway.responses import GatewayResponse, json_response
+from gateway.protocol.messages.capabilities import describe_capabilities
 from gateway.runtime import GatewayRuntime, current_runtime
+from gateway.server.handler import GatewayRequest
+from gateway.server.responses import GatewayResponse, json_response
 
 DEFAULT_PAGE, MAX_PAGE = 20, 1000
 PAGE_PATTERN = re.compile(r"[0-9]{1,9}")
@@ -23,8 +23,9 @@ async def list_language_models(request: GatewayRequest) -> GatewayResponse:
     """A page of models, newest first: `limit` (1 to 1000), `after_id`, `before_id`."""
     _require_get(request)
     runtime = current_runtime()
-    caller = await identify_caller(runtime, request.META)
-    await admit_free(runtime, caller, kind="models", per_minute=settings.LIST_MODELS_PER_MINUTE)
+    key = await identify_key(runtime.keys, request.META)
+    request.identity = key.identity
+    await runtime.admission.admit_free(key, kind="models", per_minute=settings.LIST_MODELS_PER_MINUTE)
     now = datetime.now(UTC)
     models = [model for model in runtime.catalog.models if model.is_available(now)]
     models.sort(key=lambda model: (model.released_at, model.id), reverse=True)
@@ -51,8 +52,9 @@ async def list_language_models(request: GatewayRequest) -> GatewayResponse:
 async def show_language_model(request: GatewayRequest, model_id: str) -> GatewayResponse:
     _require_get(request)
     runtime = current_runtime()
-    caller = await identify_caller(runtime, request.META)
-    await admit_free(runtime, caller, kind="models", per_minute=settings.LIST_MODELS_PER_MINUTE)
+    key = await identify_key(runtime.keys, request.META)
+    request.identity = key.identity
+    await runtime.admission.admit_free(key, kind="models", per_minute=settings.LIST_MODELS_PER_MINUTE)
     now = datetime.now(UTC)
     model = runtime.catalog.find(model_id)
     if model is None or not model.is_available(now):
@@ -60,7 +62,7 @@ async def show_language_model(request: GatewayRequest, model_id: str) -> Gateway
     return json_response(_describe(model, now))
 
 
-def _describe(model: OfferedModel, now: datetime) -> dict[str, Any]:
+def _describe(model: CatalogModel, now: datetime) -> dict[str, Any]:
     price = model.price_at(now)
     return {
         "type": "model",
@@ -77,7 +79,7 @@ def _describe(model: OfferedModel, now: datetime) -> dict[str, Any]:
         "deprecated_at": None,
         "retires_at": None,
         "is_sandbox": all(route.is_sandbox for route in model.routes),
-        "prices": offered_price_strings(price) if price is not None else None,
+        "prices": catalog_price_strings(price) if price is not None else None,
     }
 
 

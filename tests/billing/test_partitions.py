@@ -7,13 +7,13 @@ import pytest
 from django.db import IntegrityError, connection, connections, transaction
 from django.utils import timezone
 
-from billing.housekeeping import keep_house
+from billing.credit.top_ups import grant_credit
+from billing.maintenance import run_maintenance
 from billing.models import CreditLot, UsageRecord
 from billing.partitions import create_partitions, missing_partitions, month_start, months_due
 from billing.shards import shard_of
-from billing.top_ups import grant_credit
-from tests.billing.books import make_event, make_organization, settle
-from tests.billing.records import add_record, request_id_at
+from tests.billing.ledger_factory import make_event, make_organization, settle
+from tests.billing.usage_factory import add_record, request_id_at
 from tests.support.aged_lots import age_lots, age_shard
 
 FUTURE = datetime(2033, 5, 17, 12, tzinfo=UTC)
@@ -107,17 +107,17 @@ def test_each_part_of_housekeeping_fails_alone_and_heals(caplog: pytest.LogCaptu
     organization = make_organization()
     grant_credit(
         organization, amount_nanos=500, kind=CreditLot.Kind.PROMOTIONAL, reason="test", actor="test",
-        idempotency_key="house", expires_at=timezone.now() + timedelta(hours=1),
+        idempotency_key="first", expires_at=timezone.now() + timedelta(hours=1),
     )  # fmt: skip
     age_shard(shard_of(organization.pk))
     age_lots(timedelta(seconds=1))
     with connection.cursor() as cursor:
         cursor.execute(f"DROP TABLE {months_due(datetime.now(UTC))[0][0]}")
         cursor.execute("ALTER TABLE billing_usagerecord_default RENAME TO mislaid")
-    assert keep_house() == ["the partitions of the months to come"]
+    assert run_maintenance() == ["the partitions of the months to come"]
     assert "the partitions of the months to come failed" in caplog.text
     assert CreditLot.objects.get(organization=organization).remaining_nanos == 0  # It has expired all the same.
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE mislaid RENAME TO billing_usagerecord_default")
-    assert keep_house() == []
+    assert run_maintenance() == []
     assert missing_partitions(now=datetime.now(UTC)) == []

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.clients.matrix import Client
-from tests.support.world import World
+from tests.support.live_stack import LiveStack
 
 ANSWER_SECONDS = 90.0
 # What would make a client speak to anyone but the gateway.
@@ -39,11 +39,11 @@ class ClientProcess:
                 stderr=errors,
             )
 
-    def ask(self, world: World, feature: str, *, key: str, text: str = "Hello!", **fields: Any) -> dict[str, Any]:
+    def ask(self, stack: LiveStack, feature: str, *, key: str, text: str = "Hello!", **fields: Any) -> dict[str, Any]:
         """Let the client do one thing and return its answer. Fails when it does not answer in time."""
         job = {
             "feature": feature,
-            "base_url": world.base_url,
+            "base_url": stack.base_url,
             "key": key,
             "model": self._client.model,
             "text": text,

@@ -5,22 +5,22 @@ from collections.abc import Iterator
 import pytest
 from pytest_django.plugin import DjangoDbBlocker
 
-from tests.support.world import Caller, World, standing_world, visit
+from tests.support.live_stack import LiveStack, Tenant, standing_stack, visit
 
 
 @pytest.fixture(scope="package")
-def _standing_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with standing_world(tmp_path_factory.mktemp("clients"), "clients") as world:
-        yield world
+def _standing_stack(tmp_path_factory: pytest.TempPathFactory, django_db_setup: None) -> Iterator[LiveStack]:
+    with standing_stack(tmp_path_factory.mktemp("clients"), "clients") as stack:
+        yield stack
 
 
 @pytest.fixture
-def world(_standing_world: World, django_db_blocker: DjangoDbBlocker) -> Iterator[World]:
-    with visit(_standing_world, django_db_blocker) as world:
-        yield world
+def stack(_standing_stack: LiveStack, django_db_blocker: DjangoDbBlocker) -> Iterator[LiveStack]:
+    with visit(_standing_stack, django_db_blocker) as stack:
+        yield stack
 
 
 @pytest.fixture
-def alice(world: World) -> Caller:
+def alice(stack: LiveStack) -> Tenant:
     """An organization with 10 USD and a key without limits of its own."""
-    return world.caller()
+    return stack.make_tenant()

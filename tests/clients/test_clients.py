@@ -11,7 +11,7 @@ from sandbox.replies import SENTENCE
 from tests.clients.client_process import ClientProcess
 from tests.clients.matrix import BROKEN_STREAM, CLIENTS, FEATURES, Client
 from tests.gateway.checks import wait_until_released
-from tests.support.world import Caller, World
+from tests.support.live_stack import LiveStack, Tenant
 
 GIVEN_TEXT = "Grüße from CrossModel"
 OVERLOADED = "The model is temporarily overloaded. Please retry shortly."
@@ -37,28 +37,28 @@ def process(client: Client, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     running.stop()
 
 
-def create(world: World, process: ClientProcess, alice: Caller, client: Client) -> None:
-    answer = process.ask(world, "create", key=alice.secret, text=f"Hello! [[sandbox: say={GIVEN_TEXT}]]")
+def create(stack: LiveStack, process: ClientProcess, alice: Tenant, client: Client) -> None:
+    answer = process.ask(stack, "create", key=alice.secret, text=f"Hello! [[sandbox: say={GIVEN_TEXT}]]")
     assert_reply(answer, client)
     assert answer["text"] == GIVEN_TEXT
-    assert_billed(world, alice, answer, requests=1)
+    assert_billed(stack, alice, answer, requests=1)
 
 
-def stream(world: World, process: ClientProcess, alice: Caller, client: Client) -> None:
-    answer = process.ask(world, "stream", key=alice.secret, text="Hello! [[sandbox: tokens=60]]")
+def stream(stack: LiveStack, process: ClientProcess, alice: Tenant, client: Client) -> None:
+    answer = process.ask(stack, "stream", key=alice.secret, text="Hello! [[sandbox: tokens=60]]")
     assert_reply(answer, client)
     assert answer["text"].startswith(SENTENCE)
     assert answer["pieces"] > 5
-    [record] = assert_billed(world, alice, answer, requests=1)
+    [record] = assert_billed(stack, alice, answer, requests=1)
     assert record.is_streamed
     assert record.output_tokens == 60
 
 
-def tools(world: World, process: ClientProcess, alice: Caller, client: Client) -> None:
+def tools(stack: LiveStack, process: ClientProcess, alice: Tenant, client: Client) -> None:
     """The model calls a tool, the client runs it, and the upstream sees what came of it."""
     name = "Bash" if client.name.startswith("claude-code") else "get_weather"
-    world.sandbox.control("echo", every=2)  # The second request is answered with its own body.
-    answer = process.ask(world, "tools", key=alice.secret, text=f"Weather? [[sandbox: tool={name}]]")
+    stack.sandbox.control("echo", every=2)  # The second request is answered with its own body.
+    answer = process.ask(stack, "tools", key=alice.secret, text=f"Weather? [[sandbox: tool={name}]]")
     assert_reply(answer, client)
     assert answer["tool"]["name"] == name
     assert answer["tool"]["stop_reason"] == "tool_use"
@@ -69,60 +69,60 @@ def tools(world: World, process: ClientProcess, alice: Caller, client: Client) -
     assert used["input"] == answer["tool"]["input"]
     assert returned["tool_use_id"] == used["id"]
     assert "sunny" in json.dumps(returned["content"])
-    assert_billed(world, alice, answer, requests=2)
+    assert_billed(stack, alice, answer, requests=2)
 
 
-def thinking(world: World, process: ClientProcess, alice: Caller, client: Client) -> None:
-    answer = process.ask(world, "thinking", key=alice.secret, text="Think! [[sandbox: thinking=20; tokens=60]]")
+def thinking(stack: LiveStack, process: ClientProcess, alice: Tenant, client: Client) -> None:
+    answer = process.ask(stack, "thinking", key=alice.secret, text="Think! [[sandbox: thinking=20; tokens=60]]")
     assert_reply(answer, client)
     assert answer["thinking"].startswith("The sandbox does not think")
     assert answer["text"].startswith(SENTENCE)
-    [record] = assert_billed(world, alice, answer, requests=1)
+    [record] = assert_billed(stack, alice, answer, requests=1)
     assert record.output_tokens == 60
 
 
-def broken_stream(world: World, process: ClientProcess, alice: Caller, client: Client) -> None:
+def broken_stream(stack: LiveStack, process: ClientProcess, alice: Tenant, client: Client) -> None:
     """An upstream that ends early must not look like a short answer."""
-    answer = process.ask(world, "stream", key=alice.secret, text="Hello! [[sandbox: close=mid; tokens=60]]")
+    answer = process.ask(stack, "stream", key=alice.secret, text="Hello! [[sandbox: close=mid; tokens=60]]")
     assert set(answer) == {"error"}, answer
-    records = settled(world, alice)
+    records = settled(stack, alice)
     assert {record.usage_source for record in records} == {UsageRecord.Source.PARTIAL}
 
 
-def unknown_key(world: World, process: ClientProcess, alice: Caller, client: Client) -> None:
+def unknown_key(stack: LiveStack, process: ClientProcess, alice: Tenant, client: Client) -> None:
     key = alice.secret[:-1] + ("a" if alice.secret[-1] != "a" else "b")
-    assert_told(process.ask(world, "create", key=key), client, 401, "Invalid API key.")
+    assert_told(process.ask(stack, "create", key=key), client, 401, "Invalid API key.")
 
 
-def no_balance(world: World, process: ClientProcess, alice: Caller, client: Client) -> None:
-    poor = world.caller(credit_usd="0.0001")
-    answer = process.ask(world, "create", key=poor.secret)
+def no_balance(stack: LiveStack, process: ClientProcess, alice: Tenant, client: Client) -> None:
+    poor = stack.make_tenant(credit_usd="0.0001")
+    answer = process.ask(stack, "create", key=poor.secret)
     assert_told(answer, client, 402, "The available balance is $0.0001, and this request may cost up to $")
-    assert settled(world, poor) == []
+    assert settled(stack, poor) == []
 
 
-def unknown_model(world: World, process: ClientProcess, alice: Caller, client: Client) -> None:
+def unknown_model(stack: LiveStack, process: ClientProcess, alice: Tenant, client: Client) -> None:
     provider = "anthropic/" if client.name == "litellm" else ""
-    answer = process.ask(world, "create", key=alice.secret, model=provider + UNKNOWN_MODEL)
+    answer = process.ask(stack, "create", key=alice.secret, model=provider + UNKNOWN_MODEL)
     # Claude Code says it in its own words.
     assert_told(answer, client, 404, UNKNOWN_MODEL)
-    assert settled(world, alice) == []
+    assert settled(stack, alice) == []
 
 
-def rate_limit(world: World, process: ClientProcess, alice: Caller, client: Client) -> None:
-    slow = world.caller(key={"requests_per_minute": 1})
-    assert world.post(slow).status_code == 200
-    answer = process.ask(world, "create", key=slow.secret)
+def rate_limit(stack: LiveStack, process: ClientProcess, alice: Tenant, client: Client) -> None:
+    slow = stack.make_tenant(key={"requests_per_minute": 1})
+    assert stack.post(slow).status_code == 200
+    answer = process.ask(stack, "create", key=slow.secret)
     assert_told(answer, client, 429, "The limit of 1 requests per minute is reached.")
-    assert len(settled(world, slow)) == 1
+    assert len(settled(stack, slow)) == 1
 
 
-def overloaded(world: World, process: ClientProcess, alice: Caller, client: Client) -> None:
-    answer = process.ask(world, "create", key=alice.secret, text="Hello! [[sandbox: status=529]]")
+def overloaded(stack: LiveStack, process: ClientProcess, alice: Tenant, client: Client) -> None:
+    answer = process.ask(stack, "create", key=alice.secret, text="Hello! [[sandbox: status=529]]")
     assert_told(answer, client, 503, OVERLOADED)
-    assert settled(world, alice) == []
+    assert settled(stack, alice) == []
     failures = FailedRequest.objects.filter(organization_id=alice.organization.pk)
-    [failed] = world.wait_until(lambda: list(failures.all()), "the failure is written down")
+    [failed] = stack.wait_until(lambda: list(failures.all()), "the failure is written down")
     assert [attempt["status"] for attempt in failed.attempts] == [529]
 
 
@@ -141,9 +141,9 @@ TESTS = {
 
 
 @pytest.mark.parametrize("feature", FEATURES)
-def test_client(feature: str, world: World, process: ClientProcess, alice: Caller, client: Client) -> None:
+def test_client(feature: str, stack: LiveStack, process: ClientProcess, alice: Tenant, client: Client) -> None:
     """Every cell of the table in docs/api.md."""
-    TESTS[feature](world, process, alice, client)
+    TESTS[feature](stack, process, alice, client)
 
 
 def assert_reply(answer: dict[str, Any], client: Client) -> None:
@@ -152,9 +152,9 @@ def assert_reply(answer: dict[str, Any], client: Client) -> None:
     assert answer["model"] in (client.model, client.model.removeprefix("anthropic/"))
 
 
-def assert_billed(world: World, caller: Caller, answer: dict[str, Any], *, requests: int) -> list[UsageRecord]:
+def assert_billed(stack: LiveStack, tenant: Tenant, answer: dict[str, Any], *, requests: int) -> list[UsageRecord]:
     """Check that the client read the very tokens that were billed, and return the records."""
-    records = settled(world, caller)
+    records = settled(stack, tenant)
     assert len(records) == requests
     assert {record.usage_source for record in records} == {UsageRecord.Source.PROVIDER}
     assert answer["prompt_tokens"] == sum(prompt_tokens(record) for record in records)
@@ -163,17 +163,17 @@ def assert_billed(world: World, caller: Caller, answer: dict[str, Any], *, reque
     return records
 
 
-def assert_told(answer: dict[str, Any], client: Client, status: int, wording: str) -> None:
+def assert_told(answer: dict[str, Any], client: Client, status: int, text: str) -> None:
     """Check that the client raised our error: its status and, somewhere, our words."""
     assert set(answer) == {"error"}, answer
     assert answer["error"]["status"] == client.tells.get(status, status), answer
-    assert wording in answer["error"]["message"], answer
+    assert text in answer["error"]["message"], answer
 
 
-def settled(world: World, caller: Caller) -> list[UsageRecord]:
-    """Return the caller's records once nothing is held or unsettled any more."""
-    wait_until_released(world, caller)
-    return world.records(caller)
+def settled(stack: LiveStack, tenant: Tenant) -> list[UsageRecord]:
+    """Return the tenant's records once nothing is held or unsettled any more."""
+    wait_until_released(stack, tenant)
+    return stack.records(tenant)
 
 
 def prompt_tokens(record: UsageRecord) -> int:

@@ -7,8 +7,8 @@ import pytest
 from billing.models import Upstream
 from tests.clients.client_process import ClientProcess
 from tests.clients.matrix import CLIENTS
-from tests.gateway.offers import Offer, offer
-from tests.support.world import Caller, World
+from tests.gateway.catalog_factory import SoldModel, sell_catalog_model
+from tests.support.live_stack import LiveStack, Tenant
 
 pytestmark = pytest.mark.clients
 
@@ -24,19 +24,19 @@ def sdk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(params=[Upstream.Protocol.MESSAGES, Upstream.Protocol.CHAT_COMPLETIONS], ids=["messages", "chat"])
-def sold(world: World, alice: Caller, request: pytest.FixtureRequest) -> Offer:
-    return offer(world, alice, [world.base_url], protocol=request.param)
+def sold(stack: LiveStack, alice: Tenant, request: pytest.FixtureRequest) -> SoldModel:
+    return sell_catalog_model(stack, alice, [stack.base_url], protocol=request.param)
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_a_tool_runner_goes_on_without_a_thread(
-    world: World, alice: Caller, sdk: ClientProcess, sold: Offer, stream: bool
+    stack: LiveStack, alice: Tenant, sdk: ClientProcess, sold: SoldModel, stream: bool
 ) -> None:
-    answer = sdk.ask(world, "runner", key=alice.secret, text=CALL, model=sold.model_id, stream=stream)
+    answer = sdk.ask(stack, "runner", key=alice.secret, text=CALL, model=sold.model_id, stream=stream)
     assert answer.get("stop_reasons") == ["tool_use", "end_turn"], answer
-    world.wait_until(lambda: len(world.records(alice)) == 2, "both turns are settled, and nothing else")
+    stack.wait_until(lambda: len(stack.records(alice)) == 2, "both turns are settled, and nothing else")
 
 
-def test_structured_outputs(world: World, alice: Caller, sdk: ClientProcess, sold: Offer) -> None:
-    answer = sdk.ask(world, "parse", key=alice.secret, text="Where?", model=sold.model_id)
+def test_structured_outputs(stack: LiveStack, alice: Tenant, sdk: ClientProcess, sold: SoldModel) -> None:
+    answer = sdk.ask(stack, "parse", key=alice.secret, text="Where?", model=sold.model_id)
     assert answer.get("cities") == ["string", "string"], answer

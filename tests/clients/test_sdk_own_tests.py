@@ -15,7 +15,7 @@ from tests.clients.catalog import also_selling
 from tests.clients.install import SDK_SOURCES, SDK_TESTS, environment_python
 from tests.clients.matrix import DRIVERS
 from tests.gateway.checks import wait_until_released
-from tests.support.world import World
+from tests.support.live_stack import LiveStack
 
 pytestmark = pytest.mark.clients
 
@@ -56,13 +56,13 @@ RUN_SECONDS = 170
 
 
 @pytest.mark.timeout(RUN_SECONDS + 60)
-def test_the_sdks_own_tests(world: World, tmp_path: Path) -> None:
-    caller = world.caller(credit_usd="1000")
+def test_the_sdks_own_tests(stack: LiveStack, tmp_path: Path) -> None:
+    tenant = stack.make_tenant(credit_usd="1000")
     report = tmp_path / "report.xml"
-    with also_selling(world, "".join(ENTRY.format(name=name) for name in EXAMPLES), tmp_path):
+    with also_selling(stack, "".join(ENTRY.format(name=name) for name in EXAMPLES), tmp_path):
         for name in EXAMPLES:
-            world.wait_until(
-                lambda name=name: world.get(caller, f"/v1/models/{name}").status_code == 200,  # type: ignore[misc]
+            stack.wait_until(
+                lambda name=name: stack.get(tenant, f"/v1/models/{name}").status_code == 200,  # type: ignore[misc]
                 f"{name} is on sale",
             )
         answer = subprocess.run(
@@ -73,8 +73,8 @@ def test_the_sdks_own_tests(world: World, tmp_path: Path) -> None:
             env={
                 "PATH": os.environ["PATH"],
                 "PYTHONPATH": str(DRIVERS),
-                "TEST_API_BASE_URL": world.base_url,
-                "CROSSMODEL_KEY": caller.secret,
+                "TEST_API_BASE_URL": stack.base_url,
+                "CROSSMODEL_KEY": tenant.secret,
             },
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -87,5 +87,5 @@ def test_the_sdks_own_tests(world: World, tmp_path: Path) -> None:
     counts = {name: int(suite.attrib[name]) for name in ("tests", "failures", "errors", "skipped")}
     assert counts == {"tests": counts["tests"], "failures": 0, "errors": 0, "skipped": 0}
     assert counts["tests"] >= MIN_TESTS
-    wait_until_released(world, caller)
-    assert all(record.cost_nanos > 0 for record in world.records(caller))
+    wait_until_released(stack, tenant)
+    assert all(record.cost_nanos > 0 for record in stack.records(tenant))

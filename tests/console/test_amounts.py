@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.templatetags.amounts import (
+from pages.templatetags.amounts import (
     MINUS,
     balance,
     breakable,
@@ -50,7 +50,7 @@ def test_costs_are_rounded_up_and_show_the_exact_amount_on_hover() -> None:
     assert cost(1, 6) == '<data class="amount" value="0.000000001" title="$0.000000001">$0.000001</data>'
     assert ">$2.01<" in cost(2_000_000_001)
     assert ">$0.0201<" in cost(20_000_001)
-    assert ">$0.00<" in cost(0, 6)
+    assert ">$0.000000<" in cost(0, 6)  # As many decimals as the other rows of its column.
 
 
 def test_other_amounts() -> None:

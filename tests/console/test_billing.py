@@ -4,10 +4,10 @@ import pytest
 from django.test import Client
 
 from accounts.models import Role
-from billing import statements
+from billing.credit.redemption import create_codes
+from billing.credit.top_ups import grant_credit
+from billing.ledger import statements
 from billing.models import CreditLot, LedgerTransaction, OrganizationBalance
-from billing.redemption import create_codes
-from billing.top_ups import grant_credit
 from tests.support.people import People, client_of
 from tests.support.settled_usage import billed_event, sell_model, settle
 
@@ -32,7 +32,10 @@ def grant(people: People, usd: int, kind: CreditLot.Kind, key: str, *, expires_a
 
 
 def test_the_statement_adds_up_over_pages(alice: Client, people: People, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("billing.statements.list_statement.__kwdefaults__", {"before": None, "kinds": (), "limit": 3})
+    monkeypatch.setattr(
+        "billing.ledger.statements.list_statement.__kwdefaults__",
+        {"before": None, "kinds": (), "since": None, "until": None, "limit": 3},
+    )
     version = sell_model()
     grant(people, 1, CreditLot.Kind.PROMOTIONAL, "a")
     for _ in range(4):
@@ -139,5 +142,5 @@ def test_viewers_and_developers_redeem_nothing(people: People) -> None:
 
 def test_a_code_is_redeemed_without_redis(alice: Client, people: People, redis_away: None) -> None:
     (new,) = create_codes(amount_nanos=10**9, reason="PyCon", created_by="operator@example.org")
-    assert "will hear of it" in alice.post(BILLING, {"code": new.text}, follow=True).content.decode()
+    assert "It takes effect as soon as" in alice.post(BILLING, {"code": new.text}, follow=True).content.decode()
     assert OrganizationBalance.objects.get(organization=people.organization).posted_nanos == 10**9

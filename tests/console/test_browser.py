@@ -7,15 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from django.core import mail
 from playwright.sync_api import Browser, Page, sync_playwright
 from pytest_django.live_server_helper import LiveServer
 
 from accounts.models import ApiKey, Organization, User
-from billing.models import CreditLot
-from billing.top_ups import grant_credit
+from billing.credit.top_ups import grant_credit
+from billing.models import CreditLot, Route, Upstream
+from billing.webhooks.endpoints import add_endpoint
+from billing.webhooks.queue import queue_test
 from tests.support.people import PASSWORD, make_people
 from tests.support.settled_usage import billed_event, failed_event, sell_model, settle
+from tests.support.spending import raise_some_alert
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome") or ""
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -40,8 +44,12 @@ class Visitor:
     complaints: list[str]
 
     def go(self, path: str) -> None:
-        """Open a page, and return when all that it names has been loaded. No page fetches anything later."""
+        """Open a page, and return when all that it names has been loaded. No page fetches anything later.
+
+        The parts of the reference are opened: what is closed has no width and no contrast.
+        """
         self.page.goto(self.base_url + path)
+        self.page.evaluate("document.querySelectorAll('.reference details').forEach(part => part.open = true)")
 
     def assert_no_complaints(self) -> None:
         self.page.wait_for_load_state("networkidle")  # Of an icon, say, a browser complains after the page is loaded.
@@ -72,10 +80,20 @@ def visit(browser: Browser, live_server: LiveServer, **options: Any) -> Visitor:
 
 def sign_in(visitor: Visitor, email: str) -> None:
     visitor.go("/accounts/login/")
-    visitor.page.get_by_label("Email").fill(email)
+    visitor.page.get_by_label("E-mail address").fill(email)
     visitor.page.get_by_label("Password").fill(PASSWORD)
-    visitor.page.get_by_role("button", name="Sign in").click()
+    visitor.page.get_by_role("button", name="Sign in", exact=True).click()
     visitor.page.wait_for_url("**/console/**")
+
+
+def confirm_that_it_is_oneself(visitor: Visitor) -> None:
+    """Type the password once more, so that the pages of the second factor show themselves, not the question."""
+    visitor.go("/accounts/2fa/totp/activate/")
+    if visitor.page.get_by_text("Is it you?").is_visible():
+        assert_everybody_can_use(visitor)
+        visitor.page.get_by_label("Password").fill(PASSWORD)
+        visitor.page.get_by_role("button", name="Confirm", exact=True).click()
+        visitor.page.wait_for_url("**/totp/activate/")
 
 
 def test_from_sign_up_to_a_revoked_key(browser: Browser, live_server: LiveServer) -> None:
@@ -83,9 +101,9 @@ def test_from_sign_up_to_a_revoked_key(browser: Browser, live_server: LiveServer
     page = visitor.page
     visitor.go("/")
     page.get_by_role("link", name="Create an account").click()
-    page.get_by_label("Email").fill("dora@example.org")
+    page.get_by_label("E-mail address").fill("dora@example.org")
     page.get_by_label("Password", exact=True).fill(PASSWORD)
-    page.get_by_label("Password (again)").fill(PASSWORD)
+    page.get_by_label("Password, again").fill(PASSWORD)
     page.get_by_role("button", name="Create account").click()
     page.get_by_label("Code").fill(mail.outbox[-1].subject.split()[1])
     page.get_by_role("button", name="Confirm").click()
@@ -120,23 +138,39 @@ def test_going_back_to_the_form_and_sending_it_again_makes_no_second_key(
     page = visitor.page
     visitor.go("/console/alice/keys/new/")
     page.get_by_label("Name", exact=True).fill("Laptop")
-    page.get_by_role("button", name="Create key").click()
-    page.locator("#new-key").wait_for()
+    page.get_by_role("button", name="Create key").dblclick()
+    secret = page.locator("#new-key").inner_text()
     page.reload()
     assert page.get_by_text("shown only once").is_visible()
+    page.go_back()
+    assert secret not in page.content()
+    page.go_forward()
+    assert secret not in page.content()
     assert ApiKey.objects.filter(name="Laptop").count() == 1
 
 
-PATHS = ["", "keys/", "keys/new/", "usage/", "billing/", "members/", "settings/"]
+PATHS = ["", "keys/", "keys/new/", "usage/", "requests/", "billing/", "members/", "settings/", "alerts/", "webhooks/"]
+OTHERS = ["settings/audit", "settings/close", "settings/billing", "billing/documents", "models", "leave", "limits"]
+PATHS += ["playground/", "keys/management/", "settings/retention/"]
+MORE_PATHS = [f"/console/alice/{path}/" for path in OTHERS]
+ACCOUNT_PATHS = [f"/accounts/{path}" for path in ("email/", "password/change/", "2fa/", "sessions/")]
+ACCOUNT_PATHS += [f"/accounts/2fa/{path}/" for path in ("totp/activate", "webauthn", "webauthn/add")]
+STRANGERS_PATHS = [f"/accounts/{path}/" for path in ("login", "signup", "password/reset", "password/reset/done")]
 
 
 def pages_with_content() -> list[str]:
     people = make_people()
     version = sell_model("anthropic/claude-sonnet-with-a-rather-long-name-4.6")
+    upstream = Upstream.objects.create(name="acme", protocol="messages", base_url="https://api.acme.example")
+    Route.objects.create(language_model=version.language_model, upstream=upstream, upstream_model="large")
     events = [billed_event(people.key, version), billed_event(people.key, version), failed_event(people.key, version)]
     settle(events)
+    raise_some_alert(people.organization)
+    endpoint, _ = add_endpoint(people.organization, url="https://example.org/" + "hook" * 30, created_by=people.alice)
+    delivery = queue_test(endpoint)
+    hooks = [f"webhooks/{endpoint.pk}/", f"webhooks/deliveries/{delivery.pk}/"]
     receipts = [f"usage/{event.request_id}/" for event in (events[0], events[2])]
-    return ["/", "/reference/"] + [f"/console/alice/{path}" for path in [*PATHS, *receipts]]
+    return ["/", "/reference/", "/reference/api/"] + [f"/console/alice/{path}" for path in [*PATHS, *receipts, *hooks]]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -209,12 +243,23 @@ def test_the_rules_for_passwords_are_a_hint_and_look_like_one(browser: Browser, 
 def test_every_field_and_control_has_a_name(browser: Browser, live_server: LiveServer) -> None:
     paths = pages_with_content()
     visitor = visit(browser, live_server)
-    sign_in(visitor, "alice@example.org")
-    for path in [*paths, "/accounts/email/", "/accounts/password/change/"]:
+    for path in STRANGERS_PATHS:
         visitor.go(path)
-        assert visitor.page.evaluate(FIND_NAMELESS) == [], path
-        assert visitor.page.locator("main h1").count() == 1, path
-        assert visitor.page.locator("main").count() == 1, path
+        assert_everybody_can_use(visitor)
+    sign_in(visitor, "alice@example.org")
+    confirm_that_it_is_oneself(visitor)
+    for path in [*paths, *MORE_PATHS, *ACCOUNT_PATHS]:
+        visitor.go(path)
+        assert_everybody_can_use(visitor)
+
+
+def assert_everybody_can_use(visitor: Visitor) -> None:
+    where = visitor.page.url
+    assert visitor.page.evaluate(FIND_NAMELESS) == [], where
+    assert visitor.page.locator("main h1").count() == 1, where
+    assert visitor.page.locator("main").count() == 1, where
+    found = Axe().run(visitor.page).response["violations"]
+    assert [(each["id"], each["nodes"][0]["html"][:200]) for each in found] == [], where
 
 
 def test_the_keyboard_reaches_the_content_and_the_tabs(browser: Browser, live_server: LiveServer) -> None:
@@ -227,6 +272,10 @@ def test_the_keyboard_reaches_the_content_and_the_tabs(browser: Browser, live_se
     assert page.evaluate("document.activeElement.className") == "skip-link"
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.id") == "main"
+    page.locator(".switcher summary").click()
+    page.keyboard.press("Escape")
+    assert not page.locator(".switcher .menu-panel").is_visible()
+    assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
     page.locator("#tab-curl").focus()
     page.keyboard.press("ArrowRight")
     assert page.locator(".tab-panel-python").is_visible()

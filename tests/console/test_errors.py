@@ -36,7 +36,7 @@ def test_an_unexpected_error_shows_no_insides(
     def fail(*arguments: Any, **options: Any) -> None:
         raise ZeroDivisionError("a secret of the inside")
 
-    monkeypatch.setattr("billing.views.overview.read_balance", fail)
+    monkeypatch.setattr("console.views.overview.read_balance", fail)
     with caplog.at_level(logging.CRITICAL, logger="django.request"):
         response = client_of(people.alice, raise_request_exception=False).get("/console/alice/")
     assert response.status_code == 500

@@ -60,7 +60,7 @@ def test_a_model_that_is_no_longer_sold_may_stay(people: People, operator: Clien
 @pytest.mark.parametrize("network", UNREADABLE)
 def test_a_network_that_is_none_is_told_and_not_kept(people: People, operator: Client, page: str, network: str) -> None:
     response = save(people, operator, page, allowed_networks=f"203.0.113.0/24\n{network}")
-    assert f"{network} is no network" in response.content.decode()
+    assert f"{network} is not a network" in response.content.decode()
     assert restrictions(people) == ([], [])
 
 

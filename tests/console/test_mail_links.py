@@ -61,7 +61,7 @@ async def test_links_and_names_in_mail_follow_the_base_url(path: str, person: st
     assert "billing.example.org" in message.body
     assert "evil.example" not in f"{message.body}{message.subject}"
     assert "CrossModel" in message.subject
-    assert "Hello from CrossModel!" in message.body
+    assert "CrossModel\nbilling.example.org" in message.body
 
 
 def test_an_absolute_address_is_never_made_of_the_host(settings: Settings) -> None:

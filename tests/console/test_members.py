@@ -1,8 +1,11 @@
 import pytest
+from django.core import mail
 from django.test import Client
 
-from accounts.models import Member, Role
-from tests.support.people import People, client_of, make_person
+from accounts.key_secrets import find_key, lend_secret
+from accounts.keys import create_key
+from accounts.models import ApiKey, Invitation, Member, Role
+from tests.support.people import PASSWORD, People, client_of, make_person
 
 MEMBERS = "/console/alice/members/"
 
@@ -65,3 +68,75 @@ def test_names_of_people_are_escaped(alice: Client, people: People) -> None:
     page = alice.get(MEMBERS).content.decode()
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert" in page
+
+
+@pytest.fixture
+def bobs_key(people: People) -> ApiKey:
+    people.give_bob(Role.DEVELOPER)
+    return create_key(people.organization, name="Bob's laptop", created_by=people.bob)[0]
+
+
+def test_removing_says_what_happens_to_keys_and_disables_them(alice: Client, people: People, bobs_key: ApiKey) -> None:
+    lent, _ = lend_secret(people.key, user=people.bob)
+    url = member_url(people, "bob@example.org", "remove")
+    page = alice.get(url).content.decode()
+    assert "Bob&#x27;s laptop" in page
+    assert people.key.name not in page
+    assert role_of(people, "bob@example.org") == "developer"  # Asking changes nothing.
+    page = alice.post(url, follow=True).content.decode()
+    assert "1 key of theirs will be refused" in page
+    bobs_key.refresh_from_db()
+    assert (bobs_key.status, bobs_key.disabled_by) == ("disabled", people.alice)
+    assert find_key(lent) is None
+
+
+def test_keys_are_handed_over_to_a_member_who_may_have_keys(alice: Client, people: People, bobs_key: ApiKey) -> None:
+    viewer = make_person("vera")
+    Member.objects.create(organization=people.organization, user=viewer, role=Role.VIEWER)
+    url = member_url(people, "bob@example.org", "remove")
+    for stranger in (viewer, people.charlie, people.bob):
+        assert alice.post(url, {"keys_go_to": stranger.pk}).status_code == 422
+    alice.post(url, {"keys_go_to": people.alice.pk})
+    bobs_key.refresh_from_db()
+    assert (bobs_key.status, bobs_key.owner, bobs_key.created_by) == ("active", people.alice, people.bob)
+    assert role_of(people, "bob@example.org") is None
+
+
+def test_anybody_may_leave_and_their_keys_are_disabled(people: People, bobs_key: ApiKey) -> None:
+    bob = client_of(people.bob)
+    assert "They are disabled when you leave" in bob.get("/console/alice/leave/").content.decode()
+    assert bob.post("/console/alice/leave/", follow=True).redirect_chain[-1][0] == "/organizations/new/"
+    bobs_key.refresh_from_db()
+    assert (bobs_key.is_disabled, role_of(people, "bob@example.org")) == (True, None)
+    response = client_of(people.alice).post("/console/alice/leave/", follow=True)
+    assert "keeps at least one owner" in response.content.decode()
+
+
+def test_what_was_typed_outlives_the_session(people: People) -> None:
+    browser = client_of(people.alice)
+    browser.cookies.clear()
+    typed = {"name": "Typed long", "daily_budget_nanos": "2.50", "password": "never", "form_id": "f"}
+    response = browser.post("/console/alice/keys/new/", typed)
+    assert response["Location"] == "/accounts/login/?next=/console/alice/kept/"
+    signed_in = browser.post(response["Location"], {"login": people.alice.email, "password": PASSWORD}, follow=True)
+    page = signed_in.content.decode()
+    assert ("Typed long" in page, "2.50" in page, "never" in page) == (True, True, False)
+    assert not ApiKey.objects.filter(name="Typed long").exists()
+    assert 'action="/console/alice/keys/new/"' in page
+    assert browser.get("/console/alice/kept/")["Location"] == "/console/alice/"  # Shown once.
+    # Charlie, who signs in after Alice on the same browser, sees nothing of it.
+    browser.cookies.clear()
+    browser.post("/console/alice/keys/new/", typed)
+    credentials = {"login": people.charlie.email, "password": PASSWORD}
+    assert browser.post(response["Location"], credentials, follow=True).status_code == 404
+
+
+def test_an_invitation_is_sent_again_under_another_link(alice: Client, people: People) -> None:
+    alice.post(MEMBERS, {"email": "nora@example.org", "role": "viewer"})
+    first = Invitation.objects.get()
+    alice.post(f"/console/alice/invitations/{first.pk}/resend/")
+    first.refresh_from_db()
+    assert first.withdrawn_at is not None
+    assert Invitation.objects.filter(withdrawn_at=None, email="nora@example.org", role="viewer").count() == 1
+    assert len(mail.outbox) == 2
+    assert alice.post(f"/console/alice/invitations/{first.pk}/resend/").status_code == 404

@@ -6,9 +6,12 @@ import pytest
 import redis
 from django.test import Client
 
-from accounts.models import AdmissionChange
-from billing.admission.names import names_of
+from accounts.invitations import invite, open_invitations
+from accounts.models import AdmissionChange, Role
+from billing.admission.redis_keys import shard_keys_of
+from billing.models import DataRetention, LedgerEntry
 from tests.support.people import People, client_of
+from tests.support.settled_usage import billed_event, sell_model, settle
 
 PAGE = "/console/alice/settings/"
 
@@ -19,7 +22,7 @@ def alice(people: People) -> Client:
 
 
 def enforced(people: People, redis_client: redis.Redis, *fields: str) -> list[Any]:
-    return redis_client.hmget(names_of(people.organization.pk).org(people.organization.pk), *fields)
+    return redis_client.hmget(shard_keys_of(people.organization.pk).org(people.organization.pk), *fields)
 
 
 def test_budgets_and_the_cost_in_answers_reach_redis(alice: Client, people: People, redis_client: redis.Redis) -> None:
@@ -53,3 +56,57 @@ def test_limits_of_the_operator_are_shown_and_cannot_be_changed(alice: Client, p
     assert (people.organization.requests_per_minute, people.organization.credit_limit_nanos) == (None, 0)
     assert people.organization.status == "active"
     assert "None: requests are prepaid" in alice.get(PAGE).content.decode()
+
+
+def test_fewer_days_of_details_need_a_word_more(alice: Client, people: People) -> None:
+    page = "/console/alice/settings/retention/"
+    assert alice.post(page, {"details_days": "0", "is_certain": "on"}).status_code == 422
+    refused = alice.post(page, {"details_days": "30"})
+    assert refused.status_code == 422 and "This erases details for good" in refused.content.decode()
+    assert not DataRetention.objects.exists()
+    assert alice.post(page, {"details_days": "30", "is_certain": "on"}).status_code == 302
+    assert alice.post(page, {"details_days": "90"}).status_code == 302  # More erases nothing.
+    kept = DataRetention.objects.get()
+    assert (kept.organization, kept.details_days, kept.changed_by) == (people.organization, 90, "alice@example.org")
+    assert alice.post(page, {"details_days": ""}).status_code == 302
+    kept.refresh_from_db()
+    assert kept.details_days is None
+
+
+CLOSE = "/console/alice/settings/close/"
+
+
+def test_closing_needs_the_name_and_keeps_ledger_and_documents(people: People, redis_client: redis.Redis) -> None:
+    alice = client_of(people.alice)
+    settle([billed_event(people.key, sell_model())])
+    invite(people.organization, email="nora@example.org", role=Role.VIEWER, invited_by=people.alice)
+    entries = list(LedgerEntry.objects.values_list("pk", "amount_nanos"))
+    assert "This is not its name" in alice.post(CLOSE, {"name": "Alice"}).content.decode()
+    people.organization.refresh_from_db()
+    assert people.organization.status == "active"
+    page = alice.post(CLOSE, {"name": "Alice & Co"}, follow=True)
+    assert page.redirect_chain[-1][0] == "/console/alice/billing/documents/"
+    names = shard_keys_of(people.organization.pk)
+    assert redis_client.hget(names.org(people.organization.pk), "status") == b"closed"
+    assert redis_client.hget(names.key(people.key.pk), "status") == b"revoked"
+    assert not open_invitations(people.organization)
+    assert client_of(people.bob).get("/console/alice/").status_code == 404  # A viewer: removed.
+    assert list(LedgerEntry.objects.values_list("pk", "amount_nanos")) == entries
+    assert alice.get("/console/alice/billing/").status_code == 200
+
+
+def test_an_admin_closes_nothing(people: People) -> None:
+    people.give_bob(Role.ADMIN)
+    assert client_of(people.bob).post(CLOSE, {"name": "Alice & Co"}).status_code == 403
+    assert "Close the organization" not in client_of(people.bob).get("/console/alice/settings/").content.decode()
+
+
+@pytest.mark.parametrize("before", ["", "x", "9" * 30, "-1"])
+def test_the_audit_log_says_who_changed_what(people: People, before: str) -> None:
+    alice = client_of(people.alice)
+    alice.post(f"/console/alice/keys/{people.key.pk}/", {"name": "Renamed", "daily_budget_nanos": "2.50"})
+    page = alice.get("/console/alice/settings/audit/", {"before": before} if before else {}).content.decode()
+    assert "API key changed" in page
+    said = [text for text in ("alice@example.org", "Renamed", "<ins>2.50 USD</ins>") if text in page]
+    assert said == ["alice@example.org", "Renamed", "<ins>2.50 USD</ins>"]
+    assert "Renamed" not in client_of(people.charlie).get("/console/charlie/settings/audit/").content.decode()

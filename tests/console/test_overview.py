@@ -6,12 +6,15 @@ import redis
 from django.test import Client
 
 from accounts.models import ApiKey, Organization
-from billing.admission.feed import publish_pending_changes
-from billing.admission.names import names_of
+from billing.admission.outbox import publish_pending_changes
+from billing.admission.redis_keys import shard_keys_of
+from billing.budgets.amounts import Amounts, Holder
+from billing.budgets.overrides import Scope, make_override
+from billing.credit.top_ups import grant_credit
 from billing.models import CreditLot
-from billing.top_ups import grant_credit
-from billing.usage_report import DayCost
-from billing.views.chart import HEIGHT, WIDTH, draw_days
+from billing.request_id import make_request_id
+from billing.usage.refusals import Refusal, write_refusals
+from console.chart import HEIGHT, WIDTH, Point, draw_bars
 from tests.support.people import People, client_of
 from tests.support.settled_usage import billed_event, failed_event, sell_model, settle
 
@@ -38,13 +41,13 @@ def test_what_is_available_is_what_admission_enforces(alice: Client, people: Peo
     give(people.organization, 20)
     Organization.objects.filter(pk=people.organization.pk).update(credit_limit_nanos=5 * 10**9)
     publish_pending_changes()
-    org = names_of(people.organization.pk).org(people.organization.pk)
+    org = shard_keys_of(people.organization.pk).org(people.organization.pk)
     redis_client.hset(org, mapping={"held": 1_500_000_000, "unsettled": 250_000_000, "open": 2})
 
     response = alice.get(OVERVIEW)
-    figures = response.context["balance"].figures
-    assert (figures.credit_nanos, figures.limit_nanos) == (20 * 10**9, 5 * 10**9)
-    page = response.content.decode()
+    state = response.context["balance"].state
+    assert (state.credit_nanos, state.limit_nanos) == (20 * 10**9, 5 * 10**9)
+    page = " ".join(response.content.decode().split())
     assert 'title="$23.25"' in page  # 20 + 5 - 0.25 - 1.5
     assert "by 2 running requests" in page
     assert 'title="$1.50"' in page and 'title="$0.25"' in page
@@ -62,7 +65,7 @@ def test_without_redis_it_shows_the_posted_balance_and_says_so(alice: Client, pe
     assert response.status_code == 200
     assert response.context["balance"].available_nanos is None
     page = response.content.decode()
-    assert "cannot be read right now" in page
+    assert "cannot say what is available" in page
     assert 'title="$20.00"' in page
     assert "Available" not in page
 
@@ -76,8 +79,9 @@ def test_spend_and_latest_requests(alice: Client, people: People) -> None:
     listed = response.context["requests"]
     assert [row.request_id.hex for row in listed][1:] == [event.request_id for event in events[:7]]
     assert listed[0].error_code == "upstream_overloaded"
-    assert response.context["period_nanos"] == sum(event.cost_nanos for event in events)
-    assert response.context["period_requests"] == 9
+    spent = sum(event.cost_nanos for event in events)
+    assert response.context["now"].sums.cost_nanos == response.context["month"].month_nanos == spent
+    assert (response.context["now"].sums.requests, response.context["now"].failed) == (9, 1)
     assert "Backend" in response.content.decode()
 
 
@@ -98,17 +102,63 @@ def test_it_costs_the_same_queries(alice: Client, people: People, rows: int, dja
     version = sell_model()
     settle([billed_event(people.key, version) for _ in range(rows)])
     alice.get(OVERVIEW)
-    with django_assert_num_queries(10):
+    with django_assert_num_queries(20):
         assert len(alice.get(OVERVIEW).context["requests"]) == rows
 
 
+def test_the_checklist_turns_over_by_itself(alice: Client, people: People) -> None:
+    page = alice.get(OVERVIEW)
+    assert [step["done"] for step in page.context["steps"]] == [False, True, False]
+    asked = f"{OVERVIEW}first-steps/?until={page.context['until']}"
+    assert "every 3s" in page.content.decode() and "every 3s" in alice.get(asked).content.decode()
+    assert "every 3s" not in alice.get(f"{OVERVIEW}first-steps/?until=1").content.decode()
+    event = billed_event(people.key, sell_model())
+    settle([event])
+    done = alice.get(asked).content.decode()
+    assert "The first request has arrived" in done and event.request_id in done and "every 3s" not in done
+    assert "First steps" not in alice.get(OVERVIEW).content.decode()
+
+
+def test_budgets_projection_and_rates_beside_those_before(alice: Client, people: People) -> None:
+    version, now = sell_model(), datetime.now(UTC)
+    Organization.objects.filter(pk=people.organization.pk).update(monthly_budget_nanos=1_000_000)
+    events = [billed_event(people.key, version, at=now - timedelta(days=n)) for n in (0, 1, 2, 3, 40)]
+    settle([*events, failed_event(people.key, version, at=now)])
+    refusal = Refusal(
+        make_request_id().hex, people.organization.pk, people.key.pk, "messages", "x", 402, "x", "No.", now, repeats=4
+    )
+    write_refusals([refusal])
+    context = alice.get(OVERVIEW).context
+    month = context["month"]
+    assert month.today_nanos == events[0].cost_nanos
+    assert month.projected_nanos >= month.month_nanos and month.is_projected_over_budget
+    assert month.monthly_percent == month.month_nanos * 100 // 1_000_000
+    Organization.objects.filter(pk=people.organization.pk).update(budgets_only_notify=True)
+    make_override(
+        people.organization,
+        holder=Holder(Scope.ORGANIZATION),
+        amounts=Amounts(monthly_nanos=10**12),
+        until=now + timedelta(days=2),
+        reason="Launch week",
+        actor="alice@example.org",
+    )
+    page = alice.get(OVERVIEW)
+    month = page.context["month"]
+    assert (month.monthly_budget_nanos, month.is_projected_over_budget) == (10**12, False)
+    assert month.daily_budget_nanos is None and month.daily_override is None
+    assert page.content.decode().count("Launch week") == 1 and "which only notifies" in page.content.decode()
+    assert [figure["text"] for figure in context["figures"]][1:4] == ["10", "20.0 %", "50.0 %"]
+    assert [figure["before"] for figure in context["figures"]][1:4] == ["1", "0.0 %", "0.0 %"]
+
+
 def test_the_chart_stays_in_its_box_and_keeps_proportions() -> None:
-    first = datetime(2026, 11, 1, tzinfo=UTC).date()
-    nanos = [0, 1, 500_000_000, 1_000_000_000, 2_900_000_000]
-    days = [DayCost(first + timedelta(days=n), n, cost) for n, cost in enumerate(nanos)]
-    chart = draw_days(days)
-    assert [bar.height for bar in chart.bars][:2] == [0, 2]
-    assert chart.bars[3].height == pytest.approx(2 * chart.bars[2].height, abs=0.2)
-    assert all(bar.x >= 0 and bar.x + bar.width <= WIDTH and 0 <= bar.y <= HEIGHT for bar in chart.bars)
-    assert [line.nanos for line in chart.gridlines] == [3_000_000_000, 1_500_000_000]
-    assert draw_days([DayCost(first, 0, 0)]).gridlines == ()
+    points = [Point(str(n), (value, value), before=value) for n, value in enumerate([0, 1, 500, 1_000, 1_450])]
+    chart = draw_bars(points)
+    assert chart.top == 3_000
+    heights = [sum(part.height for part in bar.parts) for bar in chart.bars]
+    assert heights[0] == 0 and heights[1] > 0
+    assert heights[3] == pytest.approx(2 * heights[2], abs=0.2)
+    assert all(bar.x >= 0 and bar.x + bar.width <= WIDTH for bar in chart.bars)
+    assert all(part.y >= 0 and part.y + part.height <= HEIGHT + 0.01 for bar in chart.bars for part in bar.parts)
+    assert chart.labels == ("0", "2", "4")
+    assert draw_bars([Point("x", (0,))]).top == 0

@@ -8,9 +8,9 @@ from django.core.mail import EmailMessage
 from django.test import Client
 from pytest_django import Settings
 
-from accounts.models import AdmissionChange, Organization
+from accounts.models import AdmissionChange, Organization, User
 from accounts.organizations import MAX_ORGANIZATIONS_PER_OWNER, create_organization
-from billing.balances import read_balance
+from billing.admission.balances import read_balance
 from tests.support.people import PASSWORD, client_of, make_person
 from tests.support.together import run_together
 
@@ -73,7 +73,7 @@ def test_without_redis_an_organization_is_made_all_the_same(redis_away: None) ->
     response = client_of(make_person("dora")).post("/organizations/new/", {"name": "One"}, follow=True)
     page = response.content.decode()
     assert "as soon as the admission store" in page
-    assert "cannot be read right now" in page
+    assert "cannot say what is available" in page
     assert AdmissionChange.objects.exists()
 
 
@@ -82,6 +82,15 @@ def test_without_redis_an_organization_is_made_all_the_same(redis_away: None) ->
 def test_an_organization_needs_a_name(name: str) -> None:
     response = client_of(make_person("dora")).post("/organizations/new/", {"name": name})
     assert response.context["form"].errors["name"]
+    assert not Organization.objects.exists()
+
+
+@pytest.mark.django_db
+def test_an_address_that_nobody_confirmed_owns_no_organization() -> None:
+    response = client_of(User.objects.create_user("dora@example.org", PASSWORD)).post(
+        "/organizations/new/", {"name": "D"}
+    )
+    assert "Confirm dora@example.org first" in response.content.decode()
     assert not Organization.objects.exists()
 
 

@@ -1,18 +1,18 @@
 import csv
 import io
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 from django.test import Client
 
 from accounts.keys import create_key
-from accounts.models import ApiKey
-from billing import usage_report
-from billing.models import PriceVersion, UsageRecord
+from billing.models import AttributedDay, PriceVersion
 from billing.money import format_usd
+from billing.usage.sums import UsageFilter, sum_by_group, sum_period
+from console.forms.usage import days_of
 from tests.support.people import People, client_of
-from tests.support.settled_usage import billed_event, failed_event, sell_model, settle
+from tests.support.settled_usage import billed_event, sell_model, settle
 
 USAGE = "/console/alice/usage/"
 
@@ -27,172 +27,149 @@ def version(db: None) -> PriceVersion:
     return sell_model()
 
 
-def ids_on(client: Client, **query: Any) -> list[str]:
-    return [row.request_id.hex for row in client.get(USAGE, query).context["page"].requests]
+def rows_on(client: Client, **query: Any) -> list[tuple[str, int, int]]:
+    rows = client.get(USAGE, query).context["rows"]
+    return [(row.name, row.sums.requests, row.sums.cost_nanos) for row in rows]
 
 
-def test_pages_follow_each_other_without_gap_or_double(alice: Client, people: People, version: PriceVersion) -> None:
+def use_it_all(people: People, version: PriceVersion) -> dict[str, Any]:
+    """Use it by two keys, two models, and for different people, now and in the thirty days before those."""
     now = datetime.now(UTC)
+    bobs, _ = create_key(people.organization, name="Bob's", created_by=people.bob)
+    small = sell_model("acme/small")
     events = [
-        (failed_event if n % 7 == 0 else billed_event)(people.key, version, at=now - timedelta(seconds=n))
-        for n in range(120)
+        billed_event(people.key, version, at=now, end_user="user-1", tag="ci", input_tokens=900, cache_read_tokens=300),
+        billed_event(people.key, version, at=now - timedelta(days=1), end_user="user-1"),
+        billed_event(bobs, small, at=now - timedelta(days=2), tag="ci", session="s-1"),
+        billed_event(bobs, version, at=now - timedelta(days=2)),
+        billed_event(people.key, version, at=now - timedelta(days=40)),
     ]
     settle(events)
-    expected = [event.request_id for event in events]
-    seen: list[str] = []
-    query: dict[str, str] = {}
-    while True:
-        page = alice.get(USAGE, query).context["page"]
-        seen += [row.request_id.hex for row in page.requests]
-        if page.older_than is None:
-            break
-        query = {"before": page.older_than.hex}
-    assert seen == expected
+    return {"costs": [event.cost_nanos for event in events], "bobs": bobs, "events": events}
 
 
-def test_filters(alice: Client, people: People, version: PriceVersion) -> None:
-    now = datetime.now(UTC)
-    other_key, _ = create_key(people.organization, name="Other", created_by=people.alice)
-    other_version = sell_model("acme/small")
-    plain = billed_event(people.key, version, at=now)
-    failed = failed_event(people.key, version, at=now - timedelta(seconds=1))
-    by_key = billed_event(other_key, version, at=now - timedelta(seconds=2))
-    by_model = billed_event(people.key, other_version, at=now - timedelta(seconds=3))
-    old = billed_event(people.key, version, at=now - timedelta(days=40))
-    settle([plain, failed, by_key, by_model, old])
-    recent = [plain, failed, by_key, by_model]
-    assert ids_on(alice) == [event.request_id for event in recent]
-    assert ids_on(alice, key=other_key.pk) == [by_key.request_id]
-    assert ids_on(alice, model="acme/small") == [by_model.request_id]
-    assert ids_on(alice, outcome="failed") == [failed.request_id]
-    assert ids_on(alice, outcome="billed") == [plain.request_id, by_key.request_id, by_model.request_id]
-    day = (now - timedelta(days=40)).date()
-    assert ids_on(alice, first_day=day, last_day=day) == [old.request_id]
-    totals = alice.get(USAGE, {"model": "acme/small"}).context["totals"]
-    assert (totals.requests, totals.cost_nanos) == (1, by_model.cost_nanos)
+def test_sums_by_every_group_add_up(alice: Client, people: People, version: PriceVersion) -> None:
+    used = use_it_all(people, version)
+    a, b, c, d, old = used["costs"]
+    context = alice.get(USAGE).context
+    assert (context["now"].requests, context["now"].cost_nanos) == (4, a + b + c + d)
+    assert context["figures"][0].change == f"{(a + b + c + d - old) * 100 // old:+,} %"
+    assert context["figures"][3].text == f"{300 / (900 + 300 + 3 * 1200) * 100:.1f} %"
+    expected = {
+        "model": {("acme/large", 3, a + b + d), ("acme/small", 1, c)},
+        "key": {(f"Backend (…{people.key.last_four})", 2, a + b), (f"Bob's (…{used['bobs'].last_four})", 2, c + d)},
+        "member": {("alice@example.org", 2, a + b), ("bob@example.org", 2, c + d)},
+        "end_user": {("user-1", 2, a + b), ("None named", 2, c + d)},
+        "tag": {("ci", 2, a + c), ("None named", 2, b + d)},
+        "session": {("s-1", 1, c), ("None named", 3, a + b + d)},
+    }
+    for group, rows in expected.items():
+        assert set(rows_on(alice, group=group)) == rows, group
+
+
+def test_filters_go_together_and_each_row_leads_on(alice: Client, people: People, version: PriceVersion) -> None:
+    used = use_it_all(people, version)
+    a, b, c, d, _ = used["costs"]
+    assert rows_on(alice, tag="ci", group="model") == sorted(
+        [("acme/large", 1, a), ("acme/small", 1, c)], key=lambda row: -row[2]
+    )
+    assert rows_on(alice, tag="ci", end_user="user-1", group="key")[0][1:] == (1, a)
+    assert rows_on(alice, member=people.bob.pk, model="acme/large")[0][1:] == (1, d)
+    assert rows_on(alice, key=people.key.pk, member=people.bob.pk) == []
+    assert rows_on(alice, session="none") == []
+    row = next(row for row in alice.get(USAGE, {"group": "key"}).context["rows"] if "Bob" in row.name)
+    context = alice.get(USAGE + row.query).context
+    assert context["now"].cost_nanos == c + d
+    [chip] = context["chips"]
+    assert (chip.label, chip.value) == ("Key", row.name)
+    assert alice.get(USAGE + chip.query).context["now"].cost_nanos == a + b + c + d
+    listed = alice.get("/console/alice/requests/" + row.requests).context["page"].requests
+    assert {found.request_id.hex for found in listed} == {event.request_id for event in used["events"][2:4]}
+
+
+@pytest.mark.parametrize("interval", ["hour", "day", "month"])
+def test_bars_and_the_table_beneath_them_agree(
+    alice: Client, people: People, version: PriceVersion, interval: str
+) -> None:
+    costs = use_it_all(people, version)["costs"]
+    today = datetime.now(UTC).date()
+    query = {"interval": interval, "first_day": str(today - timedelta(days=6)), "last_day": str(today)}
+    context = alice.get(USAGE, query).context
+    assert sum(bar.point.total for bar in context["chart"].bars) == sum(costs[:4])
+    assert sum(sums.cost_nanos for _, sums in context["times"]) == sum(costs[:4])
+    tokens = alice.get(USAGE, {**query, "metric": "tokens"}).context
+    assert sum(bar.point.total for bar in tokens["chart"].bars) == tokens["now"].tokens
+    bar = next(bar for bar in context["chart"].bars if bar.point.total)
+    assert alice.get(USAGE + bar.point.link).context["now"].cost_nanos >= bar.point.total
+
+
+def test_hours_of_an_end_user_are_days(alice: Client, people: People, version: PriceVersion) -> None:
+    """They are not kept by the hour: the page says what it shows."""
+    use_it_all(people, version)
+    context = alice.get(USAGE, {"period": "7d", "interval": "hour", "end_user": "user-1"}).context
+    assert (context["interval"], len(context["times"])) == ("day", 2)
+
+
+def test_the_csv_is_what_is_shown_with_exact_amounts(alice: Client, people: People, version: PriceVersion) -> None:
+    costs = use_it_all(people, version)["costs"]
+    for query in ({"group": "end_user"}, {"group": "time", "period": "7d"}):
+        response = alice.get(f"{USAGE}sums.csv", query)
+        rows = list(csv.DictReader(io.StringIO(response.content.decode())))
+        assert sum(int(row["requests"]) for row in rows) == 4
+        named = {next(iter(row.values())): row["cost_usd"] for row in rows}
+        if query["group"] == "end_user":
+            assert named["user-1"] == format_usd(costs[0] + costs[1])
+        else:
+            assert named[str(datetime.now(UTC).date())] == format_usd(costs[0])
+            assert len(rows) == 7
+
+
+def test_what_is_beyond_the_bound_is_told(alice: Client, people: People, version: PriceVersion) -> None:
+    use_it_all(people, version)
+    AttributedDay.objects.filter(end_user="user-1").update(end_user=AttributedDay.OTHER)
+    [row] = [row for row in alice.get(USAGE, {"group": "end_user"}).context["rows"] if row.name != "None named"]
+    assert (row.name, row.query) == ("Beyond the daily bound", "")
+
+
+def test_what_is_beyond_the_longest_table_is_summed(
+    people: People, version: PriceVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_it_all(people, version)
+    today = datetime.now(UTC).date()
+    wanted = UsageFilter(today - timedelta(days=2), today)
+    for grouping in ("model_id", "key_id"):
+        groups = sum_by_group(people.organization, wanted, grouping, limit=1)
+        assert groups.rest is not None and groups.unnamed is None
+        assert groups.shown[0].sums + groups.rest == sum_period(people.organization, wanted)
+    settle([billed_event(people.key, version, end_user="user-2")])
+    groups = sum_by_group(people.organization, wanted, "end_user", limit=1)
+    assert groups.rest is not None and groups.unnamed is not None
+    assert groups.shown[0].sums + groups.rest + groups.unnamed == sum_period(people.organization, wanted)
+    assert [groups.shown[0].name, groups.rest.requests, groups.unnamed.requests] == ["user-1", 1, 2]
 
 
 @pytest.mark.parametrize(
-    "query",
+    ("period", "today", "days"),
     [
-        {"first_day": "2026-11-02", "last_day": "2026-11-01"},
-        {"first_day": "2026-01-01", "last_day": "2026-11-01"},
-        {"first_day": "soon"},
-        {"first_day": "1899-01-01", "last_day": "1899-01-02"},
-        {"first_day": "9999-12-31", "last_day": "9999-12-31"},
-        {"key": "1 OR 1=1"},
-        {"model": "no/such"},
-        {"outcome": "odd"},
+        ("month", date(2026, 3, 1), (date(2026, 3, 1), date(2026, 3, 1))),
+        ("last_month", date(2026, 3, 31), (date(2026, 2, 1), date(2026, 2, 28))),
+        ("last_month", date(2026, 1, 1), (date(2025, 12, 1), date(2025, 12, 31))),
+        ("12mo", date(2026, 11, 28), (date(2025, 12, 1), date(2026, 11, 28))),
+        ("12mo", date(2026, 12, 31), (date(2026, 1, 1), date(2026, 12, 31))),
+        ("12mo", date(2028, 2, 29), (date(2027, 3, 1), date(2028, 2, 29))),
+        ("yesterday", date(2026, 1, 1), (date(2025, 12, 31), date(2025, 12, 31))),
+        ("7d", date(2026, 1, 3), (date(2025, 12, 28), date(2026, 1, 3))),
     ],
 )
-def test_filters_that_make_no_sense_are_told(alice: Client, query: dict[str, str]) -> None:
-    response = alice.get(USAGE, query)
-    assert response.status_code == 422
-    assert response.context["form"].errors
-
-
-def test_a_wrong_page_is_not_found(alice: Client) -> None:
-    assert alice.get(USAGE, {"before": "x"}).status_code == 404
-
-
-def test_the_receipt_shows_an_arithmetic_that_gives_the_cost(
-    alice: Client, people: People, version: PriceVersion
-) -> None:
-    event = billed_event(
-        people.key,
-        version,
-        input_tokens=1003,
-        output_tokens=257,
-        cache_read_tokens=9001,
-        cache_write_5m_tokens=11,
-        factor_ppm=900_000,
-        end_user="user-1",
-        client="curl/8",
-        stop_reason="end_turn",
-    )
-    settle([event])
-    response = alice.get(f"{USAGE}{event.request_id}/")
-    receipt = response.context["receipt"]
-    assert [(line.component, line.count, line.picos_per_unit) for line in receipt.lines] == [
-        ("input", 1003, 3_000_000),
-        ("output", 257, 15_000_000),
-        ("cache_write_5m", 11, 3_750_000),
-        ("cache_read", 9001, 300_000),
-    ]
-    picos = 1003 * 3_000_000 + 257 * 15_000_000 + 11 * 3_750_000 + 9001 * 300_000
-    assert receipt.subtotal_picos == picos
-    assert receipt.record.cost_nanos == -(-picos * 9 // 10_000) == receipt.recomputed_nanos
-    page = response.content.decode()
-    assert "\N{MULTIPLICATION SIGN} 0.9" in page
-    assert f"${format_usd(event.cost_nanos)}" in page
-    assert "Please report this request" not in page
-    assert all(text in page for text in ("user-1", "curl/8", "end_turn", f"msg_{event.request_id}"))
-    assert "upstream_cost" not in page and "0.00 cost" not in page
-
-
-def test_a_receipt_whose_arithmetic_differs_says_so(alice: Client, people: People, version: PriceVersion) -> None:
-    event = billed_event(people.key, version)
-    event.cost_nanos += 1
-    settle([event])
-    assert "Please report this request" in alice.get(f"{USAGE}{event.request_id}/").content.decode()
-
-
-def test_a_failed_request_has_a_receipt_of_nothing(alice: Client, people: People, version: PriceVersion) -> None:
-    event = failed_event(people.key, version)
-    settle([event])
-    page = alice.get(f"{USAGE}{event.request_id}/").content.decode()
-    assert "nothing was billed" in page
-    assert "upstream_overloaded" in page
-    assert "529" in page
-
-
-def test_receipts_take_the_id_in_every_form(alice: Client, people: People, version: PriceVersion) -> None:
-    event = billed_event(people.key, version)
-    settle([event])
-    record = UsageRecord.objects.get()
-    for form in (f"msg_{event.request_id}", f"req_{event.request_id}", str(record.request_id)):
-        assert alice.get(f"{USAGE}{form}/").status_code == 200
-    assert alice.get(f"{USAGE}msg_{'0' * 32}/").status_code == 404
-    assert alice.get(f"{USAGE}nonsense/").status_code == 404
-
-
-def read_csv(response: Any) -> list[dict[str, str]]:
-    text = response.getvalue().decode()
-    return list(csv.DictReader(io.StringIO(text)))
-
-
-def test_the_export_holds_exact_amounts_and_no_formulas(alice: Client, people: People, version: PriceVersion) -> None:
-    ApiKey.objects.filter(pk=people.key.pk).update(name='=HYPERLINK("http://evil.example")')
-    billed = billed_event(people.key, version)
-    failed = failed_event(people.key, version, at=datetime.now(UTC) - timedelta(seconds=5))
-    settle([billed, failed])
-    response = alice.get(f"{USAGE}export.csv")
-    assert response["Content-Disposition"].startswith('attachment; filename="usage-alice-')
-    rows = read_csv(response)
-    assert [row["request_id"] for row in rows] == [f"msg_{billed.request_id}", f"msg_{failed.request_id}"]
-    assert rows[0]["cost_usd"] == format_usd(billed.cost_nanos)
-    assert rows[0]["key_name"] == '\'=HYPERLINK("http://evil.example")'
-    assert (rows[1]["outcome"], rows[1]["error_code"], rows[1]["cost_usd"]) == ("failed", "upstream_overloaded", "0.00")
-    assert set(rows[0]) == set(rows[1])
-
-
-def test_the_export_is_bounded(
-    alice: Client, people: People, version: PriceVersion, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(usage_report, "MAX_EXPORT_ROWS", 5)
-    monkeypatch.setattr(usage_report, "EXPORT_CHUNK_ROWS", 2)
-    now = datetime.now(UTC)
-    events = [billed_event(people.key, version, at=now - timedelta(seconds=n)) for n in range(8)]
-    settle(events)
-    rows = read_csv(alice.get(f"{USAGE}export.csv"))
-    assert [row["request_id"] for row in rows] == [f"msg_{event.request_id}" for event in events[:5]]
+def test_periods_are_whole_utc_days(period: str, today: date, days: tuple[date, date]) -> None:
+    assert days_of(period, today) == days
 
 
 @pytest.mark.parametrize("rows", [1, 3])
 def test_it_costs_the_same_queries(
     alice: Client, people: People, version: PriceVersion, rows: int, django_assert_num_queries: Any
 ) -> None:
-    settle([billed_event(people.key, version) for _ in range(rows)])
+    settle([billed_event(people.key, version, end_user=f"user-{number}") for number in range(rows)])
     alice.get(USAGE)
-    with django_assert_num_queries(9):
-        assert len(alice.get(USAGE).context["page"].requests) == rows
+    with django_assert_num_queries(11):
+        assert len(alice.get(USAGE, {"group": "end_user"}).context["rows"]) == rows

@@ -8,7 +8,7 @@ import django
 from tests.support.servers import prepare_environment
 
 if __name__ == "__main__":
-    # Settings that reach no server: each world brings its own.
+    # Settings that reach no server: each stack brings its own.
     os.environ["DATABASE_URL"] = "postgresql://nobody@127.0.0.1:1/nothing"
     os.environ["REDIS_URL"] = "redis://127.0.0.1:1/0"
     prepare_environment()

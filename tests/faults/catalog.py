@@ -2,11 +2,24 @@
 
 from collections.abc import Callable
 
-from billing.admission.topology import CLUSTER, SENTINEL, SINGLE
-from tests.faults import changes, outside, pairs, processes, servers, topologies
-from tests.faults.stage import Stage
+from billing.admission.redis.topology import CLUSTER, SENTINEL, SINGLE
+from tests.faults import (
+    changes,
+    deliveries,
+    disks,
+    documents,
+    machines,
+    outside,
+    pairs,
+    payments,
+    processes,
+    servers,
+    topologies,
+)
+from tests.faults.scenario import Scenario
+from tests.faults.stacks import MACHINES
 
-Fault = Callable[[Stage], None]
+Fault = Callable[[Scenario], None]
 
 
 def _by_name(*faults: Fault) -> dict[str, Fault]:
@@ -32,6 +45,9 @@ FAULTS = {
         servers.redis_full,
         servers.redis_slow,
         servers.postgres_restored,
+        disks.disk_full,
+        disks.spool_folder_away,
+        disks.disk_full_while_redis_is_away,
         outside.clients_leave_or_crawl,
         outside.upstream_refuses,
         outside.upstream_hangs,
@@ -42,9 +58,19 @@ FAULTS = {
         outside.crowd_on_a_small_balance,
         outside.crowd_while_redis_is_emptied,
         outside.poison_in_a_stream,
+        outside.entries_trimmed,
         changes.price_changed,
         changes.key_revoked,
         changes.lot_expired,
+        payments.payment_messages_lost,
+        payments.payment_messages_doubled,
+        payments.payment_messages_late,
+        payments.payment_messages_reversed,
+        payments.gateway_killed_among_payment_messages,
+        payments.worker_killed_between_charge_and_posting,
+        documents.closings_at_once_and_one_killed,
+        deliveries.webhook_endpoint_down,
+        deliveries.worker_killed_in_a_delivery,
         pairs.gateway_killed_past_its_lease,
         pairs.gateway_killed_while_redis_is_away,
         pairs.gateway_killed_while_redis_loses_its_last_writes,
@@ -55,4 +81,11 @@ FAULTS = {
     **CLOCK_FAULTS,
 }
 SENTINEL_FAULTS = _by_name(topologies.master_failed_over)
-FAULTS_BY_TOPOLOGY = {SINGLE: FAULTS, CLUSTER: FAULTS, SENTINEL: {**FAULTS, **SENTINEL_FAULTS}}
+MACHINE_FAULTS = _by_name(machines.gateways_restarted_in_turn, machines.gateway_machine_lost)
+FAULTS_BY_TOPOLOGY = {
+    SINGLE: FAULTS,
+    CLUSTER: FAULTS,
+    SENTINEL: {**FAULTS, **SENTINEL_FAULTS},
+    MACHINES: MACHINE_FAULTS,
+}
+ALL_FAULTS = {**FAULTS, **SENTINEL_FAULTS, **MACHINE_FAULTS}

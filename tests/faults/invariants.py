@@ -1,4 +1,4 @@
-"""What must hold after a fault, once all is healed and quiet: every invariant that this world can refute.
+"""What must hold after a fault, once all is healed and quiet: every invariant that this stack can refute.
 
 Each function returns lines that name what is broken, and nothing when all is well.
 """
@@ -17,31 +17,33 @@ from django.db.models import Sum
 from django.utils import timezone
 
 from accounts.models import ApiKey
-from billing.admission.names import SHARDS
-from billing.admission.worker import redis_client
-from billing.budgets import WHOLE_ORGANIZATION
-from billing.corrected_usage import show_corrected
-from billing.credit_lots import spendable_credit
-from billing.models import BudgetDay, FailedRequest, RequestDetail, UsageQuarantine, UsageRecord
+from billing.admission.redis.blocking_client import redis_client
+from billing.admission.redis_keys import SHARDS
+from billing.budgets.spenders import END_USER, Spender, digest_of
+from billing.checks.journal import COUNTS, compare_counts
+from billing.credit.lots import spendable_credit
+from billing.models import (
+    BudgetDay,
+    FailedRequest,
+    RequestDetail,
+    SpenderDay,
+    UsageCorrection,
+    UsageQuarantine,
+    UsageRecord,
+)
 from billing.request_id import parse_request_id
 from billing.shards import SHARD_COUNT, shard_of
+from billing.usage.budgets import WHOLE_ORGANIZATION
+from billing.usage.corrected import show_corrected
 from sandbox.journal import JournalRecord
 from tests.faults.one_effect import broken_keys
 from tests.faults.rates import broken_concurrency, broken_rates, holders_of, read_admissions
+from tests.support.live_stack import LiveStack, Tenant
 from tests.support.load import Answer
-from tests.support.world import Caller, World
 
 MAX_LINES = 20
 SANDBOX_CHARS_PER_TOKEN = 4
 NO_REQUEST = UUID(int=0)
-COUNTS = {
-    "input": "input_tokens",
-    "output": "output_tokens",
-    "cache_write_5m": "cache_write_5m_tokens",
-    "cache_write_1h": "cache_write_1h_tokens",
-    "cache_read": "cache_read_tokens",
-    "web_searches": "web_searches",
-}
 
 
 @dataclass
@@ -54,7 +56,7 @@ class Evidence:
     `keys_forgotten_at`: when Postgres came back as of an earlier moment, without idempotency keys that were used since.
     """
 
-    callers: Sequence[Caller]
+    tenants: Sequence[Tenant]
     answers: Sequence[Answer]
     journal: Sequence[JournalRecord]
     poison_events: int = 0
@@ -68,10 +70,10 @@ class Evidence:
 
     @classmethod
     def collect(
-        cls, callers: Sequence[Caller], answers: Sequence[Answer], journal: Iterable[JournalRecord]
+        cls, tenants: Sequence[Tenant], answers: Sequence[Answer], journal: Iterable[JournalRecord]
     ) -> "Evidence":
-        """Read what Postgres has of these callers."""
-        ids = [caller.organization.pk for caller in callers]
+        """Read what Postgres has of these tenants."""
+        ids = [tenant.organization.pk for tenant in tenants]
         rows = list(UsageRecord.objects.filter(organization_id__in=ids))
         show_corrected(rows)
         records = {record.request_id: record for record in rows}
@@ -87,7 +89,7 @@ class Evidence:
         for key, request_id in details.values_list("end_user", "request_id"):
             requests_by_key[key].add(request_id)
         return cls(
-            callers,
+            tenants,
             answers,
             list(journal),
             records=records,
@@ -97,7 +99,7 @@ class Evidence:
         )
 
 
-def find_violations(world: World, evidence: Evidence) -> list[str]:
+def find_violations(stack: LiveStack, evidence: Evidence) -> list[str]:
     """Return a line for each break of an invariant, with its number in front."""
     found = [
         *replies_have_records(evidence),
@@ -106,19 +108,19 @@ def find_violations(world: World, evidence: Evidence) -> list[str]:
         *refusals_reach_no_upstream(evidence),
         *overdraft_is_bounded(evidence),
         *limits_are_kept(evidence),
-        *redis_equals_postgres(evidence.callers),
+        *redis_equals_postgres(evidence.tenants),
         *quarantine_holds_poison_only(evidence),
-        *spool_is_settled(world),
+        *spool_is_settled(stack),
     ]
     UsageQuarantine.objects.filter(resolved_at=None).update(resolved_at=timezone.now(), resolved_by="test")
-    return found + books_agree(world)
+    return found + ledgers_agree(stack)
 
 
-def books_agree(world: World) -> list[str]:
+def ledgers_agree(stack: LiveStack) -> list[str]:
     """I1 to I15 as far as rows can refute them. In this process: one of its own would take seconds to come up."""
     output = io.StringIO()
     try:
-        call_command("check_ledger", "--journal", str(world.journal_path), "--quiet", stdout=output)
+        call_command("check_ledger", "--journal", str(stack.journal_path), "--quiet", stdout=output)
     except CommandError as error:
         output.write(str(error))
         return ["I1-I15 " + line.strip() for line in output.getvalue().splitlines()]
@@ -163,10 +165,8 @@ def calls_have_one_end(evidence: Evidence) -> list[str]:
             if request_id not in evidence.failed and not evidence.holds_lost:
                 found.append(f"I3 request {request_id} was {call.delivered} by the upstream and has no terminal state")
         elif record.usage_source == UsageRecord.Source.PROVIDER and call.is_complete and call.usage is not None:
-            served = {name: call.usage.get(name, 0) for name in COUNTS}
             recorded = {name: getattr(record, column) for name, column in COUNTS.items()}
-            if served != recorded:
-                found.append(f"I5 request {request_id} was served {served} and recorded {recorded}")
+            found += ["I5 " + line for line in compare_counts(request_id, call.usage, recorded)]
     return _cut(found)
 
 
@@ -208,9 +208,9 @@ def overdraft_is_bounded(evidence: Evidence) -> list[str]:
     excess: Counter[int] = Counter()
     for record in evidence.records.values():
         excess[record.organization_id] += max(0, record.cost_nanos - record.hold_nanos)
-    credit = spendable_credit([caller.organization.pk for caller in evidence.callers])
-    for caller in evidence.callers:
-        organization = caller.organization
+    credit = spendable_credit([tenant.organization.pk for tenant in evidence.tenants])
+    for tenant in evidence.tenants:
+        organization = tenant.organization
         balance = credit.get(organization.pk, (0, 0))[0]
         bound = -(organization.credit_limit_nanos + excess[organization.pk])
         if balance < bound:
@@ -222,8 +222,8 @@ def limits_are_kept(evidence: Evidence) -> list[str]:
     """I14: requests and tokens of limited keys and organizations, and how many of theirs ran at once."""
     calls = {parse_request_id(call.request_id or ""): call for call in evidence.journal}
     called = [request_id for request_id in calls if request_id is not None]
-    admissions = read_admissions(evidence.callers, evidence.answers, evidence.records, called)
-    holders = holders_of(evidence.callers)
+    admissions = read_admissions(evidence.tenants, evidence.answers, evidence.records, called)
+    holders = holders_of(evidence.tenants)
     running = []
     for answer in evidence.answers:
         call, record = calls.get(answer.request_id), evidence.records.get(answer.request_id or NO_REQUEST)
@@ -237,18 +237,18 @@ def limits_are_kept(evidence: Evidence) -> list[str]:
     )
 
 
-def redis_equals_postgres(callers: Sequence[Caller]) -> list[str]:
+def redis_equals_postgres(tenants: Sequence[Tenant]) -> list[str]:
     """I8: nothing is held, unsettled or open, and what Redis enforces is what Postgres has."""
     found = []
     for names in SHARDS:
         for name, size in ((names.usage, redis_client().xlen), (names.deadlines, redis_client().zcard)):
             if size(name):
                 found.append(f"I8 {name} is not empty")
-    for caller in callers:
-        organization_id = caller.organization.pk
+    for tenant in tenants:
+        organization_id = tenant.organization.pk
         names = SHARDS[shard_of(organization_id)]
-        org, key = _read_hash(names.org(organization_id)), _read_hash(names.key(caller.key.pk))
-        for label, counters in ((f"org:{organization_id}", org), (f"key:{caller.key.pk}", key)):
+        org, key = _read_hash(names.org(organization_id)), _read_hash(names.key(tenant.key.pk))
+        for label, counters in ((f"org:{organization_id}", org), (f"key:{tenant.key.pk}", key)):
             found += [
                 f"I8 {label} {name} is {value}"
                 for name, value in counters.items()
@@ -262,11 +262,45 @@ def redis_equals_postgres(callers: Sequence[Caller]) -> list[str]:
                 )
             found += _days_equal(f"org:{organization_id}", org, organization_id, WHOLE_ORGANIZATION)
         if "status" in key:
-            found += _days_equal(f"key:{caller.key.pk}", key, organization_id, caller.key.pk)
-            is_revoked = ApiKey.objects.get(pk=caller.key.pk).is_revoked
+            found += _days_equal(f"key:{tenant.key.pk}", key, organization_id, tenant.key.pk)
+            is_revoked = ApiKey.objects.get(pk=tenant.key.pk).is_revoked
             if (key["status"] == "revoked") != is_revoked:
-                found.append(f"I8 key:{caller.key.pk} is {key['status']} in Redis")
+                found.append(f"I8 key:{tenant.key.pk} is {key['status']} in Redis")
+        found += _spenders_equal(organization_id)
     return _cut(found)
+
+
+def _spenders_equal(organization_id: int) -> list[str]:
+    """Return where what Redis has of end users is not what Postgres has, or that is not what their requests cost."""
+    names = SHARDS[shard_of(organization_id)]
+    posted: dict[str, dict[int, int]] = defaultdict(dict)
+    for day in SpenderDay.objects.filter(organization_id=organization_id):
+        posted[Spender(organization_id, day.scope, day.spender).name][day.admitted_day] = day.cost_nanos
+    found = []
+    for name in cast(list[bytes], redis_client().zrange(names.spenders(organization_id), 0, -1)):
+        label = name.decode()
+        counters = _read_hash(names.prefix + label)
+        told = {int(field[7:]): int(value) for field, value in counters.items() if field.startswith("posted:")}
+        left = [field for field in counters if field.partition(":")[0] in ("held", "unsettled", "open")]
+        found += [f"I8 {label} {field} is {counters[field]}" for field in left if int(counters[field])]
+        # Without a version it has not been loaded since Redis forgot it.
+        if "config_version" in counters and told != posted[label]:
+            found.append(f"I8 {label} has {told} posted by day, Postgres {posted[label]}")
+    if not posted:
+        return found
+    details = RequestDetail.objects.filter(organization_id=organization_id).exclude(end_user="")
+    end_users = dict(details.values_list("request_id", "end_user"))
+    more = UsageCorrection.objects.filter(organization_id=organization_id)
+    costs = {each.request_id: max(0, each.cost_after_nanos - each.cost_before_nanos) for each in more}
+    true: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
+    for record in UsageRecord.objects.filter(organization_id=organization_id, request_id__in=list(end_users)):
+        spender = Spender(organization_id, END_USER, digest_of(end_users[record.request_id]))
+        true[spender.name][record.admitted_day] += record.cost_nanos + costs.get(record.request_id, 0)
+    for label in true.keys() | posted.keys():
+        expected = {day: nanos for day, nanos in true[label].items() if nanos}
+        if posted[label] != expected:
+            found.append(f"I8 {label}: {posted[label]} are counted by day, its requests cost {expected}")
+    return found
 
 
 def _days_equal(label: str, counters: Mapping[str, str], organization_id: int, key_id: int) -> list[str]:
@@ -290,12 +324,16 @@ def quarantine_holds_poison_only(evidence: Evidence) -> list[str]:
     return [f"I3 {waiting.count()} events are in quarantine, {evidence.poison_events} were poisoned: {reasons}"]
 
 
-def spool_is_settled(world: World) -> list[str]:
+def spool_is_settled(stack: LiveStack) -> list[str]:
     """P1, seen from the gateway: Postgres has a terminal state of every event that was ever spooled."""
-    output = io.StringIO()
-    call_command("replay_spool", "--dry-run", "--folder", str(world.spool_path), stdout=output)
-    answer = output.getvalue()
-    return [] if ", 0 would be sent" in answer else [f"I3 {answer.strip()}"]
+    found = []
+    for path in stack.spool_paths:
+        output = io.StringIO()
+        call_command("replay_spool", "--dry-run", "--folder", str(path), stdout=output)
+        answer = output.getvalue()
+        if ", 0 would be sent" not in answer:
+            found.append(f"I3 {answer.strip()}")
+    return found
 
 
 def is_quiet() -> bool:
@@ -317,16 +355,16 @@ def _cut(lines: list[str]) -> list[str]:
 
 def summarize(evidence: Evidence) -> dict[str, int]:
     """Return how many requests ended in which way; and for estimates, their output tokens and the true ones."""
-    figures: Counter[str] = Counter(record.usage_source for record in evidence.records.values())
+    counts: Counter[str] = Counter(record.usage_source for record in evidence.records.values())
     for call in evidence.journal:
         record = evidence.records.get(parse_request_id(call.request_id or "") or NO_REQUEST)
         if record is not None and record.usage_source != UsageRecord.Source.PROVIDER:
-            figures["output_estimated"] += record.output_tokens
-            figures["output_delivered"] += -(-call.text_chars // SANDBOX_CHARS_PER_TOKEN)
-    figures["failed"] = len(evidence.failed)
-    figures["answers"] = len(evidence.answers)
-    figures["complete"] = sum(answer.is_complete for answer in evidence.answers)
-    return dict(figures)
+            counts["output_estimated"] += record.output_tokens
+            counts["output_delivered"] += -(-call.text_chars // SANDBOX_CHARS_PER_TOKEN)
+    counts["failed"] = len(evidence.failed)
+    counts["answers"] = len(evidence.answers)
+    counts["complete"] = sum(answer.is_complete for answer in evidence.answers)
+    return dict(counts)
 
 
 def describe_answers(answers: Sequence[Answer]) -> str:

@@ -1,13 +1,14 @@
 """Faults from outside: clients that leave or crawl, upstreams that fail in every way, events that nobody wrote."""
 
 import time
-from typing import Any
+from typing import Any, cast
 
-from billing.admission.names import names_of
-from billing.admission.worker import redis_client
-from tests.faults.stage import Stage
+from billing.admission.redis.blocking_client import redis_client
+from billing.admission.redis_keys import shard_keys_of
+from tests.faults.scenario import Scenario
 
 TROUBLED_ANSWERS = 60
+TRIMMED_ENTRIES = 12
 REFUSALS = ("status=429", "status=529", "status=500", "status=503", "html", "status=429; retry_after=1")
 HANGS = ("hang=before_headers", "hang=after_headers", "hang=mid")
 RESETS = ("reset=before_headers", "reset=after_headers", "reset=mid")
@@ -16,80 +17,97 @@ REPETITIONS = ("duplicate_delta",)
 EXCESSES = ("input_tokens=20000", "cache_read=30000", "cache_write_5m=9000")
 
 
-def clients_leave_or_crawl(stage: Stage) -> None:
-    stage.leaving_share, stage.slow_share = 0.5, 0.3
-    stage.pause(2.0, 4.0)
-    stage.leaving_share = stage.slow_share = 0.0
+def clients_leave_or_crawl(scenario: Scenario) -> None:
+    scenario.leaving_share, scenario.slow_share = 0.5, 0.3
+    scenario.pause(2.0, 4.0)
+    scenario.leaving_share = scenario.slow_share = 0.0
 
 
-def upstream_refuses(stage: Stage) -> None:
-    _trouble(stage, REFUSALS)
+def upstream_refuses(scenario: Scenario) -> None:
+    _trouble(scenario, REFUSALS)
 
 
-def upstream_hangs(stage: Stage) -> None:
-    _trouble(stage, HANGS, share=0.15)
+def upstream_hangs(scenario: Scenario) -> None:
+    _trouble(scenario, HANGS, share=0.15)
 
 
-def upstream_resets(stage: Stage) -> None:
-    _trouble(stage, RESETS)
+def upstream_resets(scenario: Scenario) -> None:
+    _trouble(scenario, RESETS)
 
 
-def upstream_breaks_off(stage: Stage) -> None:
-    _trouble(stage, BREAKS)
+def upstream_breaks_off(scenario: Scenario) -> None:
+    _trouble(scenario, BREAKS)
 
 
-def upstream_repeats_itself(stage: Stage) -> None:
-    _trouble(stage, REPETITIONS, share=0.8)
+def upstream_repeats_itself(scenario: Scenario) -> None:
+    _trouble(scenario, REPETITIONS, share=0.8)
 
 
-def costs_exceed_holds(stage: Stage) -> None:
+def costs_exceed_holds(scenario: Scenario) -> None:
     """The upstream counts more than was held for: the balance may fall below zero by the difference, all is billed."""
-    stage.crowd_on(stage.poor)
-    _trouble(stage, EXCESSES, share=0.5)
-    stage.crowd_on(None)
+    scenario.crowd_on(scenario.poor)
+    _trouble(scenario, EXCESSES, share=0.5)
+    scenario.crowd_on(None)
 
 
-def crowd_on_a_small_balance(stage: Stage) -> None:
+def crowd_on_a_small_balance(scenario: Scenario) -> None:
     """Everybody spends the same few cents at once."""
-    stage.crowd_on(stage.poor, wishes="tokens=300; pace=30")
-    stage.pause(3.0, 5.0)
-    stage.crowd_on(None)
+    scenario.crowd_on(scenario.poor, wishes="tokens=300; pace=30")
+    scenario.pause(3.0, 5.0)
+    scenario.crowd_on(None)
 
 
-def crowd_while_redis_is_emptied(stage: Stage) -> None:
+def crowd_while_redis_is_emptied(scenario: Scenario) -> None:
     """What is held is forgotten while everybody spends the same few cents."""
-    stage.crowd_on(stage.poor, wishes="tokens=300; pace=60")
-    stage.rate_states_lost += 6
+    scenario.crowd_on(scenario.poor, wishes="tokens=300; pace=60")
+    scenario.rate_states_lost += 6
     for _ in range(6):
-        stage.pause(0.5, 0.9)
-        stage.world.flush_redis()
-    stage.pause(1.0, 2.0)
-    stage.crowd_on(None)
+        scenario.pause(0.5, 0.9)
+        scenario.stack.flush_redis()
+    scenario.pause(1.0, 2.0)
+    scenario.crowd_on(None)
 
 
-def poison_in_a_stream(stage: Stage) -> None:
+def poison_in_a_stream(scenario: Scenario) -> None:
     """Entries that no gateway wrote: without fields, with broken ones, with an event that is none."""
     poisons: tuple[dict[str, str | int], ...] = (
         {"who": "knows"},
         {"organization": "x", "key": "1", "cost": "1", "day": "1", "event": "{}"},
-        {"organization": stage.rich.organization.pk, "key": 1, "cost": 0, "day": 1, "event": "not JSON"},
-        {"organization": stage.rich.organization.pk, "key": 1, "cost": 0, "day": 1, "event": '{"v": 1}'},
+        {"organization": scenario.rich.organization.pk, "key": 1, "cost": 0, "day": 1, "event": "not JSON"},
+        {"organization": scenario.rich.organization.pk, "key": 1, "cost": 0, "day": 1, "event": '{"v": 1}'},
         {"organization": 999_999_999, "key": 1, "cost": 0, "day": 1, "event": '{"v": 99}'},
     )
-    for caller in stage.callers:
-        for poison in stage.chance.sample(poisons, 3):
-            stage.pause(0.0, 0.2)
-            marked: dict[Any, Any] = {**poison, "mark": f"{stage.load.seed}/{stage.poison_events}"}
+    for tenant in scenario.tenants:
+        for poison in scenario.chance.sample(poisons, 3):
+            scenario.pause(0.0, 0.2)
+            marked: dict[Any, Any] = {**poison, "mark": f"{scenario.load.seed}/{scenario.poison_events}"}
             if "event" in marked:
                 marked["event"] = f"{marked['event']} {marked['mark']}"  # Doubled events are kept once.
-            redis_client().xadd(names_of(caller.organization.pk).usage, marked)
-            stage.poison_events += 1
+            redis_client().xadd(shard_keys_of(tenant.organization.pk).usage, marked)
+            scenario.poison_events += 1
 
 
-def _trouble(stage: Stage, troubles: tuple[str, ...], *, share: float = 0.3) -> None:
-    stage.troubles, stage.trouble_share = troubles, share
-    began = len(stage.load.answers)
+def entries_trimmed(scenario: Scenario) -> None:
+    """Somebody at redis-cli trims streams and deletes entries that are not settled: gateways send them again."""
+    vanished = 0
     ends_at = time.monotonic() + 10
-    while len(stage.load.answers) < began + TROUBLED_ANSWERS and time.monotonic() < ends_at:
+    while vanished < TRIMMED_ENTRIES and time.monotonic() < ends_at:
+        scenario.pause(0.0, 0.3)
+        for stream in {shard_keys_of(tenant.organization.pk).usage for tenant in scenario.tenants}:
+            if scenario.chance.random() < 0.5:
+                vanished += int(redis_client().xtrim(stream, maxlen=scenario.chance.randint(0, 1), approximate=False))
+                continue
+            entries = cast(list[tuple[bytes, Any]], redis_client().xrange(stream, count=5))
+            if entries:
+                vanished += int(redis_client().xdel(stream, scenario.chance.choice(entries)[0]))
+    if not vanished:
+        scenario.notes.append("P4 nothing waited that could be trimmed")
+
+
+def _trouble(scenario: Scenario, troubles: tuple[str, ...], *, share: float = 0.3) -> None:
+    scenario.troubles, scenario.trouble_share = troubles, share
+    began = len(scenario.load.answers)
+    ends_at = time.monotonic() + 10
+    while len(scenario.load.answers) < began + TROUBLED_ANSWERS and time.monotonic() < ends_at:
         time.sleep(0.05)
-    stage.troubles = ()
+    scenario.troubles = ()

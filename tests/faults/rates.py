@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from billing.models import UsageRecord
+from tests.support.live_stack import Tenant
 from tests.support.load import Answer
-from tests.support.world import Caller
 
 MINUTE_SECONDS = 60
 BYTES_PER_INPUT_TOKEN = 2  # The default of the setting of this name.
@@ -59,11 +59,11 @@ class Holder:
         return self.organization_id == organization_id and self.key_id in (None, key_id)
 
 
-def holders_of(callers: Iterable[Caller]) -> list[Holder]:
-    """Return every key of the callers, and every organization once."""
+def holders_of(tenants: Iterable[Tenant]) -> list[Holder]:
+    """Return every key of the tenants, and every organization once."""
     found: dict[str, Holder] = {}
-    for caller in callers:
-        organization, key = caller.organization, caller.key
+    for tenant in tenants:
+        organization, key = tenant.organization, tenant.key
         for label, key_id, limited in (
             (f"key {key.pk}", key.pk, key),
             (f"organization {organization.pk}", None, organization),
@@ -74,19 +74,19 @@ def holders_of(callers: Iterable[Caller]) -> list[Holder]:
 
 
 def read_admissions(
-    callers: Sequence[Caller], answers: Iterable[Answer], records: Mapping[UUID, UsageRecord], called: Iterable[UUID]
+    tenants: Sequence[Tenant], answers: Iterable[Answer], records: Mapping[UUID, UsageRecord], called: Iterable[UUID]
 ) -> list[Admission]:
     """Return what is known to have been admitted: it was billed, or an upstream was asked for it.
 
     A request whose client never learnt its id is left out: nobody knows when it was sent.
     """
-    by_secret = {caller.secret: caller for caller in callers}
+    by_secret = {tenant.secret: tenant for tenant in tenants}
     admitted = records.keys() | set(called)
     found = []
     for answer in answers:
         if answer.request_id is None or answer.request_id not in admitted:
             continue
-        caller, record = by_secret[answer.secret], records.get(answer.request_id)
+        tenant, record = by_secret[answer.secret], records.get(answer.request_id)
         used = {REQUESTS: 1, INPUT: 0, OUTPUT: 0}
         if record is not None:
             used[INPUT] = (
@@ -97,7 +97,7 @@ def read_admissions(
             )
             used[OUTPUT] = record.output_tokens
         reserved = {REQUESTS: 1, INPUT: -(-answer.body_bytes // BYTES_PER_INPUT_TOKEN), OUTPUT: answer.max_tokens}
-        found.append(Admission(caller.organization.pk, caller.key.pk, answer.began_at, answer.ended_at, used, reserved))
+        found.append(Admission(tenant.organization.pk, tenant.key.pk, answer.began_at, answer.ended_at, used, reserved))
     return sorted(found, key=lambda admission: admission.began_at)
 
 

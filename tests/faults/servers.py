@@ -6,89 +6,89 @@ from pathlib import Path
 
 from django.core.management import call_command
 
-from tests.faults.stage import Stage
+from tests.faults.scenario import Scenario
 
 SLOW_SECONDS = 2
 MAX_BYTES_CUT = 20_000
 
 
-def redis_killed(stage: Stage) -> None:
-    stage.pause()
-    node = stage.strike_redis()
+def redis_killed(scenario: Scenario) -> None:
+    scenario.pause()
+    node = scenario.strike_redis()
     node.kill()
-    stage.pause()
-    stage.world.bring_redis_back(node)
+    scenario.pause()
+    scenario.stack.bring_redis_back(node)
 
 
-def redis_emptied(stage: Stage) -> None:
-    stage.rate_states_lost += 2
-    for _ in range(stage.chance.randint(1, 2)):
-        stage.pause()
-        stage.world.flush_redis()
+def redis_emptied(scenario: Scenario) -> None:
+    scenario.rate_states_lost += 2
+    for _ in range(scenario.chance.randint(1, 2)):
+        scenario.pause()
+        scenario.stack.flush_redis()
 
 
-def redis_loses_its_last_writes(stage: Stage) -> None:
+def redis_loses_its_last_writes(scenario: Scenario) -> None:
     """Its log ends earlier than it did: acknowledged writes are gone, as with a disk that lies."""
-    stage.pause()
-    node = stage.strike_redis()
+    scenario.pause()
+    node = scenario.strike_redis()
     node.kill()
     log = _append_only_file(node.folder)
     with log.open("r+b") as file:
-        file.truncate(max(0, log.stat().st_size - stage.chance.randint(1, MAX_BYTES_CUT)))
-    stage.rate_states_lost += 1
-    stage.world.bring_redis_back(node)
+        file.truncate(max(0, log.stat().st_size - scenario.chance.randint(1, MAX_BYTES_CUT)))
+    scenario.rate_states_lost += 1
+    scenario.stack.bring_redis_back(node)
 
 
-def redis_full(stage: Stage) -> None:
+def redis_full(scenario: Scenario) -> None:
     """Celery ends when its broker, the same Redis here, takes no more writes: whoever supervises it starts it anew."""
-    stage.supervise = stage.world.restart_dead_worker
-    stage.pause()
-    nodes = stage.world.redis.masters()
+    scenario.supervise = scenario.stack.restart_dead_worker
+    scenario.pause()
+    nodes = scenario.stack.redis.masters()
     for size in ("1mb", "0"):
         for node in nodes:
             with node.client() as client:
                 client.config_set("maxmemory", size)
         if size != "0":
-            stage.pause(0.5, 3.0)
+            scenario.pause(0.5, 3.0)
 
 
-def redis_slow(stage: Stage) -> None:
+def redis_slow(scenario: Scenario) -> None:
     """Nothing is answered for two seconds; some time-outs come before the write, some after."""
     for _ in range(2):
-        stage.pause()
-        with stage.strike_redis().client() as client:
-            if stage.chance.random() < 0.5:
+        scenario.pause()
+        with scenario.strike_redis().client() as client:
+            if scenario.chance.random() < 0.5:
                 client.execute_command("DEBUG", "SLEEP", SLOW_SECONDS)
             else:
                 client.execute_command("CLIENT", "PAUSE", SLOW_SECONDS * 1000)
                 time.sleep(SLOW_SECONDS)
 
 
-def postgres_killed(stage: Stage) -> None:
-    stage.pause()
-    stage.world.postgres.kill()
-    stage.pause()
-    stage.world.postgres.start()
+def postgres_killed(scenario: Scenario) -> None:
+    scenario.pause()
+    scenario.stack.postgres.kill()
+    scenario.pause()
+    scenario.stack.postgres.start()
 
 
-def postgres_restored(stage: Stage) -> None:
+def postgres_restored(scenario: Scenario) -> None:
     """Postgres comes back as of an earlier moment; what was settled since is replayed from the spool.
 
-    The steps and their order are those of docs/operating.md. What clerks did meanwhile they do again.
+    The steps and their order are those of docs/operating.md. What operators did meanwhile they do again.
     """
-    world = stage.world
-    stage.office.loses_movements = True
-    world.reconnect()
-    backup = world.copy_postgres()
-    stage.load.wait_for_answers(50)
-    stage.pause()
-    world.kill_worker()
-    world.reconnect()
-    world.restore_postgres(backup)
-    stage.keys_forgotten_at = time.time()
-    call_command("replay_spool", "--folder", str(world.spool_path), stdout=io.StringIO())
+    stack = scenario.stack
+    scenario.operators.loses_operations = True
+    stack.reconnect()
+    backup = stack.copy_postgres()
+    scenario.load.wait_for_answers(50)
+    scenario.pause()
+    stack.kill_worker()
+    stack.reconnect()
+    stack.restore_postgres(backup)
+    scenario.keys_forgotten_at = time.time()
+    call_command("replay_spool", "--folder", str(stack.spool_path), stdout=io.StringIO())
     call_command("rebuild_admission", "--all", stdout=io.StringIO())
-    world.start_worker()
+    stack.start_worker()
 
 
 def _append_only_file(folder: Path) -> Path:

@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from billing.admission.topology import SENTINEL, SINGLE
-from tests.faults.catalog import CLOCK_FAULTS, FAULTS_BY_TOPOLOGY
-from tests.faults.stage import Run, run_fault
+from billing.admission.redis.topology import SINGLE
+from tests.faults.catalog import ALL_FAULTS, CLOCK_FAULTS, FAULTS_BY_TOPOLOGY
+from tests.faults.scenario import Run, run_fault
+from tests.faults.stacks import Stacks
 from tests.faults.table import Rows, add_runs, render_table
-from tests.faults.worlds import Worlds
-from tests.support.durable_world import FakeClock
-from tests.support.world import ROOT, looking_at
+from tests.support.durable_stack import FakeClock
+from tests.support.live_stack import ROOT, looking_at
 
 LONGEST_RUN_SECONDS = 45.0  # A run is not begun when less than this is left.
 MAX_LINES_SHOWN = 12  # The report has them all.
@@ -35,13 +35,13 @@ def main() -> int:
     runs: list[Run] = []
     commit = read_commit()
     with _folder(arguments.folder) as folder:
-        worlds = Worlds(folder)
+        stacks = Stacks(folder)
         try:
             for name, seed in _draw(names, first_seed, seeds=arguments.seeds, seconds=arguments.seconds):
-                runs.append(replace(_run(worlds, name, seed, arguments.topology), commit=commit))
+                runs.append(replace(_run(stacks, name, seed, arguments.topology), commit=commit))
                 _report(runs[-1], arguments.report)
         finally:
-            worlds.drop()
+            stacks.drop()
     rows: Rows = {}
     add_runs(rows, map(asdict, runs))
     _say("\n" + render_table(rows))
@@ -53,11 +53,12 @@ def _read_arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="go on to further seeds for this long")
     parser.add_argument("--seeds", type=int, help="run so many seeds of each fault, however long it takes")
     parser.add_argument("--seed", type=int, help="the seed, or the first of them; a random one unless told")
+    parser.add_argument("--fault", action="append", choices=list(ALL_FAULTS), help="only this fault; repeatable")
     parser.add_argument(
-        "--fault", action="append", choices=list(FAULTS_BY_TOPOLOGY[SENTINEL]), help="only this fault; repeatable"
-    )
-    parser.add_argument(
-        "--topology", choices=list(FAULTS_BY_TOPOLOGY), default=SINGLE, help="what Redis admission lives on"
+        "--topology",
+        choices=list(FAULTS_BY_TOPOLOGY),
+        default=SINGLE,
+        help="what Redis admission lives on, or several machines",
     )
     parser.add_argument("--folder", type=Path, help="keep logs and data here, to look at afterwards")
     parser.add_argument("--report", type=Path, help="append each run to this file, a line of JSON each")
@@ -112,18 +113,18 @@ def _draw(
         seed += 1
 
 
-def _run(worlds: Worlds, name: str, seed: int, topology: str) -> Run:
-    world = worlds.give(has_clock=name in CLOCK_FAULTS, topology=topology)
-    with looking_at(world):
-        run = run_fault(world, name, FAULTS_BY_TOPOLOGY[topology][name], seed=seed)
+def _run(stacks: Stacks, name: str, seed: int, topology: str) -> Run:
+    stack = stacks.give(has_clock=name in CLOCK_FAULTS, topology=topology)
+    with looking_at(stack):
+        run = run_fault(stack, name, FAULTS_BY_TOPOLOGY[topology][name], seed=seed)
     if run.violations:
-        worlds.drop()  # What is broken stays broken, and would be found again by every later run.
+        stacks.drop()  # What is broken stays broken, and would be found again by every later run.
     return run
 
 
 def _report(run: Run, path: Path | None) -> None:
     _say(
-        f"{run.fault:<34} seed {run.seed:<7} {run.seconds:5.1f} s  {json.dumps(run.figures)}"
+        f"{run.fault:<34} seed {run.seed:<7} {run.seconds:5.1f} s  {json.dumps(run.counts)}"
         f"  {len(run.violations)} violations"
     )
     for line in run.violations[:MAX_LINES_SHOWN]:

@@ -4,7 +4,7 @@ python -m tests.faults.table REPORT...            print the table of the documen
 python -m tests.faults.table --write REPORT...    put it into the document
 
 A report is what `python -m tests.faults --report FILE` appends to. A run that the table has already (same fault, commit
-and seed) is not counted again, unless it broke an invariant: that is news whenever it happens.
+and seed) is not counted again, unless it broke an invariant: that is counted whenever it happens.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from typing import Any
 DOCUMENT = Path(__file__).resolve().parent.parent.parent / "docs/money.md"
 HEADINGS = ("fault", "runs", "commit: seeds", "requests", "replies whole", "orphans", "violations")
 TABLE = re.compile(r"^\| " + r" \| ".join(HEADINGS) + r" \|\n(?:\|.*\n)*", re.MULTILINE)
-FIGURES = {"requests": "answers", "whole": "complete", "orphans": "orphan"}
+COUNTS = {"requests": "answers", "whole": "complete", "orphans": "orphan"}
 
 
 class TableError(Exception):
@@ -46,8 +46,8 @@ class Row:
             return False
         seeds.add(run["seed"])
         self.runs += 1
-        for name, figure in FIGURES.items():
-            setattr(self, name, getattr(self, name) + run["figures"].get(figure, 0))
+        for name, count in COUNTS.items():
+            setattr(self, name, getattr(self, name) + run["counts"].get(count, 0))
         self.violations += len(run["violations"])
         if run["violations"]:
             self.broken.setdefault(run["commit"], set()).add(run["seed"])

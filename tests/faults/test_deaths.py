@@ -3,14 +3,14 @@
 import pytest
 
 from tests.faults.catalog import DEATHS
-from tests.faults.stage import WARM_UP_ANSWERS, run_fault
-from tests.support.durable_world import DurableWorld
+from tests.faults.scenario import WARM_UP_ANSWERS, run_fault
+from tests.support.durable_stack import DurableStack
 
-pytestmark = [pytest.mark.faults, pytest.mark.keeps_redis, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.keeps_redis, pytest.mark.timeout(600)]
 
 
 @pytest.mark.parametrize("name", DEATHS)
-def test_no_money_is_lost(durable_world: DurableWorld, name: str) -> None:
-    run = run_fault(durable_world, name, DEATHS[name], seed=1)
+def test_no_money_is_lost(durable_stack: DurableStack, name: str) -> None:
+    run = run_fault(durable_stack, name, DEATHS[name], seed=1)
     assert not run.violations, "\n".join(run.violations)
-    assert run.figures["complete"] >= 2 * WARM_UP_ANSWERS, run.answers
+    assert run.counts["complete"] >= 2 * WARM_UP_ANSWERS, run.answers

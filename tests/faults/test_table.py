@@ -12,7 +12,7 @@ RUN: dict[str, Any] = {
     "commit": "abc1234",
     "topology": "single",
     "violations": [],
-    "figures": {"answers": 100, "complete": 60, "orphan": 2, "provider": 58},
+    "counts": {"answers": 100, "complete": 60, "orphan": 2, "provider": 58},
 }
 
 
@@ -33,7 +33,7 @@ def test_a_report_that_is_added_twice_counts_once() -> None:
     assert rows["redis_killed"].runs == 1
 
 
-def test_a_known_run_that_breaks_something_is_news() -> None:
+def test_a_known_run_that_breaks_something_is_told() -> None:
     rows: Rows = {}
     add_runs(rows, [RUN])
     assert add_runs(rows, [{**RUN, "violations": ["I3 a", "I5 b"]}]) == 0

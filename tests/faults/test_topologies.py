@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from pytest_django.plugin import DjangoDbBlocker
 
-from billing.admission.topology import CLUSTER, SENTINEL
+from billing.admission.redis.topology import CLUSTER, SENTINEL
 from tests.faults.catalog import FAULTS_BY_TOPOLOGY
-from tests.faults.stage import WARM_UP_ANSWERS, run_fault
-from tests.support.durable_world import DurableWorld
+from tests.faults.scenario import WARM_UP_ANSWERS, run_fault
+from tests.support.durable_stack import DurableStack
+from tests.support.live_stack import ROOT, looking_at
 from tests.support.redis_topologies import TOPOLOGIES
-from tests.support.world import ROOT, looking_at
 
-pytestmark = [pytest.mark.faults, pytest.mark.keeps_redis, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.keeps_redis, pytest.mark.timeout(600)]
 ADMISSION_TEST_SECONDS = 150
 # Every fault can be run on each, by `python -m tests.faults --topology`; these are what sets them apart.
 FAULTS_RUN = {CLUSTER: ("redis_killed", "redis_emptied"), SENTINEL: ("master_failed_over",)}
@@ -45,14 +45,14 @@ def test_admission_holds(redis_url: str) -> None:
 
 @pytest.mark.parametrize("topology", FAULTS_RUN)
 def test_no_money_is_lost(topology: str, tmp_path: Path, django_db_blocker: DjangoDbBlocker) -> None:
-    world = DurableWorld(tmp_path / "world", topology=topology)
+    stack = DurableStack(tmp_path / "stack", topology=topology)
     with django_db_blocker.unblock():
         try:
-            world.start()
-            with looking_at(world):
+            stack.start()
+            with looking_at(stack):
                 for name in FAULTS_RUN[topology]:
-                    run = run_fault(world, name, FAULTS_BY_TOPOLOGY[topology][name], seed=1)
+                    run = run_fault(stack, name, FAULTS_BY_TOPOLOGY[topology][name], seed=1)
                     assert not run.violations, "\n".join(run.violations)
-                    assert run.figures["complete"] >= 2 * WARM_UP_ANSWERS, run.answers
+                    assert run.counts["complete"] >= 2 * WARM_UP_ANSWERS, run.answers
         finally:
-            world.stop()
+            stack.stop()

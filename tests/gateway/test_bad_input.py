@@ -9,14 +9,14 @@ import pytest
 
 from tests.gateway.checks import assert_refused
 from tests.gateway.wire import Connection
-from tests.support.world import HTTP, MODEL, Caller, World, body
+from tests.support.live_stack import HTTP, MODEL, LiveStack, Tenant, body
 
 MEBIBYTE = 1024**2
 MAX_BODY_BYTES = 32 * MEBIBYTE
 
 
-def post_raw(world: World, caller: Caller, content: Any, **headers: str) -> httpx.Response:
-    return HTTP.post(world.base_url + "/v1/messages", headers={**caller.headers, **headers}, content=content)
+def post_raw(stack: LiveStack, tenant: Tenant, content: Any, **headers: str) -> httpx.Response:
+    return HTTP.post(stack.base_url + "/v1/messages", headers={**tenant.headers, **headers}, content=content)
 
 
 def without(name: str) -> dict[str, Any]:
@@ -53,19 +53,19 @@ NOT_JSON_OBJECTS = {
 
 
 @pytest.mark.parametrize("content", NOT_JSON_OBJECTS.values(), ids=NOT_JSON_OBJECTS.keys())
-def test_a_body_that_is_no_json_object(world: World, alice: Caller, content: bytes) -> None:
-    assert_refused(world, alice, post_raw(world, alice, content), 400, "invalid_json")
+def test_a_body_that_is_no_json_object(stack: LiveStack, alice: Tenant, content: bytes) -> None:
+    assert_refused(stack, alice, post_raw(stack, alice, content), 400, "invalid_json")
 
 
-def test_nesting_that_json_allows_and_we_do_not(world: World, alice: Caller) -> None:
+def test_nesting_that_json_allows_and_we_do_not(stack: LiveStack, alice: Tenant) -> None:
     deep: Any = "x"
     for _ in range(190):
         deep = [deep]
-    assert world.post(alice, metadata={"user_id": "u", "deep": deep}).status_code == 200
+    assert stack.post(alice, metadata={"user_id": "u", "deep": deep}).status_code == 200
     for _ in range(20):
         deep = [deep]
-    response = world.post(alice, metadata={"user_id": "u", "deep": deep})
-    assert "nested" in assert_refused(world, alice, response, 400, "invalid_json")
+    response = stack.post(alice, metadata={"user_id": "u", "deep": deep})
+    assert "nested" in assert_refused(stack, alice, response, 400, "invalid_json")
 
 
 FIELDS: dict[str, tuple[dict[str, Any], str]] = {
@@ -142,62 +142,62 @@ FIELDS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(("fields", "wording"), FIELDS.values(), ids=FIELDS.keys())
-def test_a_field_that_cannot_be(world: World, alice: Caller, fields: dict[str, Any], wording: str) -> None:
-    response = post_raw(world, alice, json.dumps(fields).encode())
+@pytest.mark.parametrize(("fields", "text"), FIELDS.values(), ids=FIELDS.keys())
+def test_a_field_that_cannot_be(stack: LiveStack, alice: Tenant, fields: dict[str, Any], text: str) -> None:
+    response = post_raw(stack, alice, json.dumps(fields).encode())
     assert response.status_code == 400
-    message = assert_refused(world, alice, response, 400, response.json()["error"]["code"])
-    assert message.startswith(wording)
+    message = assert_refused(stack, alice, response, 400, response.json()["error"]["code"])
+    assert message.startswith(text)
 
 
-def test_a_model_that_is_not_sold(world: World, alice: Caller) -> None:
+def test_a_model_that_is_not_sold(stack: LiveStack, alice: Tenant) -> None:
     for model in ("anthropic/claude-none-1", "gpt-4o", "../claude", "\U0001f642", "a\x00b"):
-        assert model in assert_refused(world, alice, world.post(alice, model=model), 404, "model_not_found")
+        assert model in assert_refused(stack, alice, stack.post(alice, model=model), 404, "model_not_found")
 
 
-def test_a_content_length_over_the_limit_is_refused_without_reading_the_body(world: World, alice: Caller) -> None:
-    with Connection(world.base_url) as connection:
+def test_a_content_length_over_the_limit_is_refused_without_reading_the_body(stack: LiveStack, alice: Tenant) -> None:
+    with Connection(stack.base_url) as connection:
         headers = [*alice.headers.items(), ("content-length", str(MAX_BODY_BYTES + 1))]
         connection.send("POST", "/v1/messages", headers)
-        message = assert_refused(world, alice, connection.read_answer(), 413, "request_too_large")
+        message = assert_refused(stack, alice, connection.read_answer(), 413, "request_too_large")
     assert "32 MiB" in message
 
 
-def test_a_chunked_body_over_the_limit(world: World, alice: Caller) -> None:
+def test_a_chunked_body_over_the_limit(stack: LiveStack, alice: Tenant) -> None:
     def parts() -> Iterator[bytes]:
         for _ in range(33):
             yield b" " * MEBIBYTE
 
-    assert_refused(world, alice, post_raw(world, alice, parts()), 413, "request_too_large")
+    assert_refused(stack, alice, post_raw(stack, alice, parts()), 413, "request_too_large")
 
 
-def test_a_body_of_exactly_the_limit_is_served(world: World, alice: Caller) -> None:
+def test_a_body_of_exactly_the_limit_is_served(stack: LiveStack, alice: Tenant) -> None:
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": ""}}
     fields = body(messages=[{"role": "user", "content": [image, {"type": "text", "text": "Hello!"}]}])
     missing = MAX_BODY_BYTES - len(json.dumps(fields))
     image["source"]["data"] = "A" * missing  # type: ignore[index]
     content = json.dumps(fields).encode()
     assert len(content) == MAX_BODY_BYTES
-    assert post_raw(world, alice, content).status_code == 200
+    assert post_raw(stack, alice, content).status_code == 200
 
 
 @pytest.mark.parametrize("length", ["abc", "-1", "1e3", "9" * 25, "9" * 5_000])
-def test_a_content_length_that_is_none(world: World, alice: Caller, length: str) -> None:
-    with Connection(world.base_url) as connection:
+def test_a_content_length_that_is_none(stack: LiveStack, alice: Tenant, length: str) -> None:
+    with Connection(stack.base_url) as connection:
         connection.send("POST", "/v1/messages", [*alice.headers.items(), ("content-length", length)], None)
         answer = connection.read_rest()
     assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 413 ")), answer
 
 
-def test_odd_content_types_change_nothing(world: World, alice: Caller) -> None:
+def test_odd_content_types_change_nothing(stack: LiveStack, alice: Tenant) -> None:
     for content_type in ("", "text/plain", "multipart/form-data; boundary=x", "application/json; charset=bogus",
                          "application/x-www-form-urlencoded", "a" * 20_000, "text/plain; charset*=bogus''x",
                          ";;;=;", "application/json; charset*0*=utf-8''%ff"):  # fmt: skip
-        response = post_raw(world, alice, MESSAGE.encode(), **{"content-type": content_type})
+        response = post_raw(stack, alice, MESSAGE.encode(), **{"content-type": content_type})
         assert response.status_code == 200, (content_type, response.text)
 
 
-def test_odd_headers_change_nothing(world: World, alice: Caller) -> None:
+def test_odd_headers_change_nothing(stack: LiveStack, alice: Tenant) -> None:
     """Bytes outside ASCII are legal in header values; none of these is ours to understand."""
     odd = [
         ("anthropic-beta", "b\u00e9ta-1".encode("latin-1")),
@@ -209,7 +209,7 @@ def test_odd_headers_change_nothing(world: World, alice: Caller) -> None:
         ("accept-encoding", b"gzip, br, zstd"),
     ]
     for name, value in odd:
-        with Connection(world.base_url) as connection:
+        with Connection(stack.base_url) as connection:
             connection.send("POST", "/v1/messages", [("x-api-key", alice.secret), (name, value)], MESSAGE.encode())
             answer = connection.read_answer()
         assert answer.status_code == 200, (name, value, answer.text)

@@ -1,13 +1,14 @@
-"""What may be done for bodies before they are paid: an allowance for each key, and a thread for large ones."""
+"""What may be done for bodies before they are paid: an allowance for each organization, and a thread for large ones."""
 
 import asyncio
 import threading
 
 import pytest
 
-from gateway.body_work import (
+from gateway.errors import GatewayError
+from gateway.server.body_work import (
     LARGE_BYTES,
-    MAX_KNOWN_KEYS,
+    MAX_KNOWN_ORGANIZATIONS,
     MAX_WAITING_BYTES,
     MIN_CHARGED_BYTES,
     UNPAID_BYTES,
@@ -15,10 +16,9 @@ from gateway.body_work import (
     LargeBodies,
     UnpaidWork,
 )
-from gateway.errors import GatewayError
 
 MEBIBYTE = 1024**2
-ALICE, BOB = 1, 2
+ALICE, BOB, CAROL = 1, 2, 3
 
 
 class Clock:
@@ -29,7 +29,7 @@ class Clock:
         return self.now
 
 
-def test_a_key_is_refused_before_the_work_and_others_are_not() -> None:
+def test_who_sends_too_much_is_refused_before_the_work_and_others_are_not() -> None:
     clock = Clock()
     work = UnpaidWork(clock)
     for _ in range(UNPAID_BYTES // (32 * MEBIBYTE)):
@@ -72,16 +72,16 @@ def test_small_bodies_count_too() -> None:
 
 def test_what_is_remembered_is_bounded() -> None:
     work = UnpaidWork(Clock())
-    for key_id in range(MAX_KNOWN_KEYS + 10):
-        work.charge(key_id, 2)
-    assert len(work._unpaid) == MAX_KNOWN_KEYS
+    for organization_id in range(MAX_KNOWN_ORGANIZATIONS + 10):
+        work.charge(organization_id, 2)
+    assert len(work._unpaid) == MAX_KNOWN_ORGANIZATIONS
 
 
 def test_only_large_bodies_leave_the_event_loops_thread() -> None:
     async def threads() -> list[int]:
         bodies = LargeBodies()
         try:
-            return [await bodies.admit(size, threading.get_ident) for size in (0, LARGE_BYTES, LARGE_BYTES + 1)]
+            return [await bodies.admit(ALICE, size, threading.get_ident) for size in (0, LARGE_BYTES, LARGE_BYTES + 1)]
         finally:
             bodies.close()
 
@@ -94,19 +94,23 @@ def test_large_bodies_wait_within_a_bound_and_one_that_was_left_counts_until_it_
         bodies = LargeBodies()
         going_on = threading.Event()
         half = MAX_WAITING_BYTES // 2
-        first = asyncio.create_task(bodies.admit(half, going_on.wait))
-        second = asyncio.create_task(bodies.admit(half, int))
+        first = asyncio.create_task(bodies.admit(ALICE, half, going_on.wait))
+        await asyncio.sleep(0)
+        with pytest.raises(GatewayError):
+            await bodies.admit(ALICE, LARGE_BYTES + 1, int)  # With whichever of its keys: the other half is others'.
+        second = asyncio.create_task(bodies.admit(BOB, half, int))
         await asyncio.sleep(0)
         first.cancel()
         with pytest.raises(GatewayError) as refusal:
-            await bodies.admit(LARGE_BYTES + 1, int)
+            await bodies.admit(CAROL, LARGE_BYTES + 1, int)
         assert (refusal.value.status, refusal.value.code) == (503, "large_requests_waiting")
-        assert await bodies.admit(LARGE_BYTES, int) == 0  # Small ones wait for nobody.
+        assert await bodies.admit(CAROL, LARGE_BYTES, int) == 0  # Small ones wait for nobody.
         going_on.set()
         assert await second == 0
-        await bodies.run(LARGE_BYTES + 1, int)  # The thread is done with the first; the loop hears of it next.
+        await bodies.run(LARGE_BYTES + 1, int)  # The thread is done with the first; the loop learns of it next.
         await asyncio.sleep(0.1)
-        assert await bodies.admit(MAX_WAITING_BYTES, int) == 0
+        assert await bodies.admit(ALICE, half, int) == 0
+        assert not bodies._waiting_by
         bodies.close()
 
     asyncio.run(asyncio.wait_for(scenario(), 20))

@@ -7,10 +7,11 @@ from types import MappingProxyType
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.catalog.snapshot import OfferedModel
-from billing.estimation import worst_case_nanos
-from billing.pricing import PriceTable, Usage, cost_nanos
-from gateway.metering import RequestFacts, bound_usage
+from billing.catalog.snapshot import CatalogModel
+from billing.pricing.cost import PriceTable, Usage, cost_nanos
+from billing.pricing.estimation import worst_case_nanos
+from gateway.metering.meter import bound_usage
+from gateway.metering.request_facts import RequestFacts
 from gateway.prompt_bounds import PromptBounds
 
 PRICE = PriceTable(
@@ -24,7 +25,7 @@ PRICE = PriceTable(
         "web_search": ((0, 10_000_000_000),),
     },
 )
-MODEL = OfferedModel(
+MODEL = CatalogModel(
     id="acme/large",
     language_model_id=1,
     display_name="Large",
@@ -57,7 +58,7 @@ def facts_of(*, held: int, most: int, max_tokens: int, searches: int) -> Request
         request_id="0" * 32,
         organization_id=1,
         key_id=1,
-        offered=MODEL,
+        catalog_model=MODEL,
         price=PRICE,
         factor_ppm=1_000_000,
         received_at=datetime(2026, 11, 1, tzinfo=UTC),
@@ -66,6 +67,8 @@ def facts_of(*, held: int, most: int, max_tokens: int, searches: int) -> Request
         images=0,
         is_streamed=False,
         end_user="",
+        tag="",
+        session="",
         client="",
         web_searches=searches,
         prompt_components=("input", "cache_read", "cache_write_5m", "cache_write_1h"),

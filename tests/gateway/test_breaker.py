@@ -36,6 +36,7 @@ def test_one_probe_at_a_time_goes_through_when_it_is_half_open() -> None:
     later = 100.0 + FIRST_OPEN_SECONDS
     assert breaker.lets_through(later)
     assert not breaker.lets_through(later)
+    assert not breaker.lets_through(later + PROBE_SECONDS - 0.1)
     assert breaker.lets_through(later + PROBE_SECONDS)
 
 

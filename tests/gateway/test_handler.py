@@ -10,9 +10,9 @@ from django.urls import path
 from django.urls.resolvers import RegexPattern, URLResolver
 
 from gateway.errors import GatewayError
-from gateway.handler import GatewayRequest, LeanHandler
-from gateway.request_body import BodyRoom
-from gateway.responses import GatewayResponse, RelayResponse, SendChunk
+from gateway.server.handler import GatewayRequest, LeanHandler
+from gateway.server.request_body import BodyRoom
+from gateway.server.responses import GatewayResponse, RelayResponse, SendChunk
 
 Message = MutableMapping[str, Any]
 MAX_BODY_BYTES = 100

@@ -1,14 +1,18 @@
 """The client that calls upstreams, against a server that says any bytes: what is sent, answers, and waiting."""
 
 import asyncio
+import socket
+import time
 from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.upstreams import http_connection
-from gateway.upstreams.errors import UpstreamBrokenError, UpstreamTimeoutError, UpstreamTooLargeError
-from gateway.upstreams.http_client import UpstreamClient
+from gateway.http import connection
+from gateway.http.client import UpstreamClient
+from gateway.http.errors import UpstreamBrokenError, UpstreamTimeoutError, UpstreamTooLargeError
 from tests.gateway.raw_server import CHUNKED, CHUNKED_HEAD, PATIENT_SECONDS, WHOLE, Conversation, fetch, serving
+
+SHORT_SECONDS, STILL_SECONDS = 1.0, 1.2
 
 
 @pytest.fixture
@@ -87,13 +91,13 @@ async def test_an_answer_without_a_body(client: UpstreamClient) -> None:
     [
         (b"", "before the answer began"),
         (b"HTTP/1.1 200 OK\r\ncontent-le", "before the answer began"),
-        (WHOLE[:-1], "before the answer was whole"),
-        (CHUNKED[:-2], "before the answer was whole"),
+        (WHOLE[:-1], "before the answer was complete"),
+        (CHUNKED[:-2], "before the answer was complete"),
         (CHUNKED_HEAD + b"zz\r\nhello\r\n", "does not speak HTTP"),
         (b"SSH-2.0-OpenSSH_9.6\r\n", "does not speak HTTP"),
         (b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n", "another protocol"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello", "does not speak HTTP"),
-        (b"HTTP/1.1 200 OK\r\nx: " + b"x" * (http_connection.MAX_HEAD_BYTES + 1), "headers are larger"),
+        (b"HTTP/1.1 200 OK\r\nx: " + b"x" * (connection.MAX_HEAD_BYTES + 1), "headers of the answer are larger"),
         (b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 5\r\n\r\nhello", "compressed"),
     ],
 )
@@ -168,6 +172,39 @@ async def test_a_silent_upstream_is_left_and_knows_it(client: UpstreamClient) ->
         assert await server.ended.get() == "connection"
 
 
+class StandsStill(asyncio.Protocol):
+    """Whatever it receives lets the loop stand still past time-outs, and the upstream say something meanwhile."""
+
+    def __init__(self, upstream: socket.socket, said: bytes) -> None:
+        self._upstream = upstream
+        self._said = said
+
+    def data_received(self, data: bytes) -> None:
+        self._upstream.sendall(self._said)
+        time.sleep(STILL_SECONDS)
+
+
+@pytest.mark.parametrize("rest", [b"", b"lo"], ids=["all of it", "the rest later"])
+async def test_what_came_while_the_process_stood_still_is_read(client: UpstreamClient, rest: bytes) -> None:
+    """A process that was stopped, or a machine that slept, finds its time-outs over when it goes on. What it waits for
+    then has its whole time.
+    """
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        port = server.getsockname()[1]
+        fetching = asyncio.create_task(fetch(client, f"http://127.0.0.1:{port}/", timeout_seconds=SHORT_SECONDS))
+        upstream, _ = await loop.sock_accept(server)
+    ours, theirs = socket.socketpair()
+    with upstream, theirs:
+        transport, _ = await loop.create_connection(lambda: StandsStill(upstream, WHOLE.removesuffix(rest)), sock=ours)
+        theirs.send(b"!")
+        await asyncio.sleep(STILL_SECONDS + 10 * connection.LOOK_AGAIN_SECONDS)
+        upstream.sendall(rest)
+        assert await fetching == b"hello"
+        transport.close()
+
+
 async def test_a_call_is_taken_back_before_its_answer_begins(client: UpstreamClient) -> None:
     async with serving(lambda conversation: conversation.wait_for_close()) as server:
         call = asyncio.create_task(fetch(client, server.url))
@@ -228,7 +265,7 @@ async def test_whoever_waits_can_be_interrupted(client: UpstreamClient) -> None:
         waiting = asyncio.create_task(response.next_chunk(timeout_seconds=PATIENT_SECONDS))
         await asyncio.sleep(0.01)
         response.interrupt()
-        with pytest.raises(UpstreamBrokenError, match="given up"):
+        with pytest.raises(UpstreamBrokenError, match="stopped reading"):
             await waiting
         await response.aclose()
 

@@ -12,9 +12,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from gateway.upstreams import http_transport
-from gateway.upstreams.errors import UpstreamBrokenError, UpstreamError, UpstreamUnreachableError
-from gateway.upstreams.http_client import UpstreamClient
+from gateway.http import transport
+from gateway.http.client import UpstreamClient
+from gateway.http.errors import UpstreamBrokenError, UpstreamError, UpstreamUnreachableError
 from tests.gateway.raw_server import CHUNKED, PATIENT_SECONDS, WHOLE, fetch, serving
 
 
@@ -67,7 +67,7 @@ async def test_a_connection_whose_server_wants_to_close_is_closed(client: Upstre
 
 
 async def test_an_idle_connection_is_closed(client: UpstreamClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_transport, "MAX_IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(transport, "MAX_IDLE_SECONDS", 0.05)
     async with serving(WHOLE) as server:
         await asyncio.gather(*(fetch(client, server.url) for _ in range(2)))
         assert [await server.ended.get() for _ in range(2)] == ["connection"] * 2
@@ -77,7 +77,7 @@ async def test_an_idle_connection_is_closed(client: UpstreamClient, monkeypatch:
 async def test_no_more_idle_connections_are_kept_than_the_bound(
     client: UpstreamClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_transport, "MAX_IDLE_CONNECTIONS", 1)
+    monkeypatch.setattr(transport, "MAX_IDLE_CONNECTIONS", 1)
     async with serving(WHOLE) as server:
         responses = await asyncio.gather(
             *(client.post(server.url, headers={}, body=b"", timeout_seconds=PATIENT_SECONDS) for _ in range(3))

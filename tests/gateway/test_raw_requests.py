@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.gateway.catalog_factory import SoldModel, sell_catalog_model
 from tests.gateway.checks import TYPE_BY_STATUS, wait_until_released
-from tests.gateway.offers import Offer, offer
 from tests.gateway.scripted_upstream import COMPLETE, MESSAGE, ScriptedUpstream, scripted_upstream, streamed, whole
 from tests.gateway.wire import Connection
-from tests.support.world import HTTP, Caller, World, body
+from tests.support.live_stack import HTTP, LiveStack, Tenant, body
 
 SEEDS = range(25)
 QUIET_SECONDS = 1.0  # A request that is not whole gets no answer; nobody waits for one longer than this.
@@ -118,9 +118,9 @@ def in_pieces(rng: random.Random, raw: bytes) -> list[bytes]:
 # --- requests -------------------------------------------------------------------------------------------------------
 
 
-def frame(rng: random.Random, caller: Caller, content: bytes) -> bytes:
+def frame(rng: random.Random, tenant: Tenant, content: bytes) -> bytes:
     """Return a request that is right, in one of the ways that HTTP/1.1 has to write it."""
-    lines = [b"host: localhost", b"x-api-key: " + caller.secret.encode(), b"content-type: application/json"]
+    lines = [b"host: localhost", b"x-api-key: " + tenant.secret.encode(), b"content-type: application/json"]
     if rng.random() < 0.3:
         lines += [b"connection: Upgrade, HTTP2-Settings", b"upgrade: h2c", b"http2-settings: AAMAAABkAAQCAAAAAAIAAAAA"]
     else:
@@ -183,26 +183,26 @@ def assert_documented(status: int, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_right_request_is_served_however_it_is_written_and_cut(world: World, alice: Caller, seed: int) -> None:
+def test_a_right_request_is_served_however_it_is_written_and_cut(stack: LiveStack, alice: Tenant, seed: int) -> None:
     rng = random.Random(seed)
     content = json.dumps(body("Before\r\n\r\n0\r\n\r\n" + SMUGGLED.decode())).encode().replace(b"\\r\\n", b"\\n")
     parts = in_pieces(rng, frame(rng, alice, content))
-    answers = list(read_answers(exchange(world.base_url, parts, quiet_seconds=MOST_ANSWER_SECONDS)))
+    answers = list(read_answers(exchange(stack.base_url, parts, quiet_seconds=MOST_ANSWER_SECONDS)))
     assert [status for status, _ in answers] == [200]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_wrong_request_gets_a_documented_answer_or_none(world: World, alice: Caller, seed: int) -> None:
+def test_a_wrong_request_gets_a_documented_answer_or_none(stack: LiveStack, alice: Tenant, seed: int) -> None:
     rng = random.Random(1_000 + seed)
     raw = mutate(rng, frame(rng, alice, json.dumps(body()).encode()), rng.randint(1, 3))
-    for status, content in read_answers(exchange(world.base_url, in_pieces(rng, raw))):
+    for status, content in read_answers(exchange(stack.base_url, in_pieces(rng, raw))):
         assert_documented(status, content)
-    assert HTTP.post(world.base_url + "/v1/messages", headers=alice.headers, json=body()).status_code == 200
-    wait_until_released(world, alice)
+    assert HTTP.post(stack.base_url + "/v1/messages", headers=alice.headers, json=body()).status_code == 200
+    wait_until_released(stack, alice)
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_what_a_body_holds_is_no_request(world: World, alice: Caller, seed: int) -> None:
+def test_what_a_body_holds_is_no_request(stack: LiveStack, alice: Tenant, seed: int) -> None:
     """Neither of a body that is refused unread, nor of one that ends in the middle of what looks like a request."""
     rng = random.Random(2_000 + seed)
     content = SMUGGLED * rng.randint(1, 5_000)
@@ -213,7 +213,7 @@ def test_what_a_body_holds_is_no_request(world: World, alice: Caller, seed: int)
     else:
         raw = b"\r\n".join([*lines, b"transfer-encoding: chunked", b"", b""]) + b"%x\r\n" % len(content) + content
         raw += b"\r\n0\r\n\r\n"
-    answers = list(read_answers(exchange(world.base_url, in_pieces(rng, raw))))
+    answers = list(read_answers(exchange(stack.base_url, in_pieces(rng, raw))))
     assert len(answers) <= 1
     assert all(b"smuggled" not in answer for _, answer in answers)
 
@@ -228,20 +228,20 @@ def upstream() -> Iterator[ScriptedUpstream]:
 
 
 @pytest.fixture
-def sold(world: World, alice: Caller, upstream: ScriptedUpstream) -> Offer:
-    return offer(world, alice, [world.base_url], upstream_urls=[upstream.url])
+def sold(stack: LiveStack, alice: Tenant, upstream: ScriptedUpstream) -> SoldModel:
+    return sell_catalog_model(stack, alice, [stack.base_url], upstream_urls=[upstream.url])
 
 
 @pytest.mark.parametrize("seed", range(15))
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_wrong_answer_of_an_upstream_is_told_in_the_documented_form(
-    world: World, alice: Caller, upstream: ScriptedUpstream, sold: Offer, seed: int, stream: bool
+    stack: LiveStack, alice: Tenant, upstream: ScriptedUpstream, sold: SoldModel, seed: int, stream: bool
 ) -> None:
     rng = random.Random(3_000 + seed)
     right = streamed(*COMPLETE) if stream else whole(WHOLE_REPLY)
     upstream.script = in_pieces(rng, mutate(rng, right, rng.randint(1, 3)))
     answer = HTTP.post(
-        world.base_url + "/v1/messages",
+        stack.base_url + "/v1/messages",
         headers=alice.headers,
         json=body(model=sold.model_id, stream=stream),
         timeout=MOST_ANSWER_SECONDS,
@@ -254,4 +254,4 @@ def test_a_wrong_answer_of_an_upstream_is_told_in_the_documented_form(
     else:
         assert answer.json()["error"]["type"] == TYPE_BY_STATUS.get(answer.status_code, "invalid_request_error")
         assert answer.json()["error"]["code"] != "internal_error"
-    wait_until_released(world, alice)
+    wait_until_released(stack, alice)

@@ -8,8 +8,8 @@ import pytest
 from anthropic import beta_tool
 
 from billing.models import Upstream
-from tests.gateway.offers import Offer, offer
-from tests.support.world import Caller, World
+from tests.gateway.catalog_factory import SoldModel, sell_catalog_model
+from tests.support.live_stack import LiveStack, Tenant
 
 TURNS = 2
 CALL = "[[sandbox: tool=get_weather]]"
@@ -31,22 +31,22 @@ def get_weather(city: str) -> str:
 
 
 @pytest.fixture(params=[Upstream.Protocol.MESSAGES, Upstream.Protocol.CHAT_COMPLETIONS], ids=["messages", "chat"])
-def sold(world: World, alice: Caller, request: pytest.FixtureRequest) -> Offer:
-    return offer(world, alice, [world.base_url], protocol=request.param)
+def sold(stack: LiveStack, alice: Tenant, request: pytest.FixtureRequest) -> SoldModel:
+    return sell_catalog_model(stack, alice, [stack.base_url], protocol=request.param)
 
 
 @pytest.fixture
-def client(world: World, alice: Caller) -> anthropic.Anthropic:
-    return anthropic.Anthropic(base_url=world.base_url, api_key=alice.secret, max_retries=0)
+def client(stack: LiveStack, alice: Tenant) -> anthropic.Anthropic:
+    return anthropic.Anthropic(base_url=stack.base_url, api_key=alice.secret, max_retries=0)
 
 
-def question(sold: Offer, text: str, **fields: Any) -> Any:
+def question(sold: SoldModel, text: str, **fields: Any) -> Any:
     return {"model": sold.model_id, "max_tokens": 300, "messages": [{"role": "user", "content": text}], **fields}
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_a_tool_runner_goes_on_without_a_thread(
-    world: World, alice: Caller, client: anthropic.Anthropic, sold: Offer, stream: bool
+    stack: LiveStack, alice: Tenant, client: anthropic.Anthropic, sold: SoldModel, stream: bool
 ) -> None:
     """It asks for a thread first, which is refused at no cost, and then sends the whole conversation each time."""
     runner: Any = client.beta.messages.tool_runner(
@@ -54,18 +54,18 @@ def test_a_tool_runner_goes_on_without_a_thread(
     )
     replies = [turn.get_final_message() if stream else turn for turn in runner]
     assert [reply.stop_reason for reply in replies] == ["tool_use", "end_turn"]
-    world.wait_until(lambda: len(world.records(alice)) == TURNS, "both turns are settled, and nothing else")
-    first, second = sorted(world.records(alice), key=lambda record: record.admitted_at)
+    stack.wait_until(lambda: len(stack.records(alice)) == TURNS, "both turns are settled, and nothing else")
+    first, second = sorted(stack.records(alice), key=lambda record: record.admitted_at)
     assert second.input_tokens > first.input_tokens  # The history went with it.
 
 
-def test_parse_reads_a_structured_output(client: anthropic.Anthropic, sold: Offer) -> None:
+def test_parse_reads_a_structured_output(client: anthropic.Anthropic, sold: SoldModel) -> None:
     for messages in (client.messages, client.beta.messages):
         reply: Any = messages.parse(**question(sold, "How warm?"), output_format=Answer)
         assert isinstance(reply.parsed_output, Answer)
 
 
-def test_a_stream_helper_assembles_what_it_saw(client: anthropic.Anthropic, sold: Offer) -> None:
+def test_a_stream_helper_assembles_what_it_saw(client: anthropic.Anthropic, sold: SoldModel) -> None:
     with client.messages.stream(
         **question(
             sold,
@@ -82,19 +82,19 @@ def test_a_stream_helper_assembles_what_it_saw(client: anthropic.Anthropic, sold
     assert reply.stop_reason == "tool_use"
 
 
-def test_a_stream_helper_parses_too(client: anthropic.Anthropic, sold: Offer) -> None:
+def test_a_stream_helper_parses_too(client: anthropic.Anthropic, sold: SoldModel) -> None:
     with client.messages.stream(**question(sold, "How warm?"), output_format=Answer) as stream:
         assert isinstance(stream.get_final_message().parsed_output, Answer)
 
 
-def test_a_thread_of_the_caller_is_refused_with_details(client: anthropic.Anthropic, sold: Offer) -> None:
+def test_a_thread_of_the_client_is_refused_with_details(client: anthropic.Anthropic, sold: SoldModel) -> None:
     with pytest.raises(anthropic.BadRequestError) as raised:
         client.beta.messages.create(**question(sold, "Hello!"), thread={"type": "create"})
     assert isinstance(raised.value, anthropic.types.ThreadUnsupportedRequestError)
     assert raised.value.error_code == "thread_unsupported_request"
 
 
-def test_marks_of_a_client_are_no_part_of_a_name(client: anthropic.Anthropic, sold: Offer) -> None:
+def test_marks_of_a_client_are_no_part_of_a_name(client: anthropic.Anthropic, sold: SoldModel) -> None:
     marked = f"{sold.model_id}[1m]"
     reply = client.messages.create(**question(sold, "Hello!") | {"model": marked})
     assert reply.model == marked

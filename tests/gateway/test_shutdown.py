@@ -8,19 +8,20 @@ import httpx
 import pytest
 
 from billing.models import UsageRecord
+from tests.gateway.catalog_factory import sell_catalog_model
 from tests.gateway.checks import assert_billed_once, depart, wait_for_attempt, wait_for_record
-from tests.gateway.offers import offer
 from tests.gateway.wire import Connection
 from tests.support.extra_gateway import ExtraGateway, extra_gateway
-from tests.support.world import HTTP, Caller, World, body
+from tests.support.live_stack import HTTP, LiveStack, Tenant, body
 
 EXIT_SECONDS = 20.0
 PACED = "[[sandbox: tokens=100; delta=20; pace=60]]"  # Takes about a second and a half.
+SLOWER = "[[sandbox: tokens=100; delta=20; pace=400]]"  # Longer than a gateway takes to start.
 
 
 @pytest.fixture
-def leaving(world: World) -> Iterator[ExtraGateway]:
-    with extra_gateway(world, "leaving-gateway") as gateway:
+def leaving(stack: LiveStack) -> Iterator[ExtraGateway]:
+    with extra_gateway(stack, "leaving-gateway") as gateway:
         yield gateway
 
 
@@ -33,10 +34,10 @@ def terminate(gateway: ExtraGateway) -> None:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", gateway.port)) != 0
 
-    gateway.world.wait_until(is_closed, "the gateway accepts nobody")
+    gateway.stack.wait_until(is_closed, "the gateway accepts nobody")
 
 
-def test_a_running_stream_is_finished(world: World, leaving: ExtraGateway, alice: Caller) -> None:
+def test_a_running_stream_is_finished(stack: LiveStack, leaving: ExtraGateway, alice: Tenant) -> None:
     with Connection(leaving.base_url) as connection:
         connection.send_message(alice, PACED, stream=True)
         connection.read_until(b"content_block_delta")
@@ -47,12 +48,38 @@ def test_a_running_stream_is_finished(world: World, leaving: ExtraGateway, alice
     assert received.endswith(b"0\r\n\r\n")
     assert leaving.process is not None
     leaving.process.wait(EXIT_SECONDS)
-    record = wait_for_record(world, alice)
+    record = wait_for_record(stack, alice)
     assert (record.usage_source, record.output_tokens) == (UsageRecord.Source.PROVIDER, 100)
-    assert_billed_once(world, alice, record)
+    assert_billed_once(stack, alice, record)
 
 
-def test_a_running_whole_request_is_answered(world: World, leaving: ExtraGateway, alice: Caller) -> None:
+def test_a_successor_starts_on_the_same_folder_once_its_predecessor_has_ended(
+    stack: LiveStack, leaving: ExtraGateway, alice: Tenant
+) -> None:
+    """While the old one finishes what runs, the folder is its own: the new one ends, and says why in one line."""
+    folder = stack.folder / "leaving-gateway-var"
+    successor = ExtraGateway(stack, "successor", CROSSMODEL_DATA=str(folder))
+    complaint = f"Another gateway (process {leaving.pid}) runs on the spool folder {folder / 'spool'}."
+    with Connection(leaving.base_url) as connection:
+        connection.send_message(alice, SLOWER, stream=True)
+        connection.read_until(b"content_block_delta")
+        terminate(leaving)
+        with pytest.raises(RuntimeError, match="successor ended"):
+            successor.start()
+        assert b"event: message_stop" in connection.read_rest()
+    assert successor.process is not None and successor.process.wait() != 0
+    assert complaint in successor.log()
+    assert "Traceback" not in successor.log()
+    assert leaving.process is not None
+    leaving.process.wait(EXIT_SECONDS)
+    try:
+        successor.start()
+        assert HTTP.post(successor.base_url + "/v1/messages", headers=alice.headers, json=body()).status_code == 200
+    finally:
+        successor.stop()
+
+
+def test_a_running_whole_request_is_answered(stack: LiveStack, leaving: ExtraGateway, alice: Tenant) -> None:
     answers: list[httpx.Response] = []
 
     def ask() -> None:
@@ -60,20 +87,22 @@ def test_a_running_whole_request_is_answered(world: World, leaving: ExtraGateway
         answers.append(HTTP.post(url, headers=alice.headers, json=body("[[sandbox: delay=1500; tokens=40]]")))
 
     asking = threading.Thread(target=ask)
-    before = len(world.sandbox.journal())
+    before = len(stack.sandbox.journal())
     asking.start()
-    world.wait_until(lambda: len(world.sandbox.journal()) > before, "the upstream was called")
+    stack.wait_until(lambda: len(stack.sandbox.journal()) > before, "the upstream was called")
     terminate(leaving)
     asking.join()
     assert answers[0].status_code == 200
     assert leaving.process is not None
     leaving.process.wait(EXIT_SECONDS)
-    assert_billed_once(world, alice, world.record(answers[0]))
+    assert_billed_once(stack, alice, stack.record(answers[0]))
 
 
-def test_a_stream_that_is_read_on_for_its_bill_is_finished(world: World, leaving: ExtraGateway, alice: Caller) -> None:
+def test_a_stream_that_is_read_on_for_its_bill_is_finished(
+    stack: LiveStack, leaving: ExtraGateway, alice: Tenant
+) -> None:
     """Its client has left, its upstream bills for all of it: that is read to its end before the process goes."""
-    sold = offer(world, alice, [leaving.base_url], bills_when_cancelled=True)
+    sold = sell_catalog_model(stack, alice, [leaving.base_url], bills_when_cancelled=True)
     with Connection(leaving.base_url) as connection:
         connection.send_message(alice, PACED, stream=True, model=sold.model_id)
         connection.read_until(b"content_block_delta")
@@ -81,7 +110,7 @@ def test_a_stream_that_is_read_on_for_its_bill_is_finished(world: World, leaving
     terminate(leaving)
     assert leaving.process is not None
     leaving.process.wait(EXIT_SECONDS)
-    record = wait_for_record(world, alice)
+    record = wait_for_record(stack, alice)
     assert (record.usage_source, record.output_tokens) == (UsageRecord.Source.PROVIDER, 100)
-    assert wait_for_attempt(world, record).is_complete
-    assert_billed_once(world, alice, record)
+    assert wait_for_attempt(stack, record).is_complete
+    assert_billed_once(stack, alice, record)

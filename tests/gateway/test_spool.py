@@ -14,8 +14,16 @@ from pathlib import Path
 import pytest
 
 from gateway import spool as spool_module
-from gateway.spool import Spool, SpooledEvent, SpoolFullError, decode_line, read_all, read_segment
-from tests.support.world import ROOT
+from gateway.spool import (
+    Spool,
+    SpooledEvent,
+    SpoolFullError,
+    SpoolUnusableError,
+    decode_line,
+    read_all,
+    read_segment,
+)
+from tests.support.live_stack import ROOT
 
 
 def event(number: int, *, size: int = 0) -> SpooledEvent:
@@ -49,7 +57,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, previous)
 
 
-def test_a_line_says_all_that_settle_needs_again() -> None:
+def test_a_line_says_all_that_close_needs_again() -> None:
     for number in range(4):
         assert decode_line(event(number, size=number).encode().rstrip(b"\n")) == event(number, size=number)
 
@@ -99,6 +107,36 @@ def test_a_process_that_was_killed_leaves_its_segment(folder: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program, str(folder)], cwd=ROOT, check=False, timeout=20)
     assert done.returncode == -signal.SIGKILL
     assert [each.request_id for each in open_spool(folder).adopt()] == [f"{number:032x}" for number in range(100)]
+
+
+def test_a_folder_is_of_one_gateway_until_it_ends(folder: Path) -> None:
+    first, second = open_spool(folder), open_spool(folder)
+    first.claim()
+    with pytest.raises(SpoolUnusableError) as refused:
+        second.claim()
+    assert str(refused.value) == (
+        f"Another gateway (process {os.getpid()}) runs on the spool folder {folder}. Stop it first, or set"
+        " CROSSMODEL_DATA to another folder."
+    )
+    first.close()
+    second.claim()
+
+
+def test_a_gateway_that_was_killed_claims_nothing(folder: Path) -> None:
+    program = (
+        "import os, signal, sys; from pathlib import Path; from gateway.spool import Spool;"
+        "Spool(Path(sys.argv[1]), max_bytes=1, retention_seconds=1.0).claim(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(folder)], cwd=ROOT, check=False, timeout=20)
+    assert done.returncode == -signal.SIGKILL
+    open_spool(folder).claim()
+    assert (folder / "claim").read_text() == f"{os.getpid()}\n"
+
+
+def test_a_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SpoolUnusableError, match=r"/file/spool cannot be used \(Not a directory\)"):
+        open_spool(tmp_path / "file" / "spool")
 
 
 def test_a_torn_last_line_is_passed_over(folder: Path) -> None:
@@ -153,7 +191,7 @@ def test_lines_of_the_wrong_kind_are_set_aside_under_a_name(folder: Path, caplog
     heir = open_spool(folder)
     assert list(heir.adopt()) == [event(0), event(2)]
     assert (folder / "1-1.rejected").read_bytes().splitlines() == list(POISON)
-    assert f"{len(POISON)} lines of 1-1.jsonl are no usage events; they are in" in caplog.text
+    assert f"{len(POISON)} lines of 1-1.jsonl are not usage events; they are in" in caplog.text
     heir.close()
     again = open_spool(folder)  # As often as gateways start: the same lines, once.
     assert list(again.adopt()) == [event(0), event(2)]
@@ -237,6 +275,24 @@ def test_a_segment_that_lived_long_enough_is_closed(folder: Path, monkeypatch: p
     assert len(files(folder, ".done")) == 1
     spool.append(event(2))
     assert len(files(folder, ".jsonl")) == 1
+
+
+def test_a_disk_that_refuses_more_than_writes_ends_no_heartbeat(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On one that has become read-only nothing can be dropped or renamed; a folder that is away stands for it here."""
+    monkeypatch.setattr(spool_module, "MAX_SEGMENT_SECONDS", 0.0)
+    spool = open_spool(folder, retention_seconds=0.0)
+    spool.append(event(1))
+    spool.append(event(2))
+    spool.confirm(event(1).request_id)
+    (folder / "1-1.done").mkdir()  # What is no file cannot be unlinked.
+    os.utime(folder / "1-1.done", (0, 0))
+    spool.tidy()
+    away = folder.rename(folder.with_name("away"))
+    spool.tidy()
+    spool.confirm(event(2).request_id)
+    assert spool.unconfirmed_bytes == 0
+    away.rename(folder)
+    assert list(open_spool(folder).adopt()) == [event(1), event(2)], "whoever starts next asks Postgres for them"
 
 
 def test_others_cannot_read_it(folder: Path) -> None:

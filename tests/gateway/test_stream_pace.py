@@ -2,21 +2,21 @@
 
 import httpx
 
-from tests.support.world import Caller, World, body
+from tests.support.live_stack import LiveStack, Tenant, body
 
 DELTAS_BEFORE_SILENCE = 4
 
 
-def test_what_was_said_arrives_although_nothing_follows(world: World, alice: Caller) -> None:
+def test_what_was_said_arrives_although_nothing_follows(stack: LiveStack, alice: Tenant) -> None:
     """The upstream falls silent in the middle. Whoever read ahead, on our way, would still wait for the rest."""
     silent = f"[[sandbox: tokens=60; pace=0; hang=mid; after={DELTAS_BEFORE_SILENCE}]]"
     arrived = 0
     with httpx.stream(
-        "POST", world.base_url + "/v1/messages", headers=alice.headers, json=body(silent, stream=True), timeout=30
+        "POST", stack.base_url + "/v1/messages", headers=alice.headers, json=body(silent, stream=True), timeout=30
     ) as response:
         for line in response.iter_lines():
             arrived += line == "event: content_block_delta"
             if arrived == DELTAS_BEFORE_SILENCE:
                 break
     assert arrived == DELTAS_BEFORE_SILENCE
-    world.wait_until_quiet()
+    stack.wait_until_quiet()

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.gateway.catalog_factory import SoldModel, sell_catalog_model
 from tests.gateway.checks import wait_for_record, wait_until_released
-from tests.gateway.offers import Offer, offer
 from tests.gateway.scripted_upstream import (
     BLOCK,
     COMPLETE,
@@ -23,7 +23,7 @@ from tests.gateway.scripted_upstream import (
     whole,
 )
 from tests.gateway.wire import Connection, Stream, read_stream
-from tests.support.world import HTTP, MODEL, Caller, World, body
+from tests.support.live_stack import HTTP, MODEL, LiveStack, Tenant, body
 
 COUNTS = {"input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"}
 # The gateway's own, those of rates and of HTTP itself; nothing that an upstream sent.
@@ -55,19 +55,19 @@ def assert_well_formed(stream: Stream) -> None:
     assert all(type(usage[name]) is int for name in COUNTS)
 
 
-def test_the_events_of_a_text(world: World, alice: Caller) -> None:
-    stream = read_stream(world.base_url, alice, "[[sandbox: say=Hello there]]")
+def test_the_events_of_a_text(stack: LiveStack, alice: Tenant) -> None:
+    stream = read_stream(stack.base_url, alice, "[[sandbox: say=Hello there]]")
     assert_well_formed(stream)
     assert stream.only("message_start")["message"]["model"] == MODEL
     assert stream.reply_text == "Hello there"
     assert stream.only("message_delta")["delta"] == {"stop_reason": "end_turn", "stop_sequence": None}
 
 
-def test_a_stream_says_what_the_whole_reply_says(world: World, alice: Caller) -> None:
+def test_a_stream_says_what_the_whole_reply_says(stack: LiveStack, alice: Tenant) -> None:
     text = "[[sandbox: tokens=300; thinking=20; tool=get_weather]] Weather?"
     tools = [{"name": "get_weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}]
-    whole_reply = world.post(alice, text, tools=tools).json()
-    stream = read_stream(world.base_url, alice, text, tools=tools)
+    whole_reply = stack.post(alice, text, tools=tools).json()
+    stream = read_stream(stack.base_url, alice, text, tools=tools)
     assert_well_formed(stream)
     content: list[dict[str, Any]] = []
     for event in stream.events:
@@ -94,43 +94,43 @@ def test_a_stream_says_what_the_whole_reply_says(world: World, alice: Caller) ->
 @pytest.mark.parametrize(
     "oddity", ["crlf", "drip=3", "split_utf8", "u2028", "comments", "ping", "delta=1", "duplicate_delta", "nul"]
 )
-def test_oddities_upstream_change_nothing(world: World, alice: Caller, oddity: str) -> None:
-    reply = world.post(alice, f"[[sandbox: tokens=60; {oddity}]]").json()
-    stream = read_stream(world.base_url, alice, f"[[sandbox: tokens=60; {oddity}]]")
+def test_oddities_upstream_change_nothing(stack: LiveStack, alice: Tenant, oddity: str) -> None:
+    reply = stack.post(alice, f"[[sandbox: tokens=60; {oddity}]]").json()
+    stream = read_stream(stack.base_url, alice, f"[[sandbox: tokens=60; {oddity}]]")
     assert_well_formed(stream)
     assert stream.reply_text == reply["content"][0]["text"]
     assert stream.only("message_delta")["usage"]["output_tokens"] == reply["usage"]["output_tokens"]
     assert "\r" not in stream.text
 
 
-def test_counts_that_only_the_start_had_are_in_the_end_too(world: World, alice: Caller) -> None:
-    stream = read_stream(world.base_url, alice, "[[sandbox: output_only_delta; cache_read=70; cache_write_5m=50]]")
+def test_counts_that_only_the_start_had_are_in_the_end_too(stack: LiveStack, alice: Tenant) -> None:
+    stream = read_stream(stack.base_url, alice, "[[sandbox: output_only_delta; cache_read=70; cache_write_5m=50]]")
     assert_well_formed(stream)
     usage = stream.only("message_delta")["usage"]
     assert (usage["cache_read_input_tokens"], usage["cache_creation_input_tokens"]) == (70, 50)
-    record = wait_for_record(world, alice)
+    record = wait_for_record(stack, alice)
     assert (record.cache_read_tokens, record.cache_write_5m_tokens) == (70, 50)
     assert (record.input_tokens, record.output_tokens) == (usage["input_tokens"], usage["output_tokens"])
 
 
-def test_headers_of_the_upstream_stay_there(world: World, alice: Caller) -> None:
+def test_headers_of_the_upstream_stay_there(stack: LiveStack, alice: Tenant) -> None:
     for is_streamed in (False, True):
-        response = world.post(alice, stream=is_streamed)
+        response = stack.post(alice, stream=is_streamed)
         extra = {"transfer-encoding"} if is_streamed else {"content-length"}
         names = set(response.headers) - extra
         assert names <= EXPECTED_HEADERS | RATE_HEADERS
         assert names >= {"content-type", "request-id"}
         assert response.headers["anthropic-ratelimit-requests-limit"] != "4000"
         assert "sandbox" not in str(response.headers)
-    refused = world.post(alice, "[[sandbox: status=429]]")
+    refused = stack.post(alice, "[[sandbox: status=429]]")
     assert set(refused.headers) <= EXPECTED_HEADERS | RATE_HEADERS | {"content-length", "retry-after"}
 
 
-def test_a_stream_is_neither_compressed_nor_buffered(world: World, alice: Caller) -> None:
+def test_a_stream_is_neither_compressed_nor_buffered(stack: LiveStack, alice: Tenant) -> None:
     headers = {**alice.headers, "accept-encoding": "gzip, br, zstd, deflate"}
     with HTTP.stream(
         "POST",
-        world.base_url + "/v1/messages",
+        stack.base_url + "/v1/messages",
         headers=headers,
         json=body("[[sandbox: tokens=50; delta=20; pace=30]]", stream=True),
     ) as response:
@@ -142,8 +142,8 @@ def test_a_stream_is_neither_compressed_nor_buffered(world: World, alice: Caller
     assert len([chunk for chunk in chunks if b"content_block_delta" in chunk]) >= 5
 
 
-def test_the_body_decides_whether_it_streams(world: World, alice: Caller) -> None:
-    url = world.base_url + "/v1/messages?beta=true&stream=true"
+def test_the_body_decides_whether_it_streams(stack: LiveStack, alice: Tenant) -> None:
+    url = stack.base_url + "/v1/messages?beta=true&stream=true"
     as_json = {**alice.headers, "accept": "application/json"}
     streamed_reply = HTTP.post(url, headers=as_json, json=body(stream=True))
     assert streamed_reply.headers["content-type"].startswith("text/event-stream")
@@ -155,7 +155,7 @@ def test_the_body_decides_whether_it_streams(world: World, alice: Caller) -> Non
 # --- what reaches the upstream ---------------------------------------------------------------------------------------
 
 
-def test_unknown_fields_and_blocks_reach_the_upstream_unchanged(world: World, alice: Caller) -> None:
+def test_unknown_fields_and_blocks_reach_the_upstream_unchanged(stack: LiveStack, alice: Tenant) -> None:
     sent = body(
         "ignored",
         context_management={"edits": [{"type": "clear_tool_uses_20250919"}]},
@@ -170,7 +170,7 @@ def test_unknown_fields_and_blocks_reach_the_upstream_unchanged(world: World, al
         {"role": "assistant", "content": "y"},
         {"role": "user", "content": [{"type": "text", "text": "[[sandbox: echo]]", "future": {"a": 1}}]},
     ]
-    response = HTTP.post(world.base_url + "/v1/messages", headers=alice.headers, json=sent)
+    response = HTTP.post(stack.base_url + "/v1/messages", headers=alice.headers, json=sent)
     assert response.status_code == 200
     echoed = json.loads(response.json()["content"][0]["text"])
     assert echoed == {**sent, "model": "claude-sonnet-4-6"}
@@ -178,11 +178,11 @@ def test_unknown_fields_and_blocks_reach_the_upstream_unchanged(world: World, al
 
 
 @pytest.mark.parametrize("version", ["2023-06-01", "2026-10-21", None])
-def test_beta_and_version_headers(world: World, alice: Caller, version: str | None) -> None:
+def test_beta_and_version_headers(stack: LiveStack, alice: Tenant, version: str | None) -> None:
     headers = {"x-api-key": alice.secret, "anthropic-beta": "future-2027-01-01,other-1"}
     if version:
         headers["anthropic-version"] = version
-    response = HTTP.post(world.base_url + "/v1/messages", headers=headers, json=body("[[sandbox: echo_headers]]"))
+    response = HTTP.post(stack.base_url + "/v1/messages", headers=headers, json=body("[[sandbox: echo_headers]]"))
     arrived = json.loads(response.json()["content"][0]["text"])
     assert arrived["anthropic-beta"] == "future-2027-01-01,other-1"
     assert arrived["anthropic-version"] == (version or "2023-06-01")
@@ -193,18 +193,18 @@ def test_beta_and_version_headers(world: World, alice: Caller, version: str | No
     assert not {"authorization", "cookie", "x-forwarded-for", "x-real-ip"} & set(arrived)
 
 
-def test_sampling_works_under_either_version(world: World, alice: Caller) -> None:
+def test_sampling_works_under_either_version(stack: LiveStack, alice: Tenant) -> None:
     headers = {**alice.headers, "anthropic-version": "2026-10-21"}
-    response = HTTP.post(world.base_url + "/v1/messages", headers=headers, json=body(temperature=0.2, top_k=5))
+    response = HTTP.post(stack.base_url + "/v1/messages", headers=headers, json=body(temperature=0.2, top_k=5))
     assert response.status_code == 200
 
 
-def test_a_model_is_called_as_it_was_asked_for(world: World, alice: Caller) -> None:
+def test_a_model_is_called_as_it_was_asked_for(stack: LiveStack, alice: Tenant) -> None:
     for name in (MODEL, "claude-sonnet-4-6", "claude-sonnet-4.6"):
-        assert world.post(alice, model=name).json()["model"] == name
-        assert read_stream(world.base_url, alice, model=name).only("message_start")["message"]["model"] == name
-    world.wait_until(lambda: len(world.records(alice)) == 6, "all are billed")
-    assert {record.model_id for record in world.records(alice)} == {MODEL}
+        assert stack.post(alice, model=name).json()["model"] == name
+        assert read_stream(stack.base_url, alice, model=name).only("message_start")["message"]["model"] == name
+    stack.wait_until(lambda: len(stack.records(alice)) == 6, "all are billed")
+    assert {record.model_id for record in stack.records(alice)} == {MODEL}
 
 
 # --- an upstream that sends anything ---------------------------------------------------------------------------------
@@ -219,12 +219,12 @@ def upstream() -> Iterator[ScriptedUpstream]:
 
 
 @pytest.fixture
-def scripted(world: World, alice: Caller, upstream: ScriptedUpstream) -> Offer:
-    return offer(world, alice, [world.base_url], upstream_urls=[upstream.url])
+def scripted(stack: LiveStack, alice: Tenant, upstream: ScriptedUpstream) -> SoldModel:
+    return sell_catalog_model(stack, alice, [stack.base_url], upstream_urls=[upstream.url])
 
 
 def test_unknown_blocks_deltas_and_fields_pass_and_unknown_events_do_not(
-    world: World, alice: Caller, upstream: ScriptedUpstream, scripted: Offer
+    stack: LiveStack, alice: Tenant, upstream: ScriptedUpstream, scripted: SoldModel
 ) -> None:
     """Clients skip a block or delta that they do not know; an event of an unknown type makes some of them fail."""
     odd_block = b'{"type":"content_block_start","index":0,"content_block":{"type":"hologram","z":[1]},"future":1}'
@@ -238,7 +238,7 @@ def test_unknown_blocks_deltas_and_fields_pass_and_unknown_events_do_not(
         END,
         STOP,
     )
-    stream = read_stream(world.base_url, alice, model=scripted.model_id)
+    stream = read_stream(stack.base_url, alice, model=scripted.model_id)
     assert_well_formed(stream)
     assert stream.names == [
         "message_start",
@@ -251,15 +251,15 @@ def test_unknown_blocks_deltas_and_fields_pass_and_unknown_events_do_not(
     assert stream.only("content_block_start") == json.loads(odd_block)
     assert stream.only("content_block_delta") == json.loads(odd_delta)
     assert stream.only("message_start")["message"]["model"] == scripted.model_id
-    record = wait_for_record(world, alice)
+    record = wait_for_record(stack, alice)
     assert (record.input_tokens, record.output_tokens) == (7, 5)
 
 
 def test_events_without_event_lines_get_them(
-    world: World, alice: Caller, upstream: ScriptedUpstream, scripted: Offer
+    stack: LiveStack, alice: Tenant, upstream: ScriptedUpstream, scripted: SoldModel
 ) -> None:
     upstream.script = streamed(*COMPLETE).replace(b"event: ", b"ignored: ")
-    stream = read_stream(world.base_url, alice, model=scripted.model_id)
+    stream = read_stream(stack.base_url, alice, model=scripted.model_id)
     assert_well_formed(stream)
     assert stream.names == [name for name, _ in COMPLETE]
 
@@ -275,14 +275,14 @@ BROKEN_STREAMS = {
 
 @pytest.mark.parametrize("events", BROKEN_STREAMS.values(), ids=BROKEN_STREAMS.keys())
 def test_a_stream_that_never_begins_is_an_error_status(
-    world: World, alice: Caller, upstream: ScriptedUpstream, scripted: Offer, events: Any
+    stack: LiveStack, alice: Tenant, upstream: ScriptedUpstream, scripted: SoldModel, events: Any
 ) -> None:
     upstream.script = streamed(*events)
-    response = world.post(alice, model=scripted.model_id, stream=True)
+    response = stack.post(alice, model=scripted.model_id, stream=True)
     assert response.status_code == 502
     assert response.json()["error"]["code"] == "upstream_broken"
-    wait_until_released(world, alice)
-    assert world.records(alice) == []
+    wait_until_released(stack, alice)
+    assert stack.records(alice) == []
 
 
 @pytest.mark.parametrize(
@@ -290,15 +290,21 @@ def test_a_stream_that_never_begins_is_an_error_status(
     [("api_error", 502, "upstream_error"), ("overloaded_error", 503, "upstream_overloaded")],
 )
 def test_a_stream_that_begins_with_an_error_is_that_error(
-    world: World, alice: Caller, upstream: ScriptedUpstream, scripted: Offer, error_type: str, status: int, code: str
+    stack: LiveStack,
+    alice: Tenant,
+    upstream: ScriptedUpstream,
+    scripted: SoldModel,
+    error_type: str,
+    status: int,
+    code: str,
 ) -> None:
     error = json.dumps({"type": "error", "error": {"type": error_type, "message": "org-77 is busy"}}).encode()
     upstream.script = streamed(("error", error))
-    response = world.post(alice, model=scripted.model_id, stream=True)
+    response = stack.post(alice, model=scripted.model_id, stream=True)
     assert (response.status_code, response.json()["error"]["code"]) == (status, code)
     assert "org-77" not in response.text
-    wait_until_released(world, alice)
-    assert world.records(alice) == []
+    wait_until_released(stack, alice)
+    assert stack.records(alice) == []
 
 
 BROKEN_LATER = {
@@ -317,17 +323,17 @@ BROKEN_LATER = {
 
 @pytest.mark.parametrize("events", BROKEN_LATER.values(), ids=BROKEN_LATER.keys())
 def test_a_stream_that_breaks_its_protocol_ends_in_an_error_event(
-    world: World, alice: Caller, upstream: ScriptedUpstream, scripted: Offer, events: Any
+    stack: LiveStack, alice: Tenant, upstream: ScriptedUpstream, scripted: SoldModel, events: Any
 ) -> None:
     upstream.script = streamed(*events)
-    stream = read_stream(world.base_url, alice, model=scripted.model_id)
+    stream = read_stream(stack.base_url, alice, model=scripted.model_id)
     assert stream.names[0] == "message_start"
     assert stream.names[-1] == "error"
     assert "message_stop" not in stream.names
-    record = wait_for_record(world, alice)
+    record = wait_for_record(stack, alice)
     assert record.usage_source == "partial"
     assert record.cost_nanos <= record.hold_nanos
-    wait_until_released(world, alice)
+    wait_until_released(stack, alice)
 
 
 REPLY = {**MESSAGE, "content": [{"type": "text", "text": "Hi"}], "stop_reason": "end_turn"}
@@ -352,32 +358,32 @@ BROKEN_WHOLES = {
 
 @pytest.mark.parametrize("script", BROKEN_WHOLES.values(), ids=BROKEN_WHOLES.keys())
 def test_an_upstream_that_answers_nonsense(
-    world: World, alice: Caller, upstream: ScriptedUpstream, scripted: Offer, script: bytes
+    stack: LiveStack, alice: Tenant, upstream: ScriptedUpstream, scripted: SoldModel, script: bytes
 ) -> None:
     upstream.script = script
-    response = world.post(alice, model=scripted.model_id)
+    response = stack.post(alice, model=scripted.model_id)
     assert response.status_code == 502, response.text
     assert response.json()["error"]["type"] == "api_error"
-    figures = wait_until_released(world, alice)
-    assert figures.credit_nanos == 10_000_000_000
-    assert world.records(alice) == []
+    state = wait_until_released(stack, alice)
+    assert state.credit_nanos == 10_000_000_000
+    assert stack.records(alice) == []
 
 
 def test_a_good_answer_of_that_upstream_is_served(
-    world: World, alice: Caller, upstream: ScriptedUpstream, scripted: Offer
+    stack: LiveStack, alice: Tenant, upstream: ScriptedUpstream, scripted: SoldModel
 ) -> None:
     """The negative control of the test above."""
     upstream.script = whole(json.dumps({**REPLY, "future": {"x": 1}}).encode())
-    response = world.post(alice, model=scripted.model_id)
+    response = stack.post(alice, model=scripted.model_id)
     assert response.status_code == 200
     assert response.json()["future"] == {"x": 1}
     assert response.json()["content"] == REPLY["content"]
 
 
-def test_a_client_that_speaks_http_1_0(world: World, alice: Caller) -> None:
+def test_a_client_that_speaks_http_1_0(stack: LiveStack, alice: Tenant) -> None:
     """Without chunks the end of the stream is the end of the connection."""
     content = json.dumps(body(stream=True)).encode()
-    with Connection(world.base_url) as connection:
+    with Connection(stack.base_url) as connection:
         connection.socket.sendall(
             b"POST /v1/messages HTTP/1.0\r\nhost: x\r\nx-api-key: %b\r\ncontent-length: %d\r\n\r\n%b"
             % (alice.secret.encode(), len(content), content)

@@ -5,13 +5,15 @@ import socket
 import pytest
 from pytest_django import Settings
 
-from gateway.upstreams.addresses import ForbiddenAddressError, allowed_addresses
-from gateway.upstreams.errors import UpstreamUnreachableError
-from gateway.upstreams.http_client import UpstreamClient
+from gateway.http.addresses import ForbiddenAddressError, allowed_addresses
+from gateway.http.client import UpstreamClient
+from gateway.http.errors import UpstreamUnreachableError
 from tests.gateway.raw_server import PATIENT_SECONDS, WHOLE, fetch, serving
 
 BESIDE_US = ["127.0.0.1", "::1", "10.0.0.5", "192.168.1.1", "172.20.0.1", "169.254.169.254", "fd00:ec2::254", "::"]
 BESIDE_US += ["::ffff:169.254.169.254", "fe80::1%eth0", "224.0.0.1", "100.64.0.1"]
+# Where a network translates between the two internets, these are addresses of IPv4 too.
+BESIDE_US += ["64:ff9b::a9fe:a9fe", "2002:7f00:1::1"]
 
 
 def found(*addresses: str) -> list[tuple[int, int, int, str, tuple[str, int]]]:

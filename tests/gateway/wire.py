@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from tests.support.world import HTTP, Caller, body
+from tests.support.live_stack import HTTP, Tenant, body
 
 READ_SECONDS = 20.0
 RECEIVE_BYTES = 64 * 1024
@@ -61,12 +61,12 @@ class Stream:
         return event.data
 
 
-def read_stream(base_url: str, caller: Caller, text: str = "Hello!", **fields: Any) -> Stream:
+def read_stream(base_url: str, tenant: Tenant, text: str = "Hello!", **fields: Any) -> Stream:
     """POST a streamed request and read its answer to the end, however it ends."""
     with HTTP.stream(
         "POST",
         base_url + "/v1/messages",
-        headers=caller.headers,
+        headers=tenant.headers,
         json=body(text, stream=True, **fields),
         timeout=READ_SECONDS,
     ) as response:
@@ -101,9 +101,9 @@ class Connection:
             lines.append(b"content-length: %d" % len(content))
         self.socket.sendall(b"\r\n".join(lines) + b"\r\n\r\n" + (content or b""))
 
-    def send_message(self, caller: Caller, text: str = "Hello!", **fields: Any) -> None:
+    def send_message(self, tenant: Tenant, text: str = "Hello!", **fields: Any) -> None:
         """POST /v1/messages."""
-        headers = [*caller.headers.items(), ("content-type", "application/json")]
+        headers = [*tenant.headers.items(), ("content-type", "application/json")]
         self.send("POST", "/v1/messages", headers, json.dumps(body(text, **fields)).encode())
 
     def receive(self) -> bytes:
@@ -149,14 +149,14 @@ class Connection:
         self.socket.close()
 
 
-def post_at_once(base_url: str, calls: Iterable[tuple[Caller, str]], **fields: Any) -> list[httpx.Response]:
-    """POST one request for each caller and text, all at the same time, and return the answers in their order."""
+def post_at_once(base_url: str, calls: Iterable[tuple[Tenant, str]], **fields: Any) -> list[httpx.Response]:
+    """POST one request for each tenant and text, all at the same time, and return the answers in their order."""
 
     async def post_all() -> list[httpx.Response]:
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(base_url=base_url, timeout=READ_SECONDS, limits=limits) as client:
             posts = [
-                client.post("/v1/messages", headers=caller.headers, json=body(text, **fields)) for caller, text in calls
+                client.post("/v1/messages", headers=tenant.headers, json=body(text, **fields)) for tenant, text in calls
             ]
             return await asyncio.gather(*posts)
 

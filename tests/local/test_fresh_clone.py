@@ -14,7 +14,7 @@ from crossmodel_site.embedded import find_free_port
 from crossmodel_site.environment import read_env_file
 from tests.support.local_run import READY_LINE, ROOT, clean_environment, descendants, wait_until_gone
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 INSTALL_SECONDS = 480.0
 

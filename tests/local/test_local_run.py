@@ -16,11 +16,12 @@ import pytest
 from tests.support.local_run import LocalRun, clean_environment, descendants, start_and_fail, wait_until_gone
 from tests.support.unstalled import UnstalledTime
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 SECOND_START_SECONDS = 10.0
 IDLE_SECONDS = 20.0
-MOST_IDLE_CPU_PERCENT = 3.0
+# How often all processes together wake up, which is what an idle run costs, and is the same on a busy machine.
+MOST_IDLE_WAKEUPS_A_SECOND = 200.0
 MOST_MEMORY_MIB = 700.0
 DEBIT_SECONDS = 10.0
 
@@ -43,8 +44,8 @@ def read_credits(run: LocalRun) -> dict[str, object]:
     headers = {"x-api-key": run.demo["CROSSMODEL_API_KEY"]}
     answer = httpx.get(f"{run.demo['CROSSMODEL_BASE_URL']}/api/v1/credits", headers=headers, timeout=10)
     assert answer.status_code == 200, answer.text
-    figures: dict[str, object] = answer.json()
-    return figures
+    balance: dict[str, object] = answer.json()["data"]
+    return balance
 
 
 def test_the_screen_says_where_things_are_and_what_answers(run: LocalRun) -> None:
@@ -144,7 +145,7 @@ def test_a_second_run_on_the_same_folder_is_refused_in_one_line(run: LocalRun) -
     assert read_status(run) == 200
 
 
-@pytest.mark.parametrize("name", ["gateway", "worker", "beat", "sandbox", "Postgres", "Redis"])
+@pytest.mark.parametrize("name", ["gateway", "pages", "worker", "beat", "sandbox", "Postgres", "Redis"])
 def test_what_is_killed_comes_back(run: LocalRun, name: str) -> None:
     pid = run.processes()[name]
     os.kill(pid, signal.SIGKILL)
@@ -158,6 +159,7 @@ def test_what_is_killed_comes_back(run: LocalRun, name: str) -> None:
     assert read_status(run) == 200
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_every_process_and_a_second_start_finds_its_data_again(tmp_path: Path) -> None:
     run = LocalRun(tmp_path / "var").start()
     demo, started = run.demo, descendants(run.pid)
@@ -175,6 +177,7 @@ def test_ctrl_c_ends_every_process_and_a_second_start_finds_its_data_again(tmp_p
     assert seconds < SECOND_START_SECONDS
 
 
+@pytest.mark.long
 def test_a_run_in_the_background_of_a_script_stops_too(tmp_path: Path) -> None:
     """There the shell makes it ignore SIGINT, and nohup SIGHUP; SIGINT is obeyed all the same, SIGHUP is not."""
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
@@ -190,6 +193,7 @@ def test_a_run_in_the_background_of_a_script_stops_too(tmp_path: Path) -> None:
     assert wait_until_gone(started) == set()
 
 
+@pytest.mark.long
 def test_nothing_outlives_a_launcher_that_was_killed(tmp_path: Path) -> None:
     run = LocalRun(tmp_path / "var").start()
     demo, started = run.demo, descendants(run.pid)
@@ -200,22 +204,22 @@ def test_nothing_outlives_a_launcher_that_was_killed(tmp_path: Path) -> None:
 
 
 def test_costs_little_when_idle(run: LocalRun) -> None:
-    """CPU time of all processes together, and their memory, each shared page counted once."""
+    """Wake-ups of all processes together, and their memory, each shared page counted once."""
     time.sleep(5)
     processes = {run.pid, *descendants(run.pid)}
-    before = {pid: read_cpu_seconds(pid) for pid in processes}
+    before = {pid: count_wakeups(pid) for pid in processes}
     time.sleep(IDLE_SECONDS)
-    cpu_percent = sum(read_cpu_seconds(pid) - seconds for pid, seconds in before.items()) / IDLE_SECONDS * 100
-    memory_mib = sum(read_pss_mib(pid) for pid in processes)
-    assert (cpu_percent < MOST_IDLE_CPU_PERCENT, memory_mib < MOST_MEMORY_MIB) == (True, True), (
-        cpu_percent,
-        memory_mib,
+    wakeups = {pid: (count_wakeups(pid) - earlier) / IDLE_SECONDS for pid, earlier in before.items()}
+    assert sum(wakeups.values()) < MOST_IDLE_WAKEUPS_A_SECOND, wakeups
+    assert sum(read_pss_mib(pid) for pid in processes) < MOST_MEMORY_MIB
+
+
+def count_wakeups(pid: int) -> int:
+    """How often the threads of a process have waited for something since it began; of threads that ended, nothing."""
+    statuses = (task.read_text() for task in Path(f"/proc/{pid}/task").glob("*/status"))
+    return sum(
+        int(count) for status in statuses for count in re.findall(r"^voluntary_ctxt_switches:\s+(\d+)", status, re.M)
     )
-
-
-def read_cpu_seconds(pid: int) -> float:
-    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
-    return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
 
 
 def read_pss_mib(pid: int) -> float:

@@ -13,7 +13,7 @@ import pytest
 from crossmodel_site.embedded import find_free_port
 from tests.support.local_run import READY_LINE, ROOT, clean_environment, descendants, wait_until_gone
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 START_SECONDS = 90.0
 STOP_SECONDS = 30.0

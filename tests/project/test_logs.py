@@ -1,13 +1,14 @@
 """A log line is one line and holds nothing that moves a cursor, whatever was put into it."""
 
 import io
+import json
 import logging
 from typing import Any
 
 import pytest
 from django.conf import settings
 
-from crossmodel_site.logs import LineFormatter, printable
+from crossmodel_site.logs import JsonFormatter, LineFormatter, printable
 
 FORGED = "alice\r\n2026-01-01 00:00:00 INFO root All is well\x1b[2J\x9b\u2028\u202e\x00"
 
@@ -49,5 +50,23 @@ def test_what_people_write_is_kept() -> None:
 def test_every_handler_writes_so() -> None:
     configuration: dict[str, Any] = settings.LOGGING
     formatters = {name: formatter.get("()") for name, formatter in configuration["formatters"].items()}
-    assert set(formatters.values()) == {"crossmodel_site.logs.LineFormatter"}
+    assert set(formatters.values()) == {"crossmodel_site.logs.LineFormatter", "crossmodel_site.logs.JsonFormatter"}
     assert configuration["loggers"]["uvicorn"]["handlers"] == ["console"]
+
+
+def test_a_json_line_is_one_object_with_what_is_known() -> None:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter())
+    logger = logging.Logger("test")
+    logger.addHandler(handler)
+    try:
+        raise ValueError(FORGED + "\ud800")
+    except ValueError:
+        logger.exception("Request %s failed.", "0a" * 16, extra={"organization": 7})
+    [line] = stream.getvalue().splitlines()
+    fields = json.loads(line)
+    assert (fields["level"], fields["message"]) == ("ERROR", f"Request {'0a' * 16} failed.")
+    assert (fields["request_id"], fields["organization"]) == ("0a" * 16, 7)
+    assert "ValueError: alice" in fields["traceback"]
+    assert fields["time"].endswith("Z")

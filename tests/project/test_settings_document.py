@@ -16,8 +16,9 @@ ROW = re.compile(r"^\| `([A-Z][A-Z0-9_]+)` \| (.*?) \| (.+?) \|$", re.MULTILINE)
 
 def read_settings() -> dict[str, ast.expr | None]:
     """Return each variable with the expression of its default."""
-    tree = ast.parse((ROOT / "crossmodel_site" / "settings.py").read_text())
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    trees = [ast.parse((ROOT / "crossmodel_site" / name).read_text()) for name in ("settings.py", "people_settings.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    calls = [node for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
     found: dict[str, ast.expr | None] = {}
     for call in calls:
         if isinstance(call.func, ast.Name) and call.func.id in READERS:

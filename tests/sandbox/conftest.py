@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from sandbox.journal import JournalRecord
-from sandbox.server import SandboxServer
 from tests.sandbox.conversation import KEY, VERSION
+from tests.support.sandbox_process import SandboxServer
 
 
 @pytest.fixture(scope="session")

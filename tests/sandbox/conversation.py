@@ -17,7 +17,7 @@ def ask(text: str = "Hello", **fields: Any) -> dict[str, Any]:
 
 
 def read_events(raw: bytes) -> list[Event]:
-    """The events of a whole stream; a data line that is no JSON stays text."""
+    """The events of a whole stream; a data line that is not JSON stays text."""
     events: list[Event] = []
     for block in raw.replace(b"\r\n", b"\n").split(b"\n\n"):
         fields = dict(line.split(b": ", 1) for line in block.split(b"\n") if line and not line.startswith(b":"))

@@ -10,9 +10,9 @@ import orjson
 import pytest
 
 from sandbox.faults import EXCESS_CONTENT_LENGTH
-from sandbox.server import SandboxServer
 from tests.sandbox.conftest import LastRecord
 from tests.sandbox.conversation import ask, read_events, read_until_broken, stream, text_of
+from tests.support.sandbox_process import SandboxServer
 
 PATH = "/v1/messages"
 CHAT = "/v1/chat/completions"

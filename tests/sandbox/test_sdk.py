@@ -6,7 +6,7 @@ import anthropic
 import pytest
 
 from sandbox.replies import SENTENCE
-from sandbox.server import SandboxServer
+from tests.support.sandbox_process import SandboxServer
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from sandbox.journal import read_journal
-from sandbox.server import SandboxServer
 from tests.sandbox.conversation import KEY, VERSION, ask
+from tests.support.sandbox_process import SandboxServer
 from tests.support.unstalled import UnstalledTime
 
 PATH = "/v1/messages"
@@ -47,7 +47,7 @@ def test_a_busy_port_is_one_line_and_an_exit_code() -> None:
 
 def test_it_ends_with_whoever_started_it() -> None:
     script = (
-        "import os; from sandbox.server import SandboxServer;"
+        "import os; from tests.support.sandbox_process import SandboxServer;"
         "s = SandboxServer(); s.start(); print(s.pid, flush=True); os.kill(os.getpid(), 9)"
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=20, check=False)

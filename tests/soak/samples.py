@@ -20,7 +20,7 @@ SERVER_FOLDERS = {"postgres", "redis"}
 
 
 class Sampler:
-    """Samples one run. Names of figures read as in "gateway threads" and "rows of billing_usagerecord"."""
+    """Samples one run. Names of measurements read as in "gateway threads" and "rows of billing_usagerecord"."""
 
     def __init__(self, run: LocalRun, temporary: Path) -> None:
         servers = read_env_file(run.folder / "servers.env")
@@ -32,25 +32,25 @@ class Sampler:
         self._broker = redis.Redis.from_url(servers["CELERY_BROKER_URL"])
 
     def sample(self) -> Mapping[str, float]:
-        figures: dict[str, float] = {}
+        measurements: dict[str, float] = {}
         for name, process in self._processes.items():
             family = [process, *process.children(recursive=True)]
-            figures[f"{name} threads"] = sum(each.num_threads() for each in family)
-            figures[f"{name} files"] = sum(each.num_fds() for each in family)
-            figures[f"{name} MiB"] = sum(each.memory_info().rss for each in family) / MIB
-        figures["Postgres connections"] = self._number(sql.SQL(CONNECTIONS))
+            measurements[f"{name} threads"] = sum(each.num_threads() for each in family)
+            measurements[f"{name} files"] = sum(each.num_fds() for each in family)
+            measurements[f"{name} MiB"] = sum(each.memory_info().rss for each in family) / MIB
+        measurements["Postgres connections"] = self._number(sql.SQL(CONNECTIONS))
         memory = self._redis.info("memory")
-        figures["Redis MiB"] = memory["used_memory"] / MIB
-        figures["Redis clients"] = self._redis.info("clients")["connected_clients"]
-        figures["Redis keys"] = self._redis.dbsize()
-        figures["broker keys"] = self._broker.dbsize()
-        figures["temporary files"] = _count_files(self._temporary)
-        figures["files of the run"] = sum(
+        measurements["Redis MiB"] = memory["used_memory"] / MIB
+        measurements["Redis clients"] = self._redis.info("clients")["connected_clients"]
+        measurements["Redis keys"] = self._redis.dbsize()
+        measurements["broker keys"] = self._broker.dbsize()
+        measurements["temporary files"] = _count_files(self._temporary)
+        measurements["files of the run"] = sum(
             _count_files(each) for each in self._folder.iterdir() if each.name not in SERVER_FOLDERS
         )
         for table, rows in self._rows().items():
-            figures[f"rows of {table}"] = rows
-        return figures
+            measurements[f"rows of {table}"] = rows
+        return measurements
 
     def close(self) -> None:
         self._postgres.close()

@@ -21,7 +21,18 @@ TOO_DEAR_TOKENS = 64_000
 ANSWER_SECONDS = 30.0
 API_PATHS = ("/api/v1/credits", "/api/v1/key", "/api/schema/", "/api/hello", "/v1/models", f"/v1/models/{MODEL}")
 OPEN_PATHS = ("/", "/reference/", "/accounts/login/", "/accounts/signup/", "/accounts/password/reset/", "/no/such/page")
-CONSOLE_PATHS = ("", "keys/", "keys/new/", "usage/", "usage/export.csv", "billing/", "members/", "settings/")
+CONSOLE_PATHS = (
+    "",
+    "keys/",
+    "keys/new/",
+    "usage/",
+    "usage/export.csv",
+    "billing/",
+    "members/",
+    "settings/",
+    "alerts/",
+    "webhooks/",
+)
 ADMIN_LINK = re.compile(r'href="(/admin/[a-z_]+/[a-z_]+/)"')
 KEY_TEXT = re.compile(r"cm-[A-Za-z0-9_-]{20,}")
 CSRF_FIELD = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
@@ -30,6 +41,8 @@ ERROR_CODE = re.compile(r'"code":"([a-z_]+)"')
 UNAVAILABLE = 503
 KEY_LINK = re.compile(r"/console/demo/keys/(\d+)/revoke/")
 NOT_SENT = b"POST /v1/messages HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+
+GRANT = ("grant_credit", "demo", "1", "--reason", "soak", "--actor", "operator@example.com", "--yes")
 
 
 class Crowd:
@@ -223,7 +236,7 @@ class Crowd:
             self.answers["broken -"] += 1
 
     async def _top_up(self) -> None:
-        granted = await asyncio.to_thread(self._manage, "grant_credit", "demo", "1", "--reason", "soak")
+        granted = await asyncio.to_thread(self._manage, *GRANT)
         self.answers[f"top-up exit {granted.returncode}"] += 1
         if granted.returncode:
             self.faults.append(f"top-up: {granted.stderr or granted.stdout}")

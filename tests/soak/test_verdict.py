@@ -10,8 +10,8 @@ SAMPLES = 40
 ANSWERS = [number * 50 for number in range(SAMPLES)]
 
 
-def grown(name: str, figure: Callable[[int], float]) -> list[str]:
-    growths = judge([{name: figure(number)} for number in range(SAMPLES)], ANSWERS)
+def grown(name: str, measurement: Callable[[int], float]) -> list[str]:
+    growths = judge([{name: measurement(number)} for number in range(SAMPLES)], ANSWERS)
     assert name in render(growths)
     return [each.name for each in growths if each.is_too_much]
 

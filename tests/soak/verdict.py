@@ -15,9 +15,17 @@ RECORDS = {
     "rows of billing_failedrequest",
     "rows of billing_ledgerentry",
     "rows of billing_ledgertransaction",
+    "rows of billing_refusedrequest",  # Bounded for each key and minute; maintenance deletes those of 30 days ago.
     "rows of billing_requestdetail",
+    "rows of billing_attributedday",  # Bounded for each organization and day.
+    "rows of billing_refusedday",
+    "rows of billing_usageday",
     "rows of billing_usagehour",
     "rows of billing_usagerecord",
+    "rows of billing_alert",
+    "rows of billing_document",
+    "rows of billing_outgoingmail",
+    "rows of operations_jobrun",  # One for each job and hour, and one for each failure.
     "rows of django_session",  # Of sign-ins without a sign-out; maintenance deletes those that have expired.
 }
 SHARED_CACHE_ROWS = 500  # Counts of failed sign-ins, which expire; the cache culls itself at its bound.
@@ -49,7 +57,7 @@ class Growth:
 
 
 def judge(samples: Sequence[Mapping[str, float]], answers: Sequence[int]) -> list[Growth]:
-    """Return how each figure grew. `answers` is how many had been given at each sample; 8 samples at least.
+    """Return how each measurement grew. `answers` is how many had been given at each sample; 8 samples at least.
 
     The first quarter of the samples is the start, in which pools fill and caches warm up; it is not judged.
     """

@@ -6,8 +6,9 @@ from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
-from billing.admission.names import SHARDS
-from billing.admission.worker import redis_client, standing_epoch
+from billing.admission.blocking import standing_epoch
+from billing.admission.redis.blocking_client import redis_client
+from billing.admission.redis_keys import SHARDS
 
 
 def age_lots(ago: timedelta) -> None:
@@ -24,6 +25,6 @@ def age_lots(ago: timedelta) -> None:
 def age_shard(shard: int) -> None:
     """Let a shard be open, and have stood for longer than a lease."""
     run_id, _, built_micros = standing_epoch(shard).partition(":")
-    lease_micros = int(settings.ADMISSION["lease_seconds"] * 1_000_000) + 1_000_000
+    lease_micros = int(settings.ADMISSION.lease_seconds * 1_000_000) + 1_000_000
     redis_client().delete(SHARDS[shard].opens)
     redis_client().set(SHARDS[shard].epoch, f"{run_id}:{int(built_micros) - lease_micros}")

@@ -1,25 +1,36 @@
-"""A further gateway process of a world, at an address of its own, with settings of its own where a test needs them."""
+"""A further gateway process of a stack, at an address of its own, with settings of its own where a test needs them."""
 
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import httpx
 
 from crossmodel_site.embedded.ports import find_free_port
 from crossmodel_site.embedded.process import start_child
-from tests.support.world import HTTP, ROOT, START_SECONDS, World, end
+from tests.support.live_stack import HTTP, ROOT, START_SECONDS, LiveStack, end
 
 
 class ExtraGateway:
-    def __init__(self, world: World, name: str, **overrides: str) -> None:
-        self.world = world
+    def __init__(
+        self,
+        stack: LiveStack,
+        name: str,
+        *,
+        application: str = "crossmodel_site.asgi:application",
+        arguments: tuple[str, ...] = (),
+        **overrides: str,
+    ) -> None:
+        self.stack = stack
+        self._serves = [application, *arguments]
         self.name = name
         self.port = find_free_port()
         self.base_url = f"http://127.0.0.1:{self.port}"
-        self._environment = {**world.environment, **overrides}
+        own_folder = {"CROSSMODEL_DATA": str(stack.folder / f"{name}-var")}
+        self._environment = {**stack.environment, **own_folder, **overrides}
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -29,10 +40,10 @@ class ExtraGateway:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        with (self.world.folder / f"{self.name}.log").open("ab") as log:
+        with (self.stack.folder / f"{self.name}.log").open("ab") as log:
             self.process = start_child(
                 [
-                    sys.executable, "-m", "uvicorn", "crossmodel_site.asgi:application", "--port", str(self.port),
+                    sys.executable, "-m", "uvicorn", *self._serves, "--port", str(self.port),
                     "--loop", "uvloop", "--http", "gateway.http_protocol:HttpProtocol", "--ws", "none",
                     "--no-access-log", "--no-proxy-headers", "--log-level", "warning",
                 ],
@@ -41,14 +52,14 @@ class ExtraGateway:
                 output=log.fileno(),
                 death_signal=signal.SIGKILL,
             )  # fmt: skip
-        self.world.wait_until(self._answers, f"{self.name} answers", seconds=START_SECONDS)
+        self.stack.wait_until(self._answers, f"{self.name} answers", seconds=START_SECONDS)
 
     def stop(self) -> None:
         if self.process is not None:
             end(self.process, signal.SIGTERM)
 
     def log(self) -> str:
-        return (self.world.folder / f"{self.name}.log").read_text()
+        return (self.stack.folder / f"{self.name}.log").read_text()
 
     def _answers(self) -> bool:
         if self.process is not None and self.process.poll() is not None:
@@ -60,8 +71,8 @@ class ExtraGateway:
 
 
 @contextmanager
-def extra_gateway(world: World, name: str, **overrides: str) -> Iterator[ExtraGateway]:
-    gateway = ExtraGateway(world, name, **overrides)
+def extra_gateway(stack: LiveStack, name: str, **options: Any) -> Iterator[ExtraGateway]:
+    gateway = ExtraGateway(stack, name, **options)
     try:
         gateway.start()
         yield gateway

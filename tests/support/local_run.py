@@ -70,12 +70,13 @@ class LocalRun:
         return "\n".join(self.lines)
 
     def processes(self) -> dict[str, int]:
-        """Return the ids of its processes by what they are: gateway, worker, beat, sandbox, Postgres, Redis."""
+        """Return the ids of its processes by what they are: gateway, pages, worker and so on."""
         words = {
-            "gateway": "uvicorn",
+            "gateway": "--timeout-graceful-shutdown",
+            "pages": "--uds",
             "worker": "crossmodel_site worker",
             "beat": "crossmodel_site beat",
-            "sandbox": "-m sandbox",
+            "sandbox": "-m sandbox --",
             "Postgres": "/postgres -D",
             "Redis": "redis-server",
         }

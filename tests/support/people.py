@@ -45,7 +45,7 @@ def make_person(name: str, **fields: bool) -> User:
 
 @cache
 def _password_hash() -> str:
-    """The real hash, which takes a quarter of a second to make: once for all people of all tests."""
+    """Made once for all people of all tests."""
     return make_password(PASSWORD)
 
 

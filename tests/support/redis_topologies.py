@@ -1,4 +1,4 @@
-"""Where a world's admission lives: one Redis, a Cluster of three masters, or a master and a replica under a Sentinel.
+"""Where a stack's admission lives: one Redis, a Cluster of three masters, or a master and a replica under a Sentinel.
 
 Each has a `url`, start() and stop(), the `masters()` of now, and bring_back() for one of them that was killed.
 """
@@ -11,7 +11,7 @@ from typing import Protocol
 
 import redis
 
-from billing.admission.topology import CLUSTER, SENTINEL, SINGLE
+from billing.admission.redis.topology import CLUSTER, SENTINEL, SINGLE
 from crossmodel_site.embedded import RedisServer, find_free_port, port_is_taken
 from crossmodel_site.embedded.binaries import find_redis
 from crossmodel_site.embedded.process import start_child
@@ -38,7 +38,7 @@ class RedisNode(Protocol):
 
 
 class AdmissionRedis(Protocol):
-    """`kind` is that of billing.admission.topology."""
+    """`kind` is that of billing.admission.redis.topology."""
 
     kind: str
 

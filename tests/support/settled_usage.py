@@ -6,14 +6,14 @@ from typing import Any
 from uuid import UUID
 
 from accounts.models import ApiKey
+from billing.catalog.price_versions import PriceDraft, approve_price_version, draft_price, price_table
 from billing.models import LanguageModel, PriceVersion
-from billing.prices import PriceDraft, approve_price_version, draft_price, price_table
-from billing.pricing import Usage, cost_nanos
+from billing.pricing.cost import Usage, cost_nanos
 from billing.request_id import first_id_at, make_request_id
-from billing.settlement import settle_batch
+from billing.settlement.batch import settle_batch
 from billing.shards import shard_of
-from billing.stream import StreamEntry
 from billing.usage_event import BILLED, FAILED, UsageEvent
+from billing.usage_stream import StreamEntry
 
 USAGE_FIELDS = tuple(Usage.__dataclass_fields__)
 

@@ -37,7 +37,7 @@ async def _send(events: list[SpooledEvent]) -> None:
     try:
         for spooled in events:
             input_tokens, output_tokens = spooled.used_tokens()
-            await runtime.admission.settle(
+            await runtime.admission_client.close_hold(
                 spooled.as_hold(),
                 cost_nanos=spooled.cost_nanos,
                 event=spooled.event,

@@ -8,11 +8,12 @@ from typing import cast
 import pytest
 import redis
 
-from billing.admission.client import AdmissionClient, Hold
-from billing.admission.names import SHARDS
-from billing.admission.pipeline import ScriptRouter
-from billing.admission.publishing import Publication
-from billing.admission.topology import AsyncServers, read_topology
+from billing.admission.calls.publish import Publication
+from billing.admission.client import AdmissionClient
+from billing.admission.hold import Hold
+from billing.admission.redis.pipeline import ScriptRouter
+from billing.admission.redis.topology import AsyncServers, read_topology
+from billing.admission.redis_keys import SHARDS
 from billing.request_id import make_request_id
 
 ORGANIZATION, KEY = 7, 70
@@ -86,8 +87,8 @@ class Gate:
         hold.day = getattr(answer, "day", today())
         return answer
 
-    async def settle(self, hold: Hold, cost: int, *, input_tokens: int = 0, output_tokens: int = 0) -> object:
-        return await self.client.settle(
+    async def close_hold(self, hold: Hold, cost: int, *, input_tokens: int = 0, output_tokens: int = 0) -> object:
+        return await self.client.close_hold(
             hold, cost_nanos=cost, event=b'{"event":true}', input_tokens=input_tokens, output_tokens=output_tokens
         )
 

@@ -5,9 +5,10 @@ import time
 
 import pytest
 
-from billing.admission.client import Admitted, NotReady, Refused
+from billing.admission.calls.admit import Admitted, Refused
+from billing.admission.calls.not_ready import NotReady
 from billing.admission.errors import AdmissionUnavailableError
-from billing.admission.names import SHARDS
+from billing.admission.redis_keys import SHARDS
 from tests.billing.admission.conftest import KEY, ORGANIZATION, USD, Gate, today
 
 
@@ -33,7 +34,7 @@ async def test_what_cannot_be_paid_is_refused_without_a_trace(gate: Gate) -> Non
     before = gate.everything()
     answer = await gate.admit(gate.hold(3 * USD))
     assert isinstance(answer, Refused)
-    assert (answer.code, answer.figure, answer.limit) == ("insufficient_balance", 2 * USD, 3 * USD)
+    assert (answer.code, answer.current, answer.limit) == ("insufficient_balance", 2 * USD, 3 * USD)
     assert gate.everything() == before
 
 
@@ -61,7 +62,7 @@ async def test_amounts_beyond_what_lua_counts_exactly_stay_exact(gate: Gate) -> 
     hold = gate.hold(3)
     await gate.admit(hold)
     assert gate.org("held") == [2**59 + 4]
-    await gate.settle(hold, 2)
+    await gate.close_hold(hold, 2)
     assert gate.org("held", "unsettled") == [2**59 + 1, 2]
 
 
@@ -103,7 +104,7 @@ async def test_output_tokens_are_reserved_and_the_unused_ones_come_back(gate: Ga
     refused = await gate.admit(gate.hold(1, output_tokens=200))
     assert isinstance(refused, Refused)
     assert refused.code == "rate_limited_output_tokens"
-    await gate.settle(hold, 1, output_tokens=100)
+    await gate.close_hold(hold, 1, output_tokens=100)
     answer = await gate.admit(gate.hold(1, output_tokens=800))
     assert isinstance(answer, Admitted)
 
@@ -112,7 +113,7 @@ async def test_used_input_tokens_beyond_the_reservation_are_taken_too(gate: Gate
     await gate.publish_org(input_tokens_per_minute=1000)
     hold = gate.hold(1, input_tokens=100)
     await gate.admit(hold)
-    await gate.settle(hold, 1, input_tokens=1000)
+    await gate.close_hold(hold, 1, input_tokens=1000)
     assert isinstance(await gate.admit(gate.hold(1, input_tokens=50)), Refused)
 
 
@@ -137,7 +138,7 @@ async def test_concurrency_counts_open_holds(gate: Gate) -> None:
     answers = [await gate.admit(hold) for hold in holds]
     assert isinstance(answers[2], Refused)
     assert answers[2].code == "rate_limited_concurrency"
-    await gate.settle(holds[0], 1)
+    await gate.close_hold(holds[0], 1)
     assert isinstance(await gate.admit(gate.hold(1)), Admitted)
 
 
@@ -145,11 +146,11 @@ async def test_daily_budget_counts_posted_unsettled_and_held(gate: Gate) -> None
     await gate.publish_key(daily_budget=10, posted={today(): 4})
     settled = gate.hold(3)
     await gate.admit(settled)
-    await gate.settle(settled, 2)
+    await gate.close_hold(settled, 2)
     assert isinstance(await gate.admit(gate.hold(3)), Admitted)
     refused = await gate.admit(gate.hold(2))
     assert isinstance(refused, Refused)
-    assert (refused.code, refused.figure, refused.limit) == ("key_daily_budget_exceeded", 9, 10)
+    assert (refused.code, refused.current, refused.limit) == ("key_daily_budget_exceeded", 9, 10)
     assert 0 < refused.reset_us <= 86_400_000_000
 
 
@@ -159,7 +160,7 @@ async def test_monthly_budget_of_the_organization_reaches_back_to_the_first(gate
     assert isinstance(await gate.admit(gate.hold(4)), Admitted)
     refused = await gate.admit(gate.hold(1))
     assert isinstance(refused, Refused)
-    assert (refused.code, refused.figure) == ("organization_monthly_budget_exceeded", 10)
+    assert (refused.code, refused.current) == ("organization_monthly_budget_exceeded", 10)
 
 
 async def test_weekly_budget_begins_on_monday(gate: Gate) -> None:
@@ -167,7 +168,7 @@ async def test_weekly_budget_begins_on_monday(gate: Gate) -> None:
     await gate.publish_org(weekly_budget=10, posted={monday: 7, monday - 1: 1000})
     refused = await gate.admit(gate.hold(4))
     assert isinstance(refused, Refused)
-    assert (refused.code, refused.figure) == ("organization_weekly_budget_exceeded", 7)
+    assert (refused.code, refused.current) == ("organization_weekly_budget_exceeded", 7)
     assert isinstance(await gate.admit(gate.hold(3)), Admitted)
 
 
@@ -201,7 +202,7 @@ async def test_admission_stops_while_too_many_events_wait(gate: Gate) -> None:
     for _ in range(5):
         hold = gate.hold(1)
         await gate.admit(hold)
-        await gate.settle(hold, 1)
+        await gate.close_hold(hold, 1)
     assert (await gate.admit(gate.hold(1))).code == "settlement_behind"  # type: ignore[attr-defined]
 
 
@@ -216,7 +217,7 @@ async def test_under_memory_pressure_nothing_is_half_done(gate: Gate) -> None:
         with pytest.raises(AdmissionUnavailableError, match="OOM"):
             await gate.admit(gate.hold(USD))
         assert gate.everything() == before
-        assert await gate.settle(hold, USD) is not None
+        assert await gate.close_hold(hold, USD) is not None
         assert gate.org("held", "unsettled", "open") == [0, USD, 0]
     finally:
         gate.server.config_set("maxmemory", 0)

@@ -1,9 +1,11 @@
 """A Redis that would lose money is told at start and in `status`, and production does not start on it."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ import redis
 from django.core.management import call_command
 
 from billing.admission.durability import UNKNOWN, UnfitRedisError, check_at_start, find_shortcomings
-from tests.support.world import ROOT
+from tests.support.live_stack import ROOT
 
 SETTINGS = ("maxmemory-policy", "appendonly", "appendfsync")
 
@@ -79,19 +81,34 @@ def test_status_names_it_and_ends_with_1(redis_client: redis.Redis) -> None:
     assert "maxmemory-policy allkeys-lru" in out.getvalue()
 
 
+# As the server does that its operators start: what only ends a coroutine is no end to it.
+SERVE = (
+    "import uvicorn; uvicorn.run('crossmodel_site.asgi:application', port=find_free_port(), log_level='warning',"
+    " ws='none')"
+)
+
+
 @pytest.mark.single_redis
-def test_neither_gateway_nor_worker_starts_on_it_in_production(redis_client: redis.Redis) -> None:
+def test_neither_gateway_nor_worker_starts_on_it_in_production(redis_client: redis.Redis, tmp_path: Path) -> None:
     redis_client.config_set("maxmemory-policy", "allkeys-lru")
+    environment = {**os.environ, "CROSSMODEL_DATA": str(tmp_path)}
     for start in (
-        "import asyncio; from gateway.runtime import start_runtime; asyncio.run(start_runtime())",
+        SERVE,
         "from celery.signals import worker_init; worker_init.send(sender=None)",
     ):
         program = (
             "import django; from django.conf import settings; django.setup(); settings.PRODUCTION = True;"
-            f"import crossmodel_site.celery; {start}"
+            f"import crossmodel_site.celery; from crossmodel_site.embedded.ports import find_free_port; {start}"
         )
         done = subprocess.run(
-            [sys.executable, "-c", program], cwd=ROOT, check=False, timeout=60, capture_output=True, text=True
+            [sys.executable, "-c", program],
+            cwd=ROOT,
+            check=False,
+            timeout=60,
+            capture_output=True,
+            text=True,
+            env=environment,
         )
         assert done.returncode != 0
+        assert "Traceback" not in done.stderr or start != SERVE
         assert "maxmemory-policy allkeys-lru, and it must be noeviction" in done.stderr

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from billing.admission import worker
-from billing.admission.client import Admitted, Refused
+from billing.admission import blocking
+from billing.admission.calls.admit import Admitted, Refused
 from billing.admission.errors import AdmissionUnavailableError
-from billing.admission.names import SHARDS
-from billing.stream import CreditFigure, SettledBatch
+from billing.admission.redis_keys import SHARDS
+from billing.usage_stream import SettledBatch, SpendableCredit
 from tests.billing.admission.conftest import LEASE_SECONDS, ORGANIZATION, USD, Gate
 
 NAMES = SHARDS[ORGANIZATION]
@@ -25,21 +25,21 @@ def full_redis(redis_client: redis.Redis) -> Iterator[None]:
 
 
 def judge_from_now_on(gate: Gate) -> None:
-    """Let the reaper have beaten a moment ago."""
-    gate.server.hset(NAMES.reaper, mapping={"beat": int(time.time() * 1000), "judges_from": 0})
+    """Let the reaper have renewed a moment ago."""
+    gate.server.hset(NAMES.reaper, mapping={"ran_at": int(time.time() * 1000), "judges_from": 0})
 
 
 async def test_an_emptied_redis_is_known_from_the_one_before_although_it_is_the_same_process(gate: Gate) -> None:
-    before = await gate.client.beat(ORGANIZATION, [])
+    before = await gate.client.renew_leases(ORGANIZATION, [])
     gate.server.flushall()
-    after = await gate.client.beat(ORGANIZATION, [])
+    after = await gate.client.renew_leases(ORGANIZATION, [])
     assert before.epoch != after.epoch
 
 
 async def test_building_by_hand_keeps_the_epoch_because_nothing_was_lost(gate: Gate) -> None:
-    before = await gate.client.beat(ORGANIZATION, [])
-    worker.rebuild_shard(ORGANIZATION, force=True)
-    assert (await gate.client.beat(ORGANIZATION, [])).epoch == before.epoch
+    before = await gate.client.renew_leases(ORGANIZATION, [])
+    blocking.rebuild_shard(ORGANIZATION, force=True)
+    assert (await gate.client.renew_leases(ORGANIZATION, [])).epoch == before.epoch
 
 
 async def test_a_new_redis_gives_gateways_a_lease_before_it_judges_their_holds(gate: Gate) -> None:
@@ -48,14 +48,14 @@ async def test_a_new_redis_gives_gateways_a_lease_before_it_judges_their_holds(g
     judge_from_now_on(gate)
     gate.server.zadd(NAMES.deadlines, {hold.request_id: 1})
     gate.server.set(NAMES.epoch, "another")
-    assert worker.pulse_shards()[ORGANIZATION].reaped_holds == 0
-    assert worker.pulse_shards()[ORGANIZATION].holds_in_flight == 1
+    assert blocking.reap_shards()[ORGANIZATION].reaped_holds == 0
+    assert blocking.reap_shards()[ORGANIZATION].holds_in_flight == 1
 
 
 @pytest.mark.usefixtures("full_redis")
 @pytest.mark.single_redis
 async def test_a_full_redis_admits_nothing_and_closes_everything(gate: Gate) -> None:
-    """Settling is what frees it: were it refused too, Redis would stay full for ever."""
+    """Closing is what frees it: were it refused too, Redis would stay full for ever."""
     settled, dead, living = gate.hold(USD), gate.hold(USD), gate.hold(USD)
     lost = gate.hold(USD)
     for hold in (settled, dead, living):
@@ -65,17 +65,19 @@ async def test_a_full_redis_admits_nothing_and_closes_everything(gate: Gate) -> 
     gate.server.config_set("maxmemory", 1)
     with pytest.raises(AdmissionUnavailableError):
         await gate.admit(gate.hold())
-    assert await gate.settle(settled, USD) is not None
+    assert await gate.close_hold(settled, USD) is not None
     lost.day = settled.day
-    assert await gate.settle(lost, USD) is not None
-    assert (await gate.client.beat(ORGANIZATION, [living])).states == {living.request_id: "ok"}
-    assert worker.pulse_shards()[ORGANIZATION].reaped_holds == 1
-    entries = worker.read_waiting(ORGANIZATION, count=10)
-    batch = SettledBatch(ORGANIZATION, [entry.stream_id for entry in entries], [CreditFigure(ORGANIZATION, 7, 99)], [])
-    assert worker.confirm_batch(batch, epoch=gate.epoch) == 3
+    assert await gate.close_hold(lost, USD) is not None
+    assert (await gate.client.renew_leases(ORGANIZATION, [living])).states == {living.request_id: "ok"}
+    assert blocking.reap_shards()[ORGANIZATION].reaped_holds == 1
+    entries = blocking.read_waiting(ORGANIZATION, count=10)
+    batch = SettledBatch(
+        ORGANIZATION, [entry.stream_id for entry in entries], [SpendableCredit(ORGANIZATION, 7, 99)], []
+    )
+    assert blocking.confirm_batch(batch, epoch=gate.epoch) == 3
     assert gate.org("held", "unsettled", "open", "credit") == [USD, 0, 1, 7]
     gate.server.config_set("maxmemory", 0)
-    assert await gate.client.readd(lost)
+    assert await gate.client.restore_hold(lost)
 
 
 async def test_a_clock_that_was_put_back_delays_no_orphan_and_no_opening(gate: Gate) -> None:
@@ -84,8 +86,8 @@ async def test_a_clock_that_was_put_back_delays_no_orphan_and_no_opening(gate: G
     now = int(time.time() * 1000)
     gate.server.zadd(NAMES.deadlines, {hold.request_id: now + HOUR_MS})
     gate.server.set(NAMES.opens, now + HOUR_MS)
-    gate.server.hset(NAMES.reaper, mapping={"beat": now + HOUR_MS, "judges_from": 0})
-    worker.pulse_shards()
+    gate.server.hset(NAMES.reaper, mapping={"ran_at": now + HOUR_MS, "judges_from": 0})
+    blocking.reap_shards()
     latest = (time.time() + LEASE_SECONDS) * 1000
     deadline = gate.server.zscore(NAMES.deadlines, hold.request_id)
     opens = gate.server.get(NAMES.opens)
@@ -99,27 +101,27 @@ async def test_tokens_beyond_a_reservation_are_owed_for_a_minute_at_most(gate: G
     await gate.publish_key(output_tokens_per_minute=100)
     hold = gate.hold(1, output_tokens=50)
     await gate.admit(hold)
-    await gate.settle(hold, 1, output_tokens=1_000_000)
+    await gate.close_hold(hold, 1, output_tokens=1_000_000)
     refused = await gate.admit(gate.hold(1, output_tokens=1))
     assert isinstance(refused, Refused)
-    assert (refused.code, refused.figure) == ("rate_limited_output_tokens", 0)
+    assert (refused.code, refused.current) == ("rate_limited_output_tokens", 0)
     assert 0 < refused.reset_us <= 600_000  # One token's worth.
 
 
 async def test_a_foreign_entry_is_read_whole_and_confirmed_without_being_counted(gate: Gate) -> None:
     hold = gate.hold()
     await gate.admit(hold)
-    await gate.settle(hold, USD)
+    await gate.close_hold(hold, USD)
     gate.server.xadd(NAMES.usage, {"who": "knows"})
     gate.server.xadd(NAMES.usage, {"organization": "x", "key": "1", "cost": "1", "day": "1", "event": "{}"})
-    ours, unnamed, misnamed = worker.read_waiting(ORGANIZATION, count=10)
+    ours, unnamed, misnamed = blocking.read_waiting(ORGANIZATION, count=10)
     assert ours.organization_id == ORGANIZATION
     assert (unnamed.raw_event, unnamed.organization_id) == (b"who=knows", 0)
     assert b"organization=x" in misnamed.raw_event
-    worker.rebuild_shard(ORGANIZATION, force=True)
+    blocking.rebuild_shard(ORGANIZATION, force=True)
     assert gate.org("unsettled") == [USD]
     batch = SettledBatch(ORGANIZATION, [ours.stream_id, unnamed.stream_id, misnamed.stream_id], [], [])
-    assert worker.confirm_batch(batch, epoch=gate.epoch) == 3
+    assert blocking.confirm_batch(batch, epoch=gate.epoch) == 3
     assert gate.org("unsettled") == [0]
     gate.server.delete(NAMES.opens)
     await gate.publish_org()

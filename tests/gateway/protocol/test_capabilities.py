@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from gateway.protocol.capabilities import check_capabilities
 from gateway.protocol.errors import InvalidRequestError
+from gateway.protocol.messages.capabilities import check_capabilities
 from tests.gateway.protocol.test_messages_request import IMAGE, TOOL, body_of, parse, user
 
 ALL_CAPABILITIES = ("documents", "images", "system_messages", "thinking", "tools", "web_search")

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.pricing import Usage
-from gateway.protocol.chat_codec import ChatCodec
+from billing.pricing.cost import Usage
+from gateway.protocol.chat.codec import ChatCodec
 from gateway.protocol.codec import DecodedMessage, RouteTarget
 from gateway.protocol.errors import UpstreamProtocolError, UpstreamStreamError
-from gateway.protocol.messages_request import parse_messages_request
+from gateway.protocol.messages.request import parse_messages_request
 from gateway.protocol.profile import UpstreamProfile
-from gateway.protocol.reading import UsageState
+from gateway.protocol.usage_reading import UsageState
 from tests.gateway.protocol.streams import IDENTITY, carrying
 from tests.gateway.protocol.test_messages_request import TOOL, body_of
 

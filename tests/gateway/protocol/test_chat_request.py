@@ -5,11 +5,11 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.protocol.chat_codec import ChatCodec
-from gateway.protocol.chat_names import CallIds, SentCallIds, shorten_call_id
+from gateway.protocol.chat.codec import ChatCodec
+from gateway.protocol.chat.names import CallIds, SentCallIds, shorten_call_id
 from gateway.protocol.codec import RouteTarget
 from gateway.protocol.errors import InvalidRequestError
-from gateway.protocol.messages_request import parse_messages_request
+from gateway.protocol.messages.request import parse_messages_request
 from gateway.protocol.profile import UpstreamProfile
 from tests.gateway.protocol.streams import IDENTITY
 from tests.gateway.protocol.test_messages_request import IMAGE, IMAGE_BY_URL, PNG, TOOL, body_of

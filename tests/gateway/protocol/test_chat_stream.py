@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.pricing import Usage
-from gateway.protocol.chat_codec import ChatCodec
+from billing.pricing.cost import Usage
+from gateway.protocol.chat.codec import ChatCodec
 from gateway.protocol.codec import RouteTarget, StreamDecoder
 from gateway.protocol.errors import UpstreamProtocolError, UpstreamStreamError
-from gateway.protocol.reading import UsageState
+from gateway.protocol.usage_reading import UsageState
 from tests.gateway.protocol.streams import (
     CUTS,
     IDENTITY,

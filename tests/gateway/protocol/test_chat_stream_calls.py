@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.protocol import chat_blocks
-from gateway.protocol.chat_codec import ChatCodec
-from gateway.protocol.chat_names import CallIds, ToolNames
+from gateway.protocol.chat import blocks
+from gateway.protocol.chat.codec import ChatCodec
+from gateway.protocol.chat.names import CallIds, ToolNames
 from gateway.protocol.codec import RouteTarget
 from gateway.protocol.errors import UpstreamProtocolError
 from tests.gateway.protocol.streams import Outcome, call_chunk, carrying, chat_chunk, chat_sse
@@ -72,17 +72,18 @@ def test_a_complete_call_gives_way_at_once() -> None:
 def test_arguments_that_seem_to_end_at_every_piece_are_not_read_at_every_piece() -> None:
     """Each looks whole, and another call waits for it: to read all of it each time took the square of its length."""
     pieces = 6_000
-    writer = chat_blocks.BlockWriter(ToolNames([], 64), CallIds("msg_1"))
+    out: list[bytes] = []
+    writer = blocks.BlockWriter(out, ToolNames([], 64), CallIds("msg_1"))
     writer.add_fragment(0, "call_a", "a", '{"x": "')
     for _ in range(pieces):
         writer.add_fragment(0, None, None, "}" * 100)
         writer.add_fragment(1, "call_b", "b", " ")
     assert writer._live is not None
-    assert writer._live.checked_chars <= chat_blocks.FREE_CHECK_CHARS + pieces * 100
+    assert writer._live.checked_chars <= blocks.FREE_CHECK_CHARS + pieces * 100
     writer.add_fragment(0, None, None, '"}')
     writer.add_fragment(1, None, None, "{}")
     writer.finish(is_truncated=False)
-    started = [event for event in writer.out if b"content_block_start" in event]
+    started = [event for event in out if b"content_block_start" in event]
     assert [b"call_a" in event for event in started] == [True, False]
 
 
@@ -148,7 +149,7 @@ def test_ids_and_names_are_made_good() -> None:
 
 
 def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat_blocks, "MAX_HELD_CHARS", 10_000)
+    monkeypatch.setattr(blocks, "MAX_HELD_CHARS", 10_000)
     endless = [call_chunk(0, '{"a": "', call_id="c", name="a"), *[call_chunk(0, "x" * 100)] * 100]
     empty = [
         call_chunk(0, "{", call_id="c", name="a"),

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.pricing import Usage
-from gateway.protocol.chat_usage import ChatUsageReader
+from billing.pricing.cost import Usage
+from gateway.protocol.chat.usage import ChatUsageReader
 from gateway.protocol.profile import DEFAULT_PROFILE, UpstreamProfile
-from gateway.protocol.reading import UsageReading, UsageState
+from gateway.protocol.usage_reading import UsageReading, UsageState
 
 
 def read(*payloads: Any, profile: UpstreamProfile = DEFAULT_PROFILE) -> UsageReading:

@@ -7,16 +7,16 @@ import pytest
 
 from gateway.protocol.codec import RouteTarget
 from gateway.protocol.codecs import CODECS
-from gateway.protocol.count_tokens import (
+from gateway.protocol.errors import InvalidProfileError, InvalidRequestError, ProtocolError, UpstreamProtocolError
+from gateway.protocol.messages.codec import MessagesCodec
+from gateway.protocol.messages.count_tokens import (
     TOOL_INSTRUCTION_TOKENS,
     TOOLSET_TOKENS,
     TYPED_TOOL_TOKENS,
     encode_token_count,
     estimate_input_tokens,
 )
-from gateway.protocol.errors import InvalidProfileError, InvalidRequestError, ProtocolError, UpstreamProtocolError
-from gateway.protocol.messages_codec import MessagesCodec
-from gateway.protocol.messages_request import MessagesRequest, parse_count_tokens_request, parse_messages_request
+from gateway.protocol.messages.request import MessagesRequest, parse_count_tokens_request, parse_messages_request
 from gateway.protocol.profile import UpstreamProfile, read_profile
 from tests.gateway.protocol.test_messages_request import IMAGE, PNG, TOOL, body_of, user
 
@@ -33,15 +33,14 @@ def test_each_protocol_of_the_catalog_has_a_codec() -> None:
     ("protocol", "path"), [("messages", "/v1/messages"), ("chat_completions", "/chat/completions")]
 )
 def test_paths_and_headers_of_the_profile(protocol: str, path: str) -> None:
-    profile = UpstreamProfile(headers={"x-title": "CrossModel"}, request_id_header="x-request")
-    call = CODECS[protocol].render_request(request_of(), RouteTarget("up", profile, request_id="req_1"))
+    profile = UpstreamProfile(headers={"x-title": "CrossModel"})
+    call = CODECS[protocol].render_request(request_of(), RouteTarget("up", profile))
     assert call.path == path
     assert call.headers["x-title"] == "CrossModel"
-    assert call.headers["x-request"] == "req_1"
     assert call.headers["content-type"] == "application/json"
     assert orjson.loads(call.body)["model"] == "up"
     other = CODECS[protocol].render_request(request_of(), RouteTarget("up", UpstreamProfile(path="/other")))
-    assert other.path == "/other" and "x-request" not in other.headers
+    assert other.path == "/other" and "x-title" not in other.headers
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,11 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.protocol.broken_text import HalfJoiner, mend
-from gateway.protocol.chat_names import ToolNames
-from gateway.protocol.chat_stream import ChatStreamDecoder
+from gateway.protocol.chat.names import ToolNames
+from gateway.protocol.chat.stream import ChatStreamDecoder
 from gateway.protocol.errors import UpstreamProtocolError
-from gateway.protocol.messages_stream import MessagesStreamDecoder
+from gateway.protocol.json.broken_text import HalfJoiner, mend
+from gateway.protocol.messages.stream import MessagesStreamDecoder
 from gateway.protocol.profile import UpstreamProfile
 from tests.gateway.protocol.streams import (
     IDENTITY,

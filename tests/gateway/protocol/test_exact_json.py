@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.protocol.chat_codec import ChatCodec
+from gateway.protocol.chat.codec import ChatCodec
 from gateway.protocol.codec import RouteTarget
 from gateway.protocol.codecs import CODECS
-from gateway.protocol.exact_json import may_be_rounded
-from gateway.protocol.messages_request import parse_messages_request, render_upstream_body
+from gateway.protocol.json.exact import may_be_rounded
+from gateway.protocol.messages.request import parse_messages_request, render_upstream_body
 from tests.gateway.protocol.streams import IDENTITY
 from tests.gateway.protocol.test_messages_request import TOOL, body_of
 

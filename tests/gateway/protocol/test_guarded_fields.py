@@ -7,9 +7,9 @@ import pytest
 
 from gateway.protocol.codec import RouteTarget
 from gateway.protocol.errors import InvalidRequestError
-from gateway.protocol.guarded_fields import passing_betas
-from gateway.protocol.messages_codec import MessagesCodec
-from gateway.protocol.messages_request import parse_count_tokens_request
+from gateway.protocol.messages.codec import MessagesCodec
+from gateway.protocol.messages.guarded_fields import passing_betas
+from gateway.protocol.messages.request import parse_count_tokens_request
 from tests.gateway.protocol.test_messages_request import TOOL, body_of, parse, user
 
 FILE = {"type": "file", "file_id": "file_011CNha8iCJcU1wXNR6q4V8w"}
@@ -104,7 +104,7 @@ def test_tools_that_have_no_price_are_refused_wherever_they_are_declared(tool: A
         assert caught.value.param.startswith(("tools.1", "messages.0.content.0."))
 
 
-def test_a_refused_tool_is_told_in_anthropics_wording() -> None:
+def test_a_refused_tool_is_told_in_anthropics_words() -> None:
     with pytest.raises(InvalidRequestError) as caught:
         parse(body_of(tools=[{"type": "advisor_20260301", "name": "advisor"}]))
     assert caught.value.message == (
@@ -128,7 +128,7 @@ def test_a_refused_tool_is_told_in_anthropics_wording() -> None:
         TOOL,
     ],
 )
-def test_tools_that_the_caller_runs_and_those_that_are_sold_pass(tool: Any) -> None:
+def test_tools_that_the_client_runs_and_those_that_are_sold_pass(tool: Any) -> None:
     request = parse(body_of(tools=[tool]))
     added = parse(user(definition(tool), compacted(definition(tool))))
     if tool is TOOL:
@@ -176,7 +176,7 @@ def test_no_block_names_a_file_of_the_shared_account(block: Any) -> None:
             parse(body)
 
 
-def test_a_tool_of_the_callers_may_have_a_file_id() -> None:
+def test_a_tool_of_the_client_may_have_a_file_id() -> None:
     schema = {"type": "object", "properties": {"file_id": {"type": "string"}}}
     call = {"type": "tool_use", "id": "t", "name": "read", "input": {"file_id": "mine", "source": FILE}}
     body = {**user(call), "tools": [{"name": "read", "input_schema": schema, "input_examples": [{"file_id": "a"}]}]}

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.protocol.errors import InvalidRequestError
-from gateway.protocol.json_structure import (
+from gateway.protocol.json.structure import (
     MAX_ESCAPES,
     MAX_EXACT_BYTES,
     MAX_STRUCTURE,
@@ -20,7 +20,7 @@ from gateway.protocol.json_structure import (
     TooComplexError,
     check_structure,
 )
-from gateway.protocol.messages_request import parse_messages_request
+from gateway.protocol.messages.request import parse_messages_request
 
 MEBIBYTE = 1024**2
 TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[,:\[{]', re.DOTALL)

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.pricing import Usage
+from billing.pricing.cost import Usage
 from gateway.protocol.errors import UpstreamProtocolError, UpstreamStreamError
-from gateway.protocol.messages_response import decode_message, decode_token_count
-from gateway.protocol.messages_stream import MessagesStreamDecoder
-from gateway.protocol.reading import UsageState
+from gateway.protocol.messages.response import decode_message, decode_token_count
+from gateway.protocol.messages.stream import MessagesStreamDecoder
 from gateway.protocol.sse import MAX_EVENT_BYTES, encode_event
+from gateway.protocol.usage_reading import UsageState
 from tests.gateway.protocol.streams import (
     CUTS,
     IDENTITY,

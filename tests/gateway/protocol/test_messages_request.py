@@ -7,8 +7,8 @@ import orjson
 import pytest
 
 from gateway.protocol.errors import InvalidRequestError
-from gateway.protocol.json_depth import MAX_DEPTH
-from gateway.protocol.messages_request import (
+from gateway.protocol.json.depth import MAX_DEPTH
+from gateway.protocol.messages.request import (
     MessagesRequest,
     parse_count_tokens_request,
     parse_messages_request,
@@ -232,7 +232,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("body", "message"), REFUSED, ids=[message[:60] for _, message in REFUSED])
-def test_refusals_in_anthropics_wording(body: dict[str, Any], message: str) -> None:
+def test_refusals_in_anthropics_words(body: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         parse(body)
     assert caught.value.message == message

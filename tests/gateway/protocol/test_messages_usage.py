@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.pricing import Usage
-from gateway.protocol.messages_usage import MessagesUsageReader
-from gateway.protocol.reading import UsageReading, UsageState
+from billing.pricing.cost import Usage
+from gateway.metering.meter import says_too_little
+from gateway.protocol.messages.usage import MessagesUsageReader
+from gateway.protocol.usage_reading import UsageReading, UsageState
 
 
 def read_whole(usage: Any, **fields: Any) -> UsageReading:
@@ -225,10 +226,31 @@ def test_delivered_bytes_are_of_utf8() -> None:
         reader.read_delta(delta)
     assert reader.reading().delivered_bytes == 4 + 3 + 4
     reader.read_block_start({"type": "tool_use", "id": "t", "name": "n", "input": {}})
-    reader.read_block_start({"type": "server_tool_use", "id": "t", "name": "n", "input": {"query": "not counted"}})
+    reader.read_block_start({"type": "web_search_tool_result", "content": [], "text": "not counted"})
     assert reader.reading().delivered_bytes == 4 + 3 + 4
     reader.read_block_start({"type": "tool_use", "id": "t", "name": "n", "input": {"a": 1}})
     assert reader.reading().delivered_bytes == 4 + 3 + 4 + len('{"a":1}')
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"type": "server_tool_use", "id": "t", "name": "web_search", "input": {"query": "x"}},
+        {"type": "mcp_tool_use", "id": "t", "name": "n", "input": {"query": "x"}},
+        {"type": "redacted_thinking", "data": "hidden"},
+        {"type": "novel_block", "text": "said"},
+    ],
+    ids=lambda block: block["type"],
+)
+def test_whatever_a_model_writes_counts_beside_counts_of_nothing(block: dict[str, Any]) -> None:
+    """Replies of nothing but calls of server tools, or hidden thinking, with counts of 0, were free."""
+    nothing = {"input_tokens": 0, "output_tokens": 0}
+    result = {"type": "web_search_tool_result", "tool_use_id": "t", "content": [{"url": "u"}]}
+    reading = read_whole(nothing, content=[block, result])
+    assert says_too_little(reading)
+    reader = MessagesUsageReader()
+    reader.read_block_start(block)
+    assert reader.reading().delivered_bytes == reading.delivered_bytes > 0
 
 
 def test_texts_for_postgres_hold_no_nul() -> None:

@@ -10,7 +10,7 @@ from anthropic import Anthropic
 from anthropic.types import Message
 
 from gateway.protocol.codec import MESSAGE_STOP, StreamDecoder
-from gateway.protocol.messages_stream import MessagesStreamDecoder
+from gateway.protocol.messages.stream import MessagesStreamDecoder
 from gateway.protocol.sse import PING, encode_error_event
 from tests.gateway.protocol import test_chat_stream as chat
 from tests.gateway.protocol import test_messages_replies as messages

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.protocol.capabilities import check_capabilities
 from gateway.protocol.errors import InvalidRequestError
-from gateway.protocol.messages_request import MessagesRequest, parse_messages_request, render_upstream_body
+from gateway.protocol.messages.capabilities import check_capabilities
+from gateway.protocol.messages.request import MessagesRequest, parse_messages_request, render_upstream_body
 from tests.gateway.protocol.test_capabilities import ALL_CAPABILITIES
 from tests.gateway.protocol.test_messages_request import body_of, parse, user
 

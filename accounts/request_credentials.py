@@ -1,0 +1,54 @@
+"""What a request's headers say of its client: the text of a key, and the address it comes from.
+
+Used by the request path and by the JSON API alike. `meta` is Django's META, whose values are latin-1 text.
+"""
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+
+from django.conf import settings
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def read_key_text(meta: Mapping[str, str]) -> str:
+    """Return the key in `x-api-key`, or else in `Authorization: Bearer`; "" when there is none.
+
+    x-api-key wins, since some clients send both, with different values.
+    """
+    text = meta.get("HTTP_X_API_KEY", "").strip()
+    if text:
+        return text
+    scheme, _, credential = meta.get("HTTP_AUTHORIZATION", "").partition(" ")
+    return credential.strip() if scheme.lower() == "bearer" else ""
+
+
+def read_networks(texts: Iterable[str]) -> tuple[Network, ...]:
+    """Return the networks of CIDR texts; an address with host bits stands for its network."""
+    return tuple(ipaddress.ip_network(text, strict=False) for text in texts)
+
+
+def is_allowed_from(networks: Iterable[Network], meta: Mapping[str, str]) -> bool:
+    """True when the client's address lies in one of the networks."""
+    address = client_address(meta)
+    return address is not None and any(address in network for network in networks)
+
+
+def client_address(meta: Mapping[str, str]) -> Address | None:
+    """Return the client's address: the peer's, or what the nearest untrusted hop of X-Forwarded-For says.
+
+    Only addresses in CROSSMODEL_TRUSTED_PROXIES are believed about whom they speak for.
+    """
+    trusted = read_networks(settings.TRUSTED_PROXIES)
+    hops = [hop.strip() for hop in meta.get("HTTP_X_FORWARDED_FOR", "").split(",") if hop.strip()]
+    hops.append(meta.get("REMOTE_ADDR", ""))
+    address = None
+    while hops:
+        try:
+            address = ipaddress.ip_address(hops.pop())
+        except ValueError:
+            return None
+        if not any(address in network for network in trusted):
+            break
+    return address

@@ -1,0 +1,120 @@
+"""Runs the comparisons: each for itself, so that one which cannot be made holds up no other."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+from django.db import DatabaseError, InterfaceError
+from django.utils import timezone
+
+from billing.admission.errors import AdmissionUnavailableError
+from billing.models import ProviderReport, ReconciliationBreak, ReconciliationRun, ReconciliationSource
+from billing.payments.provider import PaymentProviderError
+from billing.reconciliation.admission import compare_with_redis
+from billing.reconciliation.breaks import MAX_BREAKS_PER_RUN, Difference, note_differences
+from billing.reconciliation.payments import ListsPayments, compare_payments, open_payment_breaks
+from billing.reconciliation.provider_books import compare_cost, compare_usage
+from billing.reconciliation.roll_ups import compare_roll_ups
+
+# Each day is compared again on the two that follow: usage settles late, and providers correct their reports.
+DAYS_COMPARED = 3
+# Before this hour of a day, in UTC, the day before is not complete everywhere.
+FIRST_HOUR = 3
+MAX_NOTE_CHARS = 500
+KEPT = timedelta(days=400)  # Runs; breaks are kept for ever.
+
+Source = ReconciliationSource
+logger = logging.getLogger(__name__)
+
+
+class NotComparedError(Exception):
+    """There is nothing to compare with; the text says what is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    count: int
+    differences: Sequence[Difference]
+    note: str = ""
+
+
+def reconcile(days: Sequence[date], *, providers: Sequence[ListsPayments] = ()) -> list[ReconciliationRun]:
+    """Compare the state of now, and each of these days; return the runs. Doing it twice changes nothing."""
+    runs = [_run(Source.ADMISSION, None, _admission), _run(Source.PAYMENTS, None, _payment_breaks)]
+    for day in days:
+        for source, compare in _comparisons_of(day, providers):
+            runs.append(_run(source, day, compare))
+    ReconciliationRun.objects.filter(started_at__lt=timezone.now() - KEPT).delete()
+    return runs
+
+
+def due_days(now: datetime) -> list[date]:
+    """Return the days that are to be compared now; none when that was done today."""
+    if now.hour < FIRST_HOUR:
+        return []
+    today = now.astimezone(UTC).date()
+    begins = datetime.combine(today, datetime.min.time(), UTC)
+    if ReconciliationRun.objects.filter(source=Source.ROLL_UPS, started_at__gte=begins).exists():
+        return []
+    return [today - timedelta(days=number) for number in range(1, DAYS_COMPARED + 1)]
+
+
+def count_open_breaks() -> int:
+    return ReconciliationBreak.objects.filter(state=ReconciliationBreak.State.OPEN).count()
+
+
+def _comparisons_of(
+    day: date, providers: Sequence[ListsPayments]
+) -> Iterator[tuple[ReconciliationSource, Callable[[], Compared]]]:
+    yield Source.ROLL_UPS, lambda: Compared(*compare_roll_ups(day))
+    yield Source.PROVIDER_USAGE, lambda: _reports(ProviderReport.Kind.USAGE, day)
+    yield Source.PROVIDER_COST, lambda: _reports(ProviderReport.Kind.COST, day)
+    yield Source.PAYMENTS, lambda: _payments(providers, day)
+
+
+def _run(source: ReconciliationSource, day: date | None, compare: Callable[[], Compared]) -> ReconciliationRun:
+    run = ReconciliationRun.objects.create(source=source, day=day)
+    try:
+        compared = compare()
+    except NotComparedError as error:
+        run.note = f"Not compared: {error}"
+    except (AdmissionUnavailableError, PaymentProviderError) as error:
+        logger.warning("Reconciliation of %s is put off: %s", source, error)
+        run.note = f"Not compared: {error}"[:MAX_NOTE_CHARS]
+    except (DatabaseError, InterfaceError):
+        raise
+    else:
+        run.compared = compared.count
+        run.found = note_differences(source, compared.differences, day=day)
+        many = len(compared.differences)
+        run.note = compared.note if many <= MAX_BREAKS_PER_RUN else f"{many} differ; the first are kept."
+        run.note = run.note[:MAX_NOTE_CHARS]
+    run.ended_at = timezone.now()
+    run.save()
+    return run
+
+
+def _admission() -> Compared:
+    return Compared(*compare_with_redis())
+
+
+def _payment_breaks() -> Compared:
+    found = open_payment_breaks()
+    return Compared(len(found), found)
+
+
+def _reports(kind: ProviderReport.Kind, day: date) -> Compared:
+    reports = list(ProviderReport.objects.filter(kind=kind, day=day))
+    if not reports:
+        raise NotComparedError("No provider's report of this day was imported.")
+    compare = compare_usage if kind == ProviderReport.Kind.USAGE else compare_cost
+    results = [compare(report) for report in reports]
+    return Compared(sum(count for count, _ in results), [each for _, found in results for each in found])
+
+
+def _payments(providers: Sequence[ListsPayments], day: date) -> Compared:
+    if not providers:
+        raise NotComparedError("No payment provider is set up.")
+    results = [compare_payments(provider, day) for provider in providers]
+    return Compared(sum(count for count, _ in results), [each for _, found in results for each in found])

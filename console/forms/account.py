@@ -1,0 +1,60 @@
+"""allauth's forms of one's own account, in the words of this house."""
+
+from typing import Any
+
+from allauth.account import forms as account_forms
+from allauth.socialaccount import forms as socialaccount_forms
+from django.forms import Form
+
+LABELS = {
+    "login": "E-mail address",
+    "email": "E-mail address",
+    "remember": "Keep me signed in on this browser",
+    "oldpassword": "Current password",
+}
+NEW_PASSWORD = {"password1": "New password", "password2": "New password, again"}
+
+
+def rename_fields(form: Form, labels: dict[str, str]) -> None:
+    """Give fields their labels. A placeholder that only says the label again is left out."""
+    for name, field in form.fields.items():
+        field.label = labels.get(name, field.label)
+        field.widget.attrs.pop("placeholder", None)
+
+
+class SignInForm(account_forms.LoginForm):  # type: ignore[misc]  # allauth ships no types
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        rename_fields(self, LABELS)
+
+
+class SignUpForm(account_forms.SignupForm):  # type: ignore[misc]  # allauth ships no types
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        rename_fields(self, LABELS | {"password2": "Password, again"})
+
+
+class OutsideSignUpForm(socialaccount_forms.SignupForm):  # type: ignore[misc]  # allauth ships no types
+    """Asks whoever another company signs in for the address that it did not tell."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        rename_fields(self, LABELS)
+
+
+class ChangePasswordForm(account_forms.ChangePasswordForm):  # type: ignore[misc]  # allauth ships no types
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        rename_fields(self, LABELS | NEW_PASSWORD)
+
+
+class ResetPasswordForm(account_forms.ResetPasswordForm):  # type: ignore[misc]  # allauth ships no types
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        rename_fields(self, LABELS)
+
+
+class NewPasswordForm(account_forms.ResetPasswordKeyForm):  # type: ignore[misc]  # allauth ships no types
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        rename_fields(self, NEW_PASSWORD)

@@ -1,0 +1,103 @@
+"""What people type about an organization: its name and its budgets."""
+
+from typing import Any
+
+from django import forms
+
+from accounts.billing_details import DETAIL_FIELDS
+from accounts.models import BillingDetails, Organization
+from billing.privacy.retention import MAX_DAYS, MIN_DAYS
+from pages.fields import UsdField
+from pages.key_restrictions import BUDGET_FIELDS
+from pages.model_form import ModelForm
+
+
+class OrganizationForm(ModelForm[Organization]):
+    class Meta:
+        model = Organization
+        fields = ["name"]
+        labels = {"name": "Organization name"}
+        widgets = {"name": forms.TextInput(attrs={"autocomplete": "organization", "autofocus": True})}
+
+
+class OrganizationSettingsForm(ModelForm[Organization]):
+    """What members who manage the organization may change of it."""
+
+    daily_budget_nanos = UsdField(required=False, label="Daily budget")
+    weekly_budget_nanos = UsdField(required=False, label="Weekly budget")
+    monthly_budget_nanos = UsdField(required=False, label="Monthly budget")
+
+    class Meta:
+        model = Organization
+        fields = ["name", *BUDGET_FIELDS, "shows_cost_in_usage"]
+        labels = {"name": "Organization name"}
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        for field in BUDGET_FIELDS:
+            self.fields[field].widget.attrs["placeholder"] = "No budget"
+
+
+class ClosingForm(forms.Form):
+    """The name of the organization, typed by whoever closes it."""
+
+    name = forms.CharField(
+        label="Type its name to close it", max_length=100, widget=forms.TextInput(attrs={"autocomplete": "off"})
+    )
+
+
+class RetentionForm(forms.Form):
+    """For how many days details of requests are kept; without a number they stay. Less needs a word more."""
+
+    details_days = forms.IntegerField(
+        required=False,
+        min_value=MIN_DAYS,
+        max_value=MAX_DAYS,
+        label="Keep details of requests for, in days",
+        widget=forms.NumberInput(attrs={"placeholder": "As long as the organization exists"}),
+    )
+    is_certain = forms.BooleanField(required=False)
+
+    def __init__(self, *args: Any, kept_days: int | None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.initial["details_days"] = kept_days
+        self.kept_days = kept_days
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        days = cleaned.get("details_days")
+        is_less = days is not None and (self.kept_days is None or days < self.kept_days)
+        if is_less and not cleaned.get("is_certain"):
+            self.add_error("is_certain", "This erases details for good: tick the box to say that you want it.")
+        return cleaned
+
+
+class BillingDetailsForm(ModelForm[BillingDetails]):
+    """Whom documents are made out to. All of it may stay empty."""
+
+    class Meta:
+        model = BillingDetails
+        fields = list(DETAIL_FIELDS)
+        labels = {
+            "legal_name": "Name on documents",
+            "address_line_1": "Address",
+            "address_line_2": "Address, second line",
+            "region": "State or region",
+            "tax_id": "Tax id",
+        }
+        help_texts = {"country": "Two letters, such as DE.", "tax_id": "Such as a VAT number."}
+        widgets = {
+            "legal_name": forms.TextInput(attrs={"autocomplete": "organization"}),
+            "address_line_1": forms.TextInput(attrs={"autocomplete": "address-line1"}),
+            "address_line_2": forms.TextInput(attrs={"autocomplete": "address-line2"}),
+            "postal_code": forms.TextInput(attrs={"autocomplete": "postal-code"}),
+            "city": forms.TextInput(attrs={"autocomplete": "address-level2"}),
+            "country": forms.TextInput(attrs={"autocomplete": "country", "maxlength": 2}),
+        }
+
+    def clean_country(self) -> str:
+        return str(self.cleaned_data["country"]).upper()
+
+    def clean_tax_id(self) -> str:
+        """Written without spaces, as registers keep it."""
+        return "".join(str(self.cleaned_data["tax_id"]).split()).upper()

@@ -1,0 +1,52 @@
+"""What somebody typed into a page whose session had ended, kept in the browser's session until they signed in again.
+
+Passwords, codes and files are never kept, nor what is too long. Nothing is sent again by itself: the person is asked.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from django.http import HttpRequest
+
+KEPT = "kept_form"
+MAX_KEPT_CHARS = 20_000
+MAX_KEPT_SECONDS = 3600
+NEVER_KEPT = ("password", "code", "csrfmiddlewaretoken")
+
+
+@dataclass(frozen=True, slots=True)
+class KeptForm:
+    path: str
+    fields: list[tuple[str, str]]
+
+    @property
+    def shown(self) -> list[tuple[str, str]]:
+        """What a person typed or chose, under a word for each field."""
+        return [
+            (name.removesuffix("_nanos").replace("_", " ").capitalize(), value)
+            for name, value in self.fields
+            if value and name != "form_id"
+        ]
+
+
+def keep_form(request: HttpRequest) -> bool:
+    """Keep what was sent to this page, for when its sender comes back. False when there is nothing that can be kept."""
+    fields = [
+        (name, value)
+        for name, values in request.POST.lists()
+        if not any(word in name for word in NEVER_KEPT)
+        for value in values
+    ]
+    if not fields or sum(len(name) + len(value) for name, value in fields) > MAX_KEPT_CHARS:
+        return False
+    request.session[KEPT] = {"path": request.path, "fields": fields, "at": time.time()}
+    return True
+
+
+def take_kept_form(request: HttpRequest, *, below: str) -> KeptForm | None:
+    """Return what was typed into a page below this address, once; None when it was long ago or elsewhere."""
+    kept: dict[str, Any] | None = request.session.pop(KEPT, None)
+    if kept is None or not kept["path"].startswith(below) or time.time() - kept["at"] > MAX_KEPT_SECONDS:
+        return None
+    return KeptForm(kept["path"], [(name, value) for name, value in kept["fields"]])

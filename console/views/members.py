@@ -1,0 +1,179 @@
+"""Members: list, invite, change roles, remove."""
+
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.core.paginator import Paginator
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_http_methods, require_POST
+
+from accounts.access import Access, Permission
+from accounts.invitations import TooManyInvitationsError, invite, open_invitations, withdraw_invitation
+from accounts.members import AlreadyMemberError, LastOwnerError, change_role, key_takers, remove_member
+from accounts.models import ApiKey, Invitation, Member, Role, User
+from console.entrance import console_page
+from console.forms.members import InvitationForm, RemovalForm, RoleForm
+from pages.invitation_mail import mail_invitation
+from pages.publishing import publish_or_tell
+
+MEMBERS_PER_PAGE = 100
+MAX_KEYS_NAMED = 20
+
+
+@require_http_methods(["GET", "POST"])
+@console_page(Permission.MANAGE_MEMBERS)
+def members(request: HttpRequest, access: Access) -> HttpResponse:
+    """List members and open invitations; a POST invites somebody by e-mail."""
+    form = InvitationForm(request.POST or None, roles=_grantable(access))
+    if request.method == "POST" and form.is_valid() and _invite(request, access, form):
+        return redirect("members", slug=access.organization.slug)
+    page = Paginator(access.organization.members.select_related("user"), MEMBERS_PER_PAGE).get_page(
+        request.GET.get("page")
+    )
+    context = {
+        "form": form,
+        "page": page,
+        "rows": [(member, _may_touch(access, member)) for member in page],
+        "invitations": [
+            (waiting, _may_withdraw(access, waiting.role)) for waiting in open_invitations(access.organization)
+        ],
+        "roles": _grantable(access),
+        "count": page.paginator.count,
+    }
+    return render(request, "console/members.html", context, status=422 if request.method == "POST" else 200)
+
+
+@require_POST
+@console_page(Permission.MANAGE_MEMBERS)
+def member_role(request: HttpRequest, access: Access, member_id: int) -> HttpResponse:
+    member = _touchable_member(access, member_id)
+    form = RoleForm(request.POST, roles=_grantable(access))
+    if not form.is_valid():
+        raise PermissionDenied
+    try:
+        change_role(member, role=Role(form.cleaned_data["role"]))
+    except LastOwnerError:
+        messages.error(request, "An organization keeps at least one owner. Make somebody else owner first.")
+    else:
+        messages.success(request, f"{member.user.email} is now {Role(form.cleaned_data['role']).label.lower()}.")
+    return redirect("members", slug=access.organization.slug)
+
+
+@require_http_methods(["GET", "POST"])
+@console_page(Permission.MANAGE_MEMBERS)
+def member_remove(request: HttpRequest, access: Access, member_id: int) -> HttpResponse:
+    """Say what happens to the person's keys, and ask; then remove."""
+    member = _touchable_member(access, member_id)
+    takers = [user for user in key_takers(access.organization) if user.pk != member.user_id]
+    form = RemovalForm(request.POST if request.method == "POST" else None, takers=takers)
+    if request.method == "POST" and form.is_valid():
+        return _remove(request, access, member, keys_go_to=form.chosen)
+    context = {"member": member, "form": form, "keys": _live_keys_of(access, member)}
+    return render(request, "console/member_remove.html", context, status=422 if request.method == "POST" else 200)
+
+
+@require_http_methods(["GET", "POST"])
+@console_page(Permission.SEE_USAGE)
+def member_leave(request: HttpRequest, access: Access) -> HttpResponse:
+    """Say what one loses, and ask; then leave."""
+    if request.method == "POST":
+        return _remove(request, access, access.member, keys_go_to=None)
+    return render(request, "console/member_leave.html", {"keys": _live_keys_of(access, access.member)})
+
+
+@require_POST
+@console_page(Permission.MANAGE_MEMBERS)
+def invitation_resend(request: HttpRequest, access: Access, invitation_id: int) -> HttpResponse:
+    """Send another link, which works for as long as a first one; the link before ends."""
+    invitation = _invitation(access, invitation_id)
+    try:
+        again, token = invite(
+            access.organization, email=invitation.email, role=Role(invitation.role), invited_by=access.user
+        )
+    except AlreadyMemberError:
+        messages.info(request, f"{invitation.email} is a member already.")
+    except TooManyInvitationsError as error:
+        messages.error(request, str(error))
+    else:
+        mail_invitation(request, again, token)
+        messages.success(request, f"{again.email} is invited again. The link that was sent before has ended.")
+    return redirect("members", slug=access.organization.slug)
+
+
+@require_POST
+@console_page(Permission.MANAGE_MEMBERS)
+def invitation_withdraw(request: HttpRequest, access: Access, invitation_id: int) -> HttpResponse:
+    invitation = _invitation(access, invitation_id)
+    if withdraw_invitation(invitation):
+        messages.success(request, f"The invitation of {invitation.email} is withdrawn.")
+    return redirect("members", slug=access.organization.slug)
+
+
+def _remove(request: HttpRequest, access: Access, member: Member, *, keys_go_to: User | None) -> HttpResponse:
+    is_oneself = member.user_id == access.user.pk
+    try:
+        owned = remove_member(member, keys_go_to=keys_go_to, removed_by=access.user)
+    except LastOwnerError:
+        messages.error(request, "An organization keeps at least one owner. Make somebody else owner first.")
+        return redirect("overview" if is_oneself else "members", slug=access.organization.slug)
+    who = f"You have left {access.organization.name}." if is_oneself else f"{member.user.email} is no longer a member."
+    keys = f" {owned} {'key' if owned == 1 else 'keys'} " if owned else ""
+    if owned:
+        keys += f"went to {keys_go_to.email}." if keys_go_to else "of theirs will be refused until they are enabled."
+    publish_or_tell(request, done=who + keys, what_waits=who)
+    return redirect("console") if is_oneself else redirect("members", slug=access.organization.slug)
+
+
+def _live_keys_of(access: Access, member: Member) -> list[ApiKey]:
+    return list(access.organization.keys.filter(owner=member.user_id, revoked_at=None)[:MAX_KEYS_NAMED])
+
+
+def _invitation(access: Access, invitation_id: int) -> Invitation:
+    """Return an open invitation that the person may withdraw or send again."""
+    invitation = access.organization.invitations.filter(pk=invitation_id, accepted_at=None, withdrawn_at=None).first()
+    if invitation is None:
+        raise Http404
+    if not _may_withdraw(access, invitation.role):
+        raise PermissionDenied
+    return invitation
+
+
+def _invite(request: HttpRequest, access: Access, form: InvitationForm) -> bool:
+    try:
+        invitation, token = invite(
+            access.organization,
+            email=form.cleaned_data["email"],
+            role=Role(form.cleaned_data["role"]),
+            invited_by=access.user,
+        )
+    except AlreadyMemberError:
+        form.add_error("email", "Already a member. Change the role in the list below.")
+        return False
+    except TooManyInvitationsError as error:
+        form.add_error(None, str(error))
+        return False
+    mail_invitation(request, invitation, token)
+    messages.success(request, f"{invitation.email} is invited, and becomes a member after accepting.")
+    return True
+
+
+def _grantable(access: Access) -> list[Role]:
+    """Only owners make owners."""
+    return [role for role in Role if role != Role.OWNER or access.may(Permission.GRANT_OWNERSHIP)]
+
+
+def _may_touch(access: Access, member: Member) -> bool:
+    return member.role != Role.OWNER or access.may(Permission.GRANT_OWNERSHIP)
+
+
+def _may_withdraw(access: Access, role: str) -> bool:
+    return role != Role.OWNER or access.may(Permission.GRANT_OWNERSHIP)
+
+
+def _touchable_member(access: Access, member_id: int) -> Member:
+    member = access.organization.members.select_related("user").filter(pk=member_id).first()
+    if member is None:
+        raise Http404
+    if not _may_touch(access, member):
+        raise PermissionDenied
+    return member

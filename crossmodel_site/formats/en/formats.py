@@ -1,0 +1,5 @@
+"""Read by Django by its name (FORMAT_MODULE_PATH)."""
+
+DATE_FORMAT = SHORT_DATE_FORMAT = "Y-m-d"
+DATETIME_FORMAT = SHORT_DATETIME_FORMAT = "Y-m-d H:i:s T"
+TIME_FORMAT = "H:i:s"

@@ -1,0 +1,119 @@
+"""A whole reply of Chat Completions as a message. Pure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.protocol.chat.names import CallIds, ToolNames
+from gateway.protocol.chat.parts import (
+    arguments_text,
+    finish_reason_of,
+    map_stop_reason,
+    read_arguments,
+    require_no_error,
+    text_of,
+    thinking_of,
+)
+from gateway.protocol.chat.usage import ChatUsageReader
+from gateway.protocol.codec import DecodedMessage, ReplyIdentity
+from gateway.protocol.errors import TooMuchStructureError, UnusableReplyError, UpstreamProtocolError
+from gateway.protocol.messages.response import load_object
+from gateway.protocol.messages.usage import COUNT_FIELDS
+from gateway.protocol.profile import UpstreamProfile
+from gateway.protocol.upstream_errors import read_stream_error
+from gateway.protocol.usage_reading import UsageReading
+
+
+def decode_chat_reply(
+    body: bytes, identity: ReplyIdentity, *, names: ToolNames, profile: UpstreamProfile, stop_sequences: list[str]
+) -> DecodedMessage:
+    """Return the reply in `body`.
+
+    Raises UpstreamProtocolError when it is none, UnusableReplyError when the arguments of its calls are no objects.
+    """
+    try:
+        payload = load_object(body)
+    except TooMuchStructureError as error:
+        raise UnusableReplyError(error.reason, _read_usage_only(error.value, profile, len(body))) from None
+    if payload.get("error"):
+        raise read_stream_error(body)
+    choices = payload.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    reply = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(choice, dict) or not isinstance(reply, dict):
+        raise UpstreamProtocolError("no choice with a message")
+    require_no_error(payload, choice)
+    finish_reason = finish_reason_of(choice) or "stop"
+    reader = ChatUsageReader(profile)
+    reader.read_id(payload.get("id"))
+    reader.read_payload(payload)
+    refusal = text_of(reply.get("refusal"))
+    content = _decode_texts(reply, refusal, reader)
+    try:
+        calls = _decode_calls(reply, identity, names, reader, is_truncated=finish_reason == "length")
+    except UpstreamProtocolError as error:
+        reader.complete("")
+        raise UnusableReplyError(error.reason, reader.reading()) from None
+    stop_reason, stop_sequence = map_stop_reason(
+        finish_reason, choice, has_calls=bool(calls), is_refused=bool(refusal), stop_sequences=stop_sequences
+    )
+    reader.complete(stop_reason)
+    message = {
+        "id": identity.message_id,
+        "type": "message",
+        "role": "assistant",
+        "model": identity.model_id,
+        "content": content + calls,
+        "stop_reason": stop_reason,
+        "stop_sequence": stop_sequence,
+        "usage": dict(zip(COUNT_FIELDS, reader.counts(), strict=True)),
+    }
+    return DecodedMessage(message, reader.reading())
+
+
+def _read_usage_only(payload: Mapping[str, Any], profile: UpstreamProfile, body_bytes: int) -> UsageReading:
+    """Return the usage of a reply whose content cannot be walked; its whole body counts as what was written."""
+    reader = ChatUsageReader(profile)
+    reader.read_id(payload.get("id"))
+    reader.read_payload(payload)
+    reader.delivered_bytes = body_bytes
+    reader.complete("")
+    return reader.reading()
+
+
+def _decode_texts(reply: dict[str, Any], refusal: str, reader: ChatUsageReader) -> list[dict[str, Any]]:
+    thinking, text = thinking_of(reply), text_of(reply.get("content")) or refusal
+    reader.add_thinking(thinking)
+    reader.add_text(text)
+    blocks: list[dict[str, Any]] = []
+    if thinking:
+        blocks.append({"type": "thinking", "thinking": thinking, "signature": ""})
+    if text:
+        blocks.append({"type": "text", "text": text})
+    return blocks
+
+
+def _decode_calls(
+    reply: dict[str, Any], identity: ReplyIdentity, names: ToolNames, reader: ChatUsageReader, *, is_truncated: bool
+) -> list[dict[str, Any]]:
+    """Return the tool_use blocks. Arguments cut off by the token limit become {}: part of them must not look whole."""
+    ids = CallIds(identity.message_id)
+    blocks: list[dict[str, Any]] = []
+    calls = reply.get("tool_calls")
+    if not isinstance(calls, list | None):
+        raise UpstreamProtocolError("tool_calls is not a list")
+    for call in calls or ():
+        function = call.get("function") if isinstance(call, dict) else None
+        name = function.get("name") if isinstance(function, dict) else None
+        if not isinstance(function, dict) or not isinstance(name, str) or not name:
+            raise UpstreamProtocolError("a tool call without a function's name")
+        text = arguments_text(function.get("arguments"))
+        reader.add_text(text)
+        arguments = read_arguments(text)
+        if arguments is None:
+            if not is_truncated:
+                raise UpstreamProtocolError("a tool call whose arguments are not a JSON object")
+            arguments = {}
+        blocks.append(
+            {"type": "tool_use", "id": ids.accept(call.get("id")), "name": names.restore(name), "input": arguments}
+        )
+    return blocks

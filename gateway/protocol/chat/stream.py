@@ -1,0 +1,172 @@
+"""A stream of Chat Completions on its way to the client as Messages events. Pure.
+
+The reply is complete with `[DONE]`, or with a clean end, once a `finish_reason` was said; anything else that ends it is
+a failure. Usage comes with the last chunk, after it, or never: so the end waits for it.
+"""
+
+from typing import Any
+
+import orjson
+
+from gateway.protocol.chat.blocks import TEXT, THINKING, BlockWriter
+from gateway.protocol.chat.names import CallIds, ToolNames
+from gateway.protocol.chat.parts import (
+    arguments_text,
+    finish_reason_of,
+    map_stop_reason,
+    require_no_error,
+    text_of,
+    thinking_of,
+)
+from gateway.protocol.chat.usage import ChatUsageReader
+from gateway.protocol.codec import ReplyIdentity, StreamEnd
+from gateway.protocol.errors import UpstreamProtocolError
+from gateway.protocol.json.broken_text import HalfJoiner, mend, mend_all
+from gateway.protocol.messages.response import load_event
+from gateway.protocol.messages.usage import COUNT_FIELDS
+from gateway.protocol.profile import UpstreamProfile
+from gateway.protocol.sse import SseEvent, encode_event
+from gateway.protocol.stream_frame import StreamFrame
+from gateway.protocol.upstream_errors import read_stream_error
+from gateway.protocol.usage_reading import UsageReading
+
+DONE = b"[DONE]"
+
+
+class ChatStreamDecoder(StreamFrame):
+    """See codec.StreamDecoder."""
+
+    def __init__(
+        self, identity: ReplyIdentity, *, names: ToolNames, profile: UpstreamProfile, stop_sequences: list[str]
+    ) -> None:
+        super().__init__()
+        self._identity = identity
+        self._stop_sequences = stop_sequences
+        self._usage = ChatUsageReader(profile)
+        self._blocks = BlockWriter(self._out, names, CallIds(identity.message_id))
+        self._has_halves = False  # Of characters, in the texts of this stream: see broken_text.
+        self._joiners: dict[str | int | None, HalfJoiner] = {}
+        self._is_refused = False
+        self._finish_reason: str | None = None
+        self._last_choice: dict[str, Any] = {}
+
+    def reading(self) -> UsageReading:
+        return self._usage.reading()
+
+    def _take_event(self, event: SseEvent) -> StreamEnd | None:
+        if event.data.strip() == DONE:
+            return self._finish()
+        if event.event == "error":
+            raise read_stream_error(event.data)
+        self._take_chunk(event.data)
+        return None
+
+    def _take_clean_end(self) -> StreamEnd:
+        return self._finish()
+
+    def _take_chunk(self, data: bytes) -> None:
+        payload, may_hold_halves = load_event(data)
+        if may_hold_halves:
+            self._has_halves = True
+            payload = {**mend_all({**payload, "choices": None}), "choices": payload.get("choices")}
+        if payload.get("error"):
+            raise read_stream_error(data)
+        self._usage.read_id(payload.get("id"))
+        self._usage.read_payload(payload)
+        choices = payload.get("choices")
+        if not isinstance(choices, list | None):
+            raise UpstreamProtocolError("choices is not a list")
+        for choice in choices or ():
+            if not isinstance(choice, dict):
+                raise UpstreamProtocolError("a choice is not an object")
+            if choice.get("index") in (0, None):  # One was asked for; others would be another reply.
+                require_no_error(payload, choice)
+                self._take_choice(choice)
+
+    def _take_choice(self, choice: dict[str, Any]) -> None:
+        delta = choice.get("delta")
+        if not isinstance(delta, dict | None):
+            raise UpstreamProtocolError("a delta is not an object")
+        self._start()
+        if delta:
+            self._take_delta(delta)
+        finish_reason = finish_reason_of(choice)
+        if finish_reason is not None:
+            self._finish_reason = finish_reason
+            self._last_choice = choice
+
+    def _take_delta(self, delta: dict[str, Any]) -> None:
+        thinking = self._whole(THINKING, thinking_of(delta))
+        if thinking:
+            self._usage.add_thinking(thinking)
+            self._blocks.add_passage(THINKING, thinking)
+        refusal = text_of(delta.get("refusal"))
+        self._is_refused = self._is_refused or bool(refusal)
+        text = self._whole(TEXT, text_of(delta.get("content")) + refusal)
+        if text:
+            self._usage.add_text(text)
+            self._blocks.add_passage(TEXT, text)
+        calls = delta.get("tool_calls")
+        if not isinstance(calls, list | None):
+            raise UpstreamProtocolError("tool_calls is not a list")
+        for call in calls or ():
+            self._take_fragment(call)
+
+    def _take_fragment(self, call: object) -> None:
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(call, dict) or not isinstance(function, dict | None):
+            raise UpstreamProtocolError("a tool call is not an object, or has no function")
+        function = function or {}
+        index = call.get("index")
+        arguments = self._whole(index, arguments_text(function.get("arguments")))
+        self._usage.add_text(arguments)
+        name = function.get("name")
+        self._blocks.add_fragment(
+            index if type(index) is int else None,
+            call.get("id"),
+            mend(name) if isinstance(name, str) else name,
+            arguments,
+        )
+
+    def _whole(self, source: object, text: str) -> str:
+        """Return what of a piece of text, thinking or arguments is whole characters, with what was left of the last."""
+        if not self._has_halves:
+            return text
+        return self._joiners.setdefault(source if isinstance(source, str | int) else None, HalfJoiner()).join(text)
+
+    def _start(self) -> None:
+        if self._has_started:
+            return
+        self._has_started = True
+        message: dict[str, Any] = {
+            "id": self._identity.message_id,
+            "type": "message",
+            "role": "assistant",
+            "model": self._identity.model_id,
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": dict.fromkeys(COUNT_FIELDS, 0),
+        }
+        event = {"type": "message_start", "message": message}
+        self._out.append(encode_event("message_start", orjson.dumps(event)))
+
+    def _finish(self) -> StreamEnd:
+        if self._finish_reason is None:
+            raise UpstreamProtocolError("the stream ended without a finish_reason")
+        self._blocks.finish(is_truncated=self._finish_reason == "length")
+        stop_reason, stop_sequence = map_stop_reason(
+            self._finish_reason,
+            self._last_choice,
+            has_calls=self._blocks.has_calls,
+            is_refused=self._is_refused,
+            stop_sequences=self._stop_sequences,
+        )
+        self._usage.complete(stop_reason)
+        return StreamEnd(
+            {
+                "type": "message_delta",
+                "delta": {"stop_reason": stop_reason, "stop_sequence": stop_sequence},
+                "usage": dict(zip(COUNT_FIELDS, self._usage.counts(), strict=True)),
+            }
+        )

@@ -1,0 +1,174 @@
+"""What the admin pages of every app share. Money and limits are never saved past the domain modules."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from django import forms
+from django.contrib import admin
+from django.contrib.admin.checks import ModelAdminChecks
+from django.contrib.admin.utils import unquote
+from django.db import DataError
+from django.db.models import Model, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.utils.functional import cached_property
+from unfold.admin import ModelAdmin, TabularInline
+from unfold.decorators import action
+from unfold.paginator import InfinitePaginator
+from unfold.widgets import UnfoldAdminTextInputWidget
+
+from accounts.models import Organization
+from billing.money import format_usd
+from operations.admin.searching import EXACT, search
+from pages.fields import UsdField
+
+MAX_PAGES = 200  # Of a list that is not counted.
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class OperatorAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
+    list_per_page = 50
+    list_filter_submit = False
+    warn_unsaved_form = True
+    # Unfold's own checks look permissions up in the database, which has no tables yet when the first `migrate` checks.
+    checks_class = ModelAdminChecks
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        fields = self.get_search_fields(request)
+        has_many = any("__" in field for field in fields if not field.startswith(EXACT))
+        return search(queryset, fields, search_term), has_many
+
+    def row_or_404(self, request: HttpRequest, object_id: str) -> Any:
+        """Return the row that a button's address names. Whatever else stands there, and what is not there, is a 404."""
+        try:
+            row = self.get_object(request, unquote(object_id))
+        except (ValueError, OverflowError, DataError):
+            row = None
+        if row is None:
+            raise Http404
+        return row
+
+
+class BoundedPaginator(InfinitePaginator):  # type: ignore[misc]  # unfold ships no types
+    """Pages that are not counted. Postgres reads all rows before a page, so there is a last one: search instead."""
+
+    @cached_property
+    def count(self) -> int:
+        return int(self.per_page) * MAX_PAGES
+
+
+class ReadOnlyAdmin(OperatorAdmin):
+    """Rows to look at. Counting millions of them would take longer than anybody waits, so pages are not numbered."""
+
+    show_full_result_count = False
+    paginator = BoundedPaginator
+    actions = None
+    warn_unsaved_form = False
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+class OperatorInline(TabularInline):  # type: ignore[misc]  # unfold ships no types
+    extra = 0
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Read what the rows name together with them, not row by row."""
+        relations = {field.name for field in self.model._meta.fields if field.is_relation}
+        shown = [name for name in self.fields or () if name in relations]
+        rows: QuerySet[Any] = super().get_queryset(request)
+        return rows.select_related(*shown) if shown else rows
+
+
+class ReadOnlyInline(OperatorInline):
+    can_delete = False
+    hide_title = True
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+class QuestionForm(forms.Form):
+    """No fields: only a yes."""
+
+
+class OrganizationField(forms.CharField):
+    """Takes the slug of an organization: a list to choose from would hold them all. Cleans to the organization."""
+
+    def __init__(self) -> None:
+        super().__init__(label="Organization", widget=UnfoldAdminTextInputWidget, help_text="Its slug.", max_length=60)
+
+    def clean(self, value: Any) -> Any:
+        slug = super().clean(value)
+        organization = Organization.objects.filter(slug=slug).first()
+        if organization is None:
+            raise forms.ValidationError("No organization has this slug.")
+        return organization
+
+
+def is_superuser(request: HttpRequest) -> bool:
+    """Say whether the operator may do what no list of permissions gives."""
+    return bool(request.user.is_active and request.user.is_superuser)
+
+
+def admin_usd_field(label: str, *, required: bool = False) -> UsdField:
+    """An amount of US dollars with the admin's looks; cleans to nano-dollars."""
+    return UsdField(required=required, label=label, widget=UnfoldAdminTextInputWidget(attrs={"inputmode": "decimal"}))
+
+
+def usd_column(field: str, description: str) -> Callable[[Any, Any], str]:
+    """A column of exact US dollars from a field of nano-dollars."""
+
+    @admin.display(description=description, ordering=field)
+    def column(self: Any, row: Any) -> str:
+        nanos = getattr(row, field)
+        if nanos is None:
+            return ""
+        return ("-" if nanos < 0 else "") + f"${format_usd(abs(nanos))}"
+
+    return column
+
+
+def detail_action(description: str, *, permission: str, url_path: str) -> Callable[[F], F]:
+    """A button on the page of one row, for operators with `permission`."""
+    decorate: Callable[[F], F] = action(description=description, permissions=[permission], url_path=url_path)
+    return decorate
+
+
+def operator_form(
+    model_admin: ModelAdmin,
+    request: HttpRequest,
+    *,
+    row: Model | None,
+    title: str,
+    text: str,
+    form: forms.Form,
+    submit: str,
+    is_dangerous: bool = False,
+) -> HttpResponse:
+    """Render a form (or, without fields, a question) about one row, or for new ones, inside the admin."""
+    context = {
+        **model_admin.admin_site.each_context(request),
+        "opts": model_admin.opts,
+        "original": row,
+        "title": title,
+        "text": text,
+        "form": form,
+        "submit_label": submit,
+        "is_dangerous": is_dangerous,
+    }
+    return render(
+        request, "operations/operator_form.html", context, status=422 if form.is_bound and not form.is_valid() else 200
+    )

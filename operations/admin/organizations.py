@@ -1,0 +1,158 @@
+"""Operators' pages of organizations, their members and their credit."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.core.exceptions import ValidationError
+from django.forms import BaseInlineFormSet
+from django.http import HttpRequest
+
+from accounts.members import has_confirmed
+from accounts.models import FormerSlug, Member, Organization, Role, User
+from accounts.organizations import change_organization, create_organization
+from billing.money import format_usd
+from operations.admin.base import (
+    OperatorAdmin,
+    OperatorInline,
+    usd_column,
+)
+from operations.admin.budgets import BudgetForm
+from operations.admin.organization_money import OrganizationMoney
+from operations.admin.organization_panels import OrganizationPanels
+from operations.admin.organization_states import OrganizationStates
+from pages.key_restrictions import (
+    BUDGET_FIELDS,
+    LIMIT_FIELDS,
+)
+from pages.model_form import ModelForm
+from pages.publishing import publish_or_tell
+
+PANELS = ["money", "usage", "waiting", "keys", "lots", "documents", "elsewhere"]
+RECORD = ["created_at", "config_version"]
+
+
+class OrganizationAdminForm(BudgetForm):
+    """Its credit limit and its status are changed by buttons of their own."""
+
+    def clean_slug(self) -> str:
+        slug: str = self.cleaned_data["slug"]
+        if FormerSlug.objects.filter(slug=slug).exclude(organization=self.instance.pk).exists():
+            raise ValidationError("Another organization had this slug, and its links lead there.")
+        return slug
+
+
+class MemberForm(ModelForm[Member]):
+    """Makes a member of somebody who has confirmed their address; everybody else is invited in the console."""
+
+    def clean_user(self) -> User:
+        user: User = self.cleaned_data["user"]
+        if self.instance.user_id != user.pk and not has_confirmed(user, user.email):
+            raise ValidationError("This address is not confirmed: whoever signed up with it may not be its owner.")
+        return user
+
+
+class MemberFormSet(BaseInlineFormSet):  # type: ignore[type-arg]  # its arguments are not there at run time
+    """Leaves an owner, as accounts/members.py does."""
+
+    def clean(self) -> None:
+        super().clean()
+        organization = self.instance
+        if organization.pk is None:
+            return
+        # The organization's row is the lock, so that two owners cannot be taken away at the same moment.
+        Organization.objects.select_for_update().get(pk=organization.pk)
+        owners = set(organization.members.filter(role=Role.OWNER).values_list("pk", flat=True))
+        had_owners = bool(owners)
+        for form in self.forms:
+            values = getattr(form, "cleaned_data", None) or {}
+            if not values or form.errors:
+                continue
+            owners.discard(form.instance.pk)
+            if values.get("role") == Role.OWNER and not values.get("DELETE"):
+                owners.add(form.instance.pk or -1)
+        if had_owners and not owners:
+            raise ValidationError("The organization would have no owner any more. Make somebody else one first.")
+
+
+class MemberInline(OperatorInline):
+    model = Member
+    form = MemberForm
+    fields = ["user", "role", "joined_at"]
+    readonly_fields = ["joined_at"]
+    autocomplete_fields = ["user"]
+    formset = MemberFormSet
+
+
+@admin.register(Organization)
+class OrganizationAdmin(OrganizationPanels, OrganizationStates, OrganizationMoney, OperatorAdmin):
+    form = OrganizationAdminForm
+    list_display = ["name", "slug", "status", "posted_balance", "created_at"]
+    list_filter = ["status"]
+    list_select_related = ["balance"]
+    search_fields = ["name", "slug"]
+    readonly_fields = [
+        "status",
+        "status_reason",
+        "former_slugs",
+        "credit_limit",
+        *PANELS,
+        "created_at",
+        "config_version",
+    ]
+    inlines = [MemberInline]
+    actions_detail = [
+        "look",
+        "grant_credit",
+        "adjust_balance",
+        "change_credit_limit",
+        "suspend",
+        "reopen",
+        "close",
+    ]
+    fieldsets = [
+        (None, {"fields": ["name", "slug", "former_slugs", "status", "status_reason", "shows_cost_in_usage"]}),
+        ("At a glance", {"fields": ["credit_limit", *PANELS]}),
+        ("Limits", {"fields": [*LIMIT_FIELDS, *BUDGET_FIELDS]}),
+        ("Record", {"fields": RECORD}),
+    ]
+
+    credit_limit = usd_column("credit_limit_nanos", "Credit limit")
+    daily_budget = usd_column("daily_budget_nanos", "Daily budget")
+    weekly_budget = usd_column("weekly_budget_nanos", "Weekly budget")
+    monthly_budget = usd_column("monthly_budget_nanos", "Monthly budget")
+
+    def get_fieldsets(self, request: HttpRequest, obj: Organization | None = None) -> Any:
+        """Who only looks sees budgets as money."""
+        fieldsets = super().get_fieldsets(request, obj)
+        if self.has_change_permission(request, obj) or obj is None:
+            return fieldsets
+        shown = [
+            name.removesuffix("_nanos") if name in BUDGET_FIELDS else name for name in [*LIMIT_FIELDS, *BUDGET_FIELDS]
+        ]
+        return [(name, {"fields": shown} if name == "Limits" else options) for name, options in fieldsets]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Organization | None = None) -> list[str]:
+        return [*super().get_readonly_fields(request, obj), "daily_budget", "weekly_budget", "monthly_budget"]
+
+    @admin.display(description="Former slugs")
+    def former_slugs(self, organization: Organization) -> str:
+        return ", ".join(organization.former_slugs.values_list("slug", flat=True)) or "None"
+
+    @admin.display(description="Balance")
+    def posted_balance(self, organization: Organization) -> str:
+        balance = getattr(organization, "balance", None)
+        return f"${format_usd(balance.posted_nanos if balance else 0)}"
+
+    def has_delete_permission(self, request: HttpRequest, obj: Organization | None = None) -> bool:
+        """Never: the ledger keeps what an organization did. Close it instead."""
+        return False
+
+    def save_model(self, request: HttpRequest, obj: Organization, form: OrganizationAdminForm, change: bool) -> None:
+        values = form.changed_values
+        if change:
+            saved = change_organization(obj, fields=values) if values else obj
+        else:
+            name, slug = values.pop("name"), values.pop("slug")
+            saved = create_organization(name=name, slug=slug, fields=values)
+        obj.__dict__.update(saved.__dict__)
+        publish_or_tell(request)

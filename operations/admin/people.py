@@ -1,0 +1,128 @@
+"""Operators' pages of people who sign in."""
+
+from typing import Any
+
+from allauth.mfa.models import Authenticator
+from allauth.socialaccount.models import SocialAccount, SocialApp, SocialToken
+from allauth.usersessions.models import UserSession
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
+from django.contrib.auth.models import Group
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
+
+from accounts.models import User
+from operations.admin.base import (
+    OperatorAdmin,
+    QuestionForm,
+    detail_action,
+    is_superuser,
+    operator_form,
+)
+
+admin.site.unregister(Group)
+# Whoever saw these could sign in as their owners: seeds of codes, ids of sessions, tokens of other companies.
+for opens_logins in (Authenticator, UserSession, SocialApp, SocialAccount, SocialToken):
+    admin.site.unregister(opens_logins)
+
+SUPERUSERS_ALONE = ["email", "is_staff", "is_superuser", "groups", "user_permissions", "password"]
+
+
+class PersonCreationForm(UserCreationForm):  # type: ignore[misc]  # unfold ships no types
+    class Meta:
+        model = User
+        fields = ["email"]
+        field_classes: dict[str, type[forms.Field]] = {}
+
+
+class PersonChangeForm(UserChangeForm):  # type: ignore[misc]  # unfold ships no types
+    class Meta:
+        model = User
+        fields = "__all__"
+        field_classes: dict[str, type[forms.Field]] = {}
+
+
+@admin.register(User)
+class UserAdmin(DjangoUserAdmin, OperatorAdmin):  # type: ignore[type-arg]  # its argument is not there at run time
+    form = PersonChangeForm
+    add_form = PersonCreationForm
+    change_password_form = AdminPasswordChangeForm
+    ordering = ["email"]
+    list_display = ["email", "name", "is_staff", "is_superuser", "staff_roles", "is_active", "date_joined"]
+    list_filter = ["is_staff", "is_active"]
+    search_fields = ["email", "name"]
+    filter_horizontal = ["groups", "user_permissions"]
+    fieldsets = [
+        (None, {"fields": ["email", "name", "password"]}),
+        ("Permissions", {"fields": ["is_active", "is_staff", "is_superuser", "groups", "user_permissions"]}),
+        ("Record", {"fields": ["last_login", "date_joined"]}),
+    ]
+    add_fieldsets = [(None, {"classes": ["wide"], "fields": ["email", "usable_password", "password1", "password2"]})]
+    readonly_fields = ["last_login", "date_joined"]
+    actions_detail = ["remove_second_factor"]
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        return super().get_queryset(request).prefetch_related("groups")
+
+    @admin.display(description="Staff roles")
+    def staff_roles(self, person: User) -> str:
+        return ", ".join(group.name for group in person.groups.all())
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return is_superuser(request)
+
+    def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        """Operators are changed by superusers alone: whoever sets somebody's password can become that person."""
+        if obj is not None and (obj.is_staff or obj.is_superuser) and not is_superuser(request):
+            return False
+        return super().has_change_permission(request, obj)
+
+    def get_form(self, request: HttpRequest, obj: User | None = None, change: bool = False, **options: Any) -> Any:
+        if obj is not None and not is_superuser(request):
+            options["form"] = forms.ModelForm  # The usual one holds the password.
+        return super().get_form(request, obj, change=change, **options)
+
+    def get_fieldsets(self, request: HttpRequest, obj: User | None = None) -> Any:
+        """Who is not a superuser changes names and closes logins, and nothing that lets anybody in."""
+        if obj is None or is_superuser(request):
+            return super().get_fieldsets(request, obj)
+        return [(None, {"fields": ["email", "name", "is_active", "date_joined"]})]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> list[str]:
+        return [*self.readonly_fields, *([] if is_superuser(request) else SUPERUSERS_ALONE)]
+
+    def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:  # noqa: A002
+        if not is_superuser(request):
+            raise PermissionDenied
+        response: HttpResponse = super().user_change_password(request, id, form_url)
+        return response
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Never: the ledger and keys name people. Deactivate the login instead."""
+        return False
+
+    @detail_action("Remove second factor", permission="accounts.change_user", url_path="remove-second-factor")
+    def remove_second_factor(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """For somebody who has lost the phone and the recovery codes, once they have shown who they are."""
+        if not is_superuser(request):
+            raise PermissionDenied
+        person = self.row_or_404(request, object_id)
+        if request.method == "POST":
+            removed = Authenticator.objects.filter(user=person).delete()[0]
+            self.log_change(request, person, f"Removed the second factor ({removed} parts of it)")
+            messages.success(request, f"{person.email} signs in without a second factor now.")
+            return redirect(reverse("admin:accounts_user_change", args=[object_id]))
+        return operator_form(
+            self,
+            request,
+            row=person,
+            title=f"Remove the second factor of {person.email}?",
+            text="App, passkeys and recovery codes end: the password alone signs in. Be sure who asked for it.",
+            form=QuestionForm(),
+            submit="Remove second factor",
+            is_dangerous=True,
+        )

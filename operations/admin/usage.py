@@ -1,0 +1,163 @@
+"""Usage and quarantine, to look at; an operator refunds a request, and settles a quarantined event, or gives it up."""
+
+import uuid
+from collections.abc import Callable
+
+from django import forms
+from django.contrib import admin, messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+from unfold.widgets import UnfoldAdminTextInputWidget
+
+from accounts.models import Organization
+from billing.corrections.refunds import refundable_nanos, refunded_nanos
+from billing.models import Approval, FailedRequest, UsageQuarantine, UsageRecord
+from billing.money import format_usd
+from billing.settlement.quarantine_resolution import ResolutionError, discard_quarantined, settle_quarantined
+from operations.admin.base import ReadOnlyAdmin, admin_usd_field, detail_action, operator_form, usd_column
+from operations.admin.organization_money import say_bound
+from operations.asking import ask_or_tell
+from pages.publishing import publish_or_tell
+
+
+class RefundForm(forms.Form):
+    amount_nanos = admin_usd_field("Amount, USD (empty: all of it)")
+    reason = forms.CharField(max_length=500, widget=UnfoldAdminTextInputWidget, help_text="Members see it.")
+    # Sent twice, the same form refunds once.
+    form_id = forms.UUIDField(widget=forms.HiddenInput)
+
+
+class ReasonForm(forms.Form):
+    reason = forms.CharField(max_length=500, widget=UnfoldAdminTextInputWidget, help_text="It is kept.")
+
+
+@admin.register(UsageRecord)
+class UsageRecordAdmin(ReadOnlyAdmin):
+    list_display = [
+        "request_id",
+        "organization_id",
+        "key_id",
+        "model_id",
+        "input_tokens",
+        "output_tokens",
+        "cost",
+        "upstream_cost",
+        "usage_source",
+        "admitted_at",
+    ]
+    search_fields = ["=request_id", "=organization_id"]
+    ordering = ["-request_id"]
+    sortable_by = ()  # Only the request id has an index that a page could follow.
+    actions_detail = ["refund"]
+    cost = usd_column("cost_nanos", "Cost")
+    upstream_cost = usd_column("upstream_cost_nanos", "Upstream cost")
+
+    @detail_action("Refund", permission="billing.add_ledgertransaction", url_path="refund")
+    def refund(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        record = self.row_or_404(request, object_id)
+        form = RefundForm(request.POST or None, initial={"form_id": uuid.uuid4()})
+        cost, refunded = format_usd(record.cost_nanos), format_usd(refunded_nanos(record))
+        if request.method == "POST" and form.is_valid() and _refund(request, record, form):
+            return redirect(reverse("admin:billing_usagerecord_change", args=[object_id]))
+        return operator_form(
+            self,
+            request,
+            row=record,
+            title=f"Refund request {record.request_id.hex}",
+            text=f"It cost ${cost}, of which ${refunded} were refunded so far. A refund goes back to the credit lots"
+            f" that paid for it. {say_bound(request)}",
+            form=form,
+            submit="Refund",
+        )
+
+
+def _refund(request: HttpRequest, record: UsageRecord, form: RefundForm) -> bool:
+    amount: int | None = form.cleaned_data["amount_nanos"]
+    left = refundable_nanos(record) - refunded_nanos(record)
+    return ask_or_tell(
+        request,
+        form,
+        Approval.Kind.USAGE_REFUND,
+        organization=Organization.objects.get(pk=record.organization_id),
+        terms={"request_id": record.request_id.hex, "amount_nanos": amount},
+        amount_nanos=max(0, left if amount is None else amount),
+        done="Refunded.",
+    )
+
+
+@admin.register(FailedRequest)
+class FailedRequestAdmin(ReadOnlyAdmin):
+    list_display = ["request_id", "organization_id", "key_id", "model_id", "error_code", "upstream_cost", "admitted_at"]
+    search_fields = ["=request_id", "=organization_id"]
+    ordering = ["-request_id"]
+    sortable_by = ()
+    upstream_cost = usd_column("upstream_cost_nanos", "Upstream cost")
+
+
+@admin.register(UsageQuarantine)
+class UsageQuarantineAdmin(ReadOnlyAdmin):
+    list_display = ["id", "organization", "shard", "stream_id", "reason", "created_at", "resolution"]
+    list_filter = [("resolved_at", admin.EmptyFieldListFilter)]
+    list_select_related = ["organization"]
+    ordering = ["-id"]
+    fields = [
+        "organization",
+        "shard",
+        "stream_id",
+        "event",
+        "reason",
+        "created_at",
+        "resolved_at",
+        "resolved_by",
+        "resolution",
+        "resolution_reason",
+    ]
+    readonly_fields = ["event"]
+    actions_detail = ["settle", "discard"]
+
+    @admin.display(description="Event")
+    def event(self, row: UsageQuarantine) -> str:
+        return bytes(row.raw_event).decode("utf-8", "backslashreplace")
+
+    @detail_action("Settle", permission="billing.change_usagequarantine", url_path="settle")
+    def settle(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        text = "Does what settlement would do if the event came now, after its fault was repaired."
+        return self._resolve(request, object_id, settle_quarantined, title="Settle this event?", text=text)
+
+    @detail_action("Discard", permission="billing.change_usagequarantine", url_path="discard")
+    def discard(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        text = "The event stays here, and nobody is ever charged for it."
+        return self._resolve(request, object_id, discard_quarantined, title="Discard this event?", text=text)
+
+    def _resolve(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        resolve: Callable[..., UsageQuarantine],
+        *,
+        title: str,
+        text: str,
+    ) -> HttpResponse:
+        row = self.row_or_404(request, object_id)
+        form = ReasonForm(request.POST or None)
+        if request.method == "POST" and form.is_valid():
+            try:
+                resolved = resolve(row, actor=str(request.user), reason=form.cleaned_data["reason"])
+            except ResolutionError as error:
+                messages.error(request, str(error))
+            else:
+                done = resolved.get_resolution_display()
+                self.log_change(request, row, f"{done}: {resolved.resolution_reason}")
+                publish_or_tell(request, done=f"{done}.", what_waits=f"{done}.")
+            return redirect(reverse("admin:billing_usagequarantine_change", args=[object_id]))
+        return operator_form(
+            self,
+            request,
+            row=row,
+            title=title,
+            text=text,
+            form=form,
+            submit=title.partition(" ")[0],
+            is_dangerous=resolve is discard_quarantined,
+        )

@@ -1,0 +1,59 @@
+"""Reconciliation as it is run: what providers report is fetched, then books are compared."""
+
+import logging
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+
+from django.conf import settings
+
+from billing.models import ReconciliationRun, TopUp
+from billing.payments.provider import PaymentProvider
+from billing.payments.providers import NONE, UnknownProviderError, find_provider
+from billing.reconciliation.runs import due_days, reconcile
+from operations.jobs import job
+from operations.provider_reports import ReportUnavailableError, fetch_reports
+
+logger = logging.getLogger(__name__)
+
+
+def reconcile_due() -> None:
+    """Fetch and compare the last days, unless that was done today. Twice at once changes nothing."""
+    with job("reconcile"):  # Also where nothing is due: it has looked, and is not late.
+        days = due_days(datetime.now(UTC))
+        if days:
+            fetch_configured(days)
+            reconcile(days, providers=payment_providers())
+
+
+def fetch_configured(days: Sequence[date]) -> list[str]:
+    """Fetch what CROSSMODEL_PROVIDER_REPORTS names; return a line for each that could not be had."""
+    problems = []
+    for upstream in settings.PROVIDER_REPORTS:
+        try:
+            fetch_reports(upstream, first_day=min(days), last_day=max(days))
+        except ReportUnavailableError as error:
+            logger.warning("No report of %s: %s", upstream, error)
+            problems.append(f"{upstream}: {error}")
+    return problems
+
+
+def payment_providers() -> list[PaymentProvider]:
+    """Return the payment providers whose lists are compared: all that orders go or went to, and that can be asked."""
+    names = set(TopUp.objects.order_by().values_list("provider", flat=True).distinct())
+    names |= {settings.PAYMENT_PROVIDER} - {NONE}
+    found = []
+    for name in sorted(names):
+        try:
+            found.append(find_provider(name))
+        except UnknownProviderError:
+            logger.warning("The payments of %s are not compared: its settings are gone.", name)
+    return found
+
+
+def describe_run(run: ReconciliationRun) -> str:
+    """Return a run in one line, as people read it."""
+    what = f"{run.get_source_display()}, {run.day}" if run.day else f"{run.get_source_display()}, now"
+    if run.note.startswith("Not compared"):
+        return f"-       {what}: {run.note}"
+    word = "BREAKS" if run.found else "ok"
+    return f"{word:<7} {what}: {run.compared:,} compared, {run.found:,} differ" + (f"; {run.note}" if run.note else "")

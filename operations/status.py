@@ -1,0 +1,314 @@
+"""What an operator must know of a running CrossModel: named checks, each of which says how it is in a line or more.
+
+The one place of these questions: `manage.py status`, the admin's dashboard and `/metrics` show what is found here, each
+in its own form. Everything here only looks. A store that cannot be asked is a line of its own; what the other one knows
+is told.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from django.conf import settings
+from django.db import DatabaseError, InterfaceError
+from django.utils import timezone
+
+from accounts.models import AdmissionChange
+from billing.admission.blocking import oldest_waiting_ms
+from billing.admission.durability import find_shortcomings
+from billing.admission.errors import AdmissionUnavailableError
+from billing.admission.inspection import read_shards
+from billing.documents.closing import count_late_closings, last_month_over
+from billing.mail_outbox import count_late_mails
+from billing.models import Approval, PriceVersion, UsageQuarantine
+from billing.money import NANOS_PER_USD, parse_usd
+from billing.partitions import missing_partitions
+from billing.reconciliation.runs import count_open_breaks
+from billing.upstream_health.sharing import read_upstream_health
+from billing.webhooks.deliveries import count_late_deliveries
+from operations.jobs import read_standings
+from operations.models import ProviderBalance
+from operations.traffic import traffic_between
+
+LAG_TO_WORRY_SECONDS = 60
+UNPUBLISHED_TO_WORRY_SECONDS = 60
+CLOSING_TO_WORRY_SECONDS = 86_400  # After the end of a month everybody's documents are there.
+MEBIBYTE = 1024 * 1024
+FREE_TO_WORRY_BYTES = 256 * MEBIBYTE
+BOUNDED_SECONDS = 3600  # So far back usage is looked through; check_ledger looks through seven days.
+CREDENTIAL = "credential "
+LOW_BALANCE = "our-account-at-a-provider-runs-dry"
+STORES, SETTLEMENT = "redis-or-postgres-cannot-be-reached", "settlement-is-behind"  # Sections of docs/operating.md.
+
+
+class Line(NamedTuple):
+    """One thing that was looked at, and how it is. `value` is the number in it, for machines.
+
+    `runbook` is the section of docs/operating.md; `gauge` what Prometheus knows it as, with `labels`; `page` the admin
+    page that shows more, for operators who have `permission`.
+    """
+
+    name: str
+    says: str
+    value: float
+    needs_a_person: bool = False
+    runbook: str = ""
+    gauge: str = ""
+    labels: tuple[str, ...] = ()
+    page: str = ""
+    permission: str = ""
+
+
+class Gauge(NamedTuple):
+    """What Prometheus gets of lines: the sum of their values, or with `labels` each by itself."""
+
+    text: str
+    labels: tuple[str, ...] = ()
+
+
+Check = Callable[[], Iterator[Line]]
+AWAY = (AdmissionUnavailableError, DatabaseError, InterfaceError, OSError)
+
+
+def read_status() -> list[Line]:
+    """Return what every check says, in an order for reading. A store that is away is a line of its own."""
+    return [line for store, checks in CHECKS.items() for line in _ask(store, checks)]
+
+
+def read_gauges(store: str) -> list[tuple[str, Gauge, list[Line]]]:
+    """Return the gauges of a store with the lines that they are made of. Raises one of AWAY.
+
+    Asked every few seconds: only of checks that cost next to nothing.
+    """
+    lines = [line for check in CHECKS[store] if check in FREQUENT for line in check()]
+    return [(name, gauge, [line for line in lines if line.gauge == name]) for name, gauge in GAUGES[store].items()]
+
+
+def _ask(store: str, checks: tuple[Check, ...]) -> Iterator[Line]:
+    try:
+        for check in checks:
+            yield from check()
+    except AWAY as error:
+        yield Line(store, " ".join(str(error).split()), 0, needs_a_person=True, runbook=STORES)
+
+
+def _shards() -> Iterator[Line]:
+    shards = read_shards(with_holders=False)
+    rebuilding = [shard for shard in shards if not shard.is_open]
+    waiting = [shard.shard for shard in shards if shard.waiting_events]
+    oldest_ms = oldest_waiting_ms(waiting)
+    lag = max(0.0, time.time() - oldest_ms / 1000) if oldest_ms else 0.0
+    yield _count("events waiting", sum(shard.waiting_events for shard in shards), gauge="waiting_events")
+    yield Line(
+        "settlement lag", f"{lag:.1f} s", lag, lag > LAG_TO_WORRY_SECONDS, SETTLEMENT, gauge="settlement_lag_seconds"
+    )
+    yield _count("holds in flight", sum(shard.holds_in_flight for shard in shards))
+    if rebuilding:
+        yield _count("shards rebuilding", len(rebuilding), True, STORES, gauge="rebuilding_shards")
+    vanished = sum(shard.vanished_events for shard in shards)
+    if vanished:
+        says = f"{vanished} in seven days; gateways sent again what they had"
+        yield Line("events vanished", says, vanished, True, "quarantine")
+
+
+def _redis() -> Iterator[Line]:
+    for shortcoming in find_shortcomings():
+        yield Line("redis", shortcoming.text, 1, shortcoming.loses_money, "processes")
+
+
+def _upstreams() -> Iterator[Line]:
+    for item in read_upstream_health():
+        seconds = item.lasts_ms / 1000
+        says = {
+            "breaker": f"breaker open for {seconds:.0f} s, it cannot be reached",
+            "suspected": f"suspected for {seconds:.0f} s, it fails several organizations",
+            "account": f"account refused, told for {seconds:.0f} s",
+        }.get(item.subject, f"{item.subject} for {seconds:.0f} s")
+        if item.subject.startswith(CREDENTIAL):
+            says = f"suspended credential {item.subject.removeprefix(CREDENTIAL)} for {seconds:.0f} s"
+        what = "credential" if item.subject.startswith(CREDENTIAL) else item.subject
+        yield Line(
+            f"upstream {item.upstream}", says, round(seconds, 1), True, "an-upstream-is-in-trouble",
+            "upstream_trouble_seconds", (item.upstream, what), "admin:billing_upstream_changelist",
+            "billing.view_upstream",
+        )  # fmt: skip
+
+
+def _changes() -> Iterator[Line]:
+    changes = AdmissionChange.objects.all()
+    old = changes.filter(created_at__lt=timezone.now() - timedelta(seconds=UNPUBLISHED_TO_WORRY_SECONDS))
+    yield _count(
+        "unpublished changes", changes.count(), old.exists(), STORES, "unpublished_changes",
+        "admin:accounts_admissionchange_changelist", "accounts.view_admissionchange",
+    )  # fmt: skip
+
+
+def _quarantine() -> Iterator[Line]:
+    quarantined = UsageQuarantine.objects.filter(resolved_at=None).count()
+    yield _count(
+        "in quarantine", quarantined, quarantined > 0, "quarantine", "quarantined_events",
+        "admin:billing_usagequarantine_changelist", "billing.view_usagequarantine",
+    )  # fmt: skip
+
+
+def _price_drafts() -> Iterator[Line]:
+    drafts = PriceVersion.objects.filter(approved_at=None).count()
+    if drafts:
+        yield _count(
+            "price drafts", drafts, gauge="price_drafts", page="admin:billing_priceversion_changelist",
+            permission="billing.view_priceversion",
+        )  # fmt: skip
+
+
+def _approvals() -> Iterator[Line]:
+    waiting = Approval.objects.filter(state=Approval.State.WAITING).count()
+    if waiting:
+        yield _count(
+            "waiting approvals", waiting, gauge="waiting_approvals", page="admin:billing_approval_changelist",
+            permission="billing.view_approval",
+        )  # fmt: skip
+
+
+def _bounded_usage() -> Iterator[Line]:
+    since = datetime.now(UTC) - timedelta(seconds=BOUNDED_SECONDS)
+    count = traffic_between(since, datetime.now(UTC)).bounded
+    if count:
+        says = f"{count} since {since:%Y-%m-%dT%H:%MZ}"
+        yield Line("bounded usage", says, count, True, "an-upstream-is-in-trouble")
+
+
+def _documents() -> Iterator[Line]:
+    late = count_late_closings()
+    is_overdue = timezone.now() - last_month_over().ends > timedelta(seconds=CLOSING_TO_WORRY_SECONDS)
+    yield _count("months not closed", late, late > 0 and is_overdue, "jobs")
+
+
+def _breaks() -> Iterator[Line]:
+    breaks = count_open_breaks()
+    yield _count(
+        "breaks open", breaks, breaks > 0, "books-differ", "open_breaks",
+        "admin:billing_reconciliationbreak_changelist", "billing.view_reconciliationbreak",
+    )  # fmt: skip
+
+
+def _jobs() -> Iterator[Line]:
+    for standing in read_standings():
+        if standing.needs_a_person:
+            yield Line(
+                f"job {standing.job.name}", standing.word, 1, True, "a-job-is-late-stuck-or-failing", "jobs_in_trouble",
+                page="operations_jobs", permission="operations.view_jobrun",
+            )  # fmt: skip
+
+
+def _outboxes() -> Iterator[Line]:
+    mails, deliveries = count_late_mails(), count_late_deliveries()
+    runbook = "mail-or-webhooks-do-not-go-out"
+    yield _count(
+        "mail late", mails, mails > 0, runbook, "late_mails", "admin:billing_outgoingmail_changelist",
+        "billing.view_outgoingmail",
+    )  # fmt: skip
+    yield _count(
+        "webhooks late", deliveries, deliveries > 0, runbook, "late_webhooks",
+        "admin:billing_webhookdelivery_changelist", "billing.view_webhookdelivery",
+    )  # fmt: skip
+
+
+def _provider_balances() -> Iterator[Line]:
+    for row in ProviderBalance.objects.all():
+        if row.problem:
+            says = f"not known since {row.looked_at or 'ever'}: {row.problem}"
+            yield Line(f"balance at {row.upstream}", says, 0, True, LOW_BALANCE)
+        elif row.balance_nanos is not None:
+            is_low = row.balance_nanos < parse_usd(settings.PROVIDER_BALANCE_LOW_USD)
+            usd = row.balance_nanos / NANOS_PER_USD
+            labels = (row.upstream,)
+            yield Line(
+                f"balance at {row.upstream}", f"${usd:,.2f}", round(usd, 2), is_low, LOW_BALANCE,
+                "provider_balance_usd", labels, permission="billing.view_upstream",
+            )  # fmt: skip
+
+
+def _partitions() -> Iterator[Line]:
+    for name in missing_partitions(now=datetime.now(UTC)):
+        yield Line("partition missing", name, 1, True, "a-partition-is-missing", "missing_partitions")
+
+
+def _disk() -> Iterator[Line]:
+    """Say how much room the spool on this machine has: its gateway admits nobody when nothing can be written down."""
+    folder = settings.DATA_DIR / "spool"
+    if not folder.exists():  # No gateway has run here.
+        return
+    free = shutil.disk_usage(folder).free
+    says = f"{free // MEBIBYTE} MiB free on its disk"
+    yield Line("spool", says, free, free < FREE_TO_WORRY_BYTES, "a-disk-is-full-or-the-spool-grows")
+
+
+def _spool() -> Iterator[Line]:
+    rejected = count_rejected_lines()
+    yield _count("lines set aside", rejected, rejected > 0, "quarantine")
+
+
+def count_rejected_lines() -> int:
+    """Return how many lines of the spools in this machine's data folder were no usage events and await a person."""
+    files = (settings.DATA_DIR / "spool").glob("*.rejected")
+    return sum(path.read_bytes().count(b"\n") for path in files)
+
+
+def _count(
+    name: str,
+    count: int,
+    needs_a_person: bool = False,
+    runbook: str = "",
+    gauge: str = "",
+    page: str = "",
+    permission: str = "",
+) -> Line:
+    return Line(name, str(count), count, needs_a_person, runbook, gauge, (), page, permission)
+
+
+CHECKS: dict[str, tuple[Check, ...]] = {
+    "redis": (_shards, _redis, _upstreams),
+    "postgres": (
+        _changes, _quarantine, _price_drafts, _approvals, _bounded_usage, _documents, _breaks, _outboxes, _jobs,
+        _partitions, _provider_balances,
+    ),
+    "spool": (_disk, _spool),
+}  # fmt: skip
+FREQUENT = (
+    _shards,
+    _upstreams,
+    _changes,
+    _quarantine,
+    _price_drafts,
+    _approvals,
+    _breaks,
+    _outboxes,
+    _jobs,
+    _partitions,
+    _provider_balances,
+)
+GAUGES: dict[str, dict[str, Gauge]] = {
+    "redis": {
+        "settlement_lag_seconds": Gauge("Age of the oldest usage event that is not settled."),
+        "waiting_events": Gauge("Usage events that wait for settlement."),
+        "rebuilding_shards": Gauge("Shards that admit nobody."),
+        "upstream_trouble_seconds": Gauge(
+            "How long an open breaker, a suspicion or a suspended credential lasts yet, as gateways told each other.",
+            ("upstream", "what"),
+        ),
+    },
+    "postgres": {
+        "unpublished_changes": Gauge("Changes that Redis does not know yet."),
+        "quarantined_events": Gauge("Usage events that wait for a person."),
+        "open_breaks": Gauge("Differences between books that nobody has resolved."),
+        "late_mails": Gauge("Mails that have waited for a quarter of an hour."),
+        "late_webhooks": Gauge("Deliveries that nobody sends."),
+        "waiting_approvals": Gauge("Changes of money that wait for a second person."),
+        "price_drafts": Gauge("Price versions that nobody has approved."),
+        "jobs_in_trouble": Gauge("Jobs that are late, stuck or failing."),
+        "missing_partitions": Gauge("Monthly partitions that should be there and are not."),
+        "provider_balance_usd": Gauge("What is left on our account at a provider.", ("upstream",)),
+    },
+}

@@ -1,0 +1,15 @@
+"""Operators' pages beside the admin's own, below `/admin/`. Only staff gets in."""
+
+from django.contrib import admin
+from django.urls import path
+
+from operations import views
+from operations.admin.jobs import run_job_now, show_jobs
+
+urlpatterns = [
+    path("find/", admin.site.admin_view(views.find_anything), name="operations_find"),
+    path("look/end/", admin.site.admin_view(views.stop_looking), name="operations_end_look"),
+    path("jobs/", admin.site.admin_view(show_jobs), name="operations_jobs"),
+    path("jobs/<slug:name>/run/", admin.site.admin_view(run_job_now), name="operations_run_job"),
+    path("requests/<slug:request_id>/", admin.site.admin_view(views.request_story), name="operations_request"),
+]

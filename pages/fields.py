@@ -1,0 +1,53 @@
+"""Form fields that several pages share. Amounts are typed in US dollars and kept in nano-dollars."""
+
+from typing import Any
+
+from django import forms
+from django.core.exceptions import ValidationError
+
+from billing.money import InvalidAmountError, format_usd, parse_usd
+
+
+class UsdField(forms.CharField):
+    """An amount of US dollars, at or above zero; cleans to nano-dollars, or None when left empty."""
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("widget", forms.TextInput(attrs={"inputmode": "decimal", "autocomplete": "off"}))
+        super().__init__(**options)
+
+    def to_python(self, value: Any) -> Any:
+        text = (value or "").strip().removeprefix("$").replace(",", "")
+        if not text:
+            return None
+        try:
+            nanos = parse_usd(text)
+        except InvalidAmountError:
+            raise ValidationError("Enter an amount in US dollars, for example 25 or 0.50.") from None
+        if nanos < 0:
+            raise ValidationError("The amount cannot be negative.")
+        return nanos
+
+    def prepare_value(self, value: Any) -> Any:
+        return format_usd(value) if isinstance(value, int) else value
+
+
+class LinesField(forms.CharField):
+    """One item a line, or separated by commas; cleans to a list without doubles."""
+
+    def __init__(self, *, max_items: int, widget: type[forms.Textarea] = forms.Textarea, **options: Any) -> None:
+        self.max_items = max_items
+        super().__init__(widget=widget(attrs={"rows": 3, "spellcheck": "false"}), **options)
+
+    def to_python(self, value: Any) -> Any:
+        words = (value or "").replace(",", "\n").split()
+        return list(dict.fromkeys(words))
+
+    def validate(self, value: list[str]) -> None:
+        if len(value) > self.max_items:
+            raise ValidationError(f"At most {self.max_items} lines.")
+
+    def run_validators(self, value: Any) -> None:
+        pass
+
+    def prepare_value(self, value: Any) -> Any:
+        return "\n".join(value) if isinstance(value, list) else value

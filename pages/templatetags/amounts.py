@@ -1,0 +1,170 @@
+"""How pages show amounts, counts and request ids. The exact amount is always in the element's title."""
+
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+from uuid import UUID
+
+from django import template
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString, mark_safe
+
+from billing.models import UsageRecord
+from billing.money import NANOS_PER_USD, PICOS_PER_NANO, format_usd
+from billing.pricing.cost import FACTOR_ONE_PPM
+from billing.request_id import MESSAGE_PREFIX
+
+register = template.Library()
+T = TypeVar("T")
+
+DECIMALS_OF_NANO = 9
+PICOS_PER_USD = NANOS_PER_USD * PICOS_PER_NANO
+MINUS = "\N{MINUS SIGN}"
+
+
+def shorten_usd(nanos: int, decimals: int) -> str:
+    """Return US dollars with exactly `decimals` decimals, rounded down (toward minus infinity).
+
+    Down, so that a page never shows money that is not there.
+    """
+    unit = 10 ** (DECIMALS_OF_NANO - decimals)
+    rounded = nanos // unit * unit
+    sign = MINUS if rounded < 0 else ""
+    whole, fraction = divmod(abs(rounded), NANOS_PER_USD)
+    digits = f"{fraction:09d}"[:decimals]
+    return f"{sign}${whole:,}.{digits}" if digits else f"{sign}${whole:,}"
+
+
+@register.simple_tag
+def balance(nanos: int, decimals: int = 2) -> SafeString:
+    """An amount that can be spent or is owed: rounded down, the exact one on hover."""
+    return _amount_element(nanos, shorten_usd(nanos, decimals))
+
+
+@register.simple_tag
+def cost(nanos: int, decimals: int | None = None) -> SafeString:
+    """An amount that was spent: rounded up, as costs are, so that no line looks cheaper than it was.
+
+    Without `decimals` it is cents, or four decimals where cents would hide it.
+    """
+    if decimals is None:
+        decimals = 2 if nanos >= NANOS_PER_USD or nanos == 0 else 4
+    if nanos == 0:
+        return _amount_element(0, shorten_usd(0, decimals))
+    return _amount_element(nanos, shorten_usd(-nanos, decimals).removeprefix(MINUS) if nanos > 0 else _usd(nanos))
+
+
+@register.simple_tag
+def change(nanos: int, decimals: int = 6) -> SafeString:
+    """A change of a balance, with its sign always shown."""
+    return _amount_element(nanos, ("+" if nanos > 0 else "") + shorten_usd(nanos, decimals))
+
+
+@register.simple_tag
+def exact(nanos: int) -> SafeString:
+    """An amount to the nano-dollar."""
+    return _amount_element(nanos, _usd(nanos))
+
+
+@register.filter
+def cents_usd(cents: int) -> str:
+    """Whole cents as US dollars: what documents come to."""
+    return f"${cents // 100:,}.{cents % 100:02d}"
+
+
+@register.filter
+def usd(nanos: int) -> str:
+    """The exact amount as plain text."""
+    return _usd(nanos)
+
+
+@register.filter
+def picos_per_million(picos_per_unit: int) -> str:
+    """Pico-dollars per token as US dollars for a million tokens, the way prices are published."""
+    return "$" + format_usd(picos_per_unit * 1000)
+
+
+@register.filter
+def message_id(request_id: UUID) -> str:
+    """The id as the client of `/v1/messages` got it."""
+    return MESSAGE_PREFIX + request_id.hex
+
+
+def _usd(nanos: int) -> str:
+    return (MINUS if nanos < 0 else "") + "$" + format_usd(abs(nanos))
+
+
+def _amount_element(nanos: int, text: str) -> SafeString:
+    return format_html('<data class="amount" value="{}" title="{}">{}</data>', format_usd(nanos), _usd(nanos), text)
+
+
+@register.filter
+def prompt_tokens(record: UsageRecord) -> int:
+    """The whole prompt of a record, cached parts included."""
+    cache_writes = record.cache_write_5m_tokens + record.cache_write_1h_tokens
+    return record.input_tokens + cache_writes + record.cache_read_tokens
+
+
+@register.filter
+def duration(milliseconds: int) -> str:
+    """Milliseconds as people read them."""
+    if milliseconds < 1000:
+        return f"{milliseconds} ms"
+    seconds = milliseconds / 1000
+    return f"{seconds:.1f} s" if seconds < 100 else f"{seconds:,.0f} s"
+
+
+@register.filter
+def duration_or_dash(milliseconds: int | None) -> str:
+    return "\N{EN DASH}" if milliseconds is None else duration(milliseconds)
+
+
+@register.filter
+def permille(share: int | None) -> str:
+    """A share in permille as percent, with one decimal; a dash where there is none."""
+    return "\N{EN DASH}" if share is None else f"{share / 10:.1f} %"
+
+
+@register.filter
+def column_decimals(amounts: Iterable[int]) -> int:
+    """How many decimals the amounts of one column have, all the same: enough to tell the small ones from nothing."""
+    largest = max((abs(nanos) for nanos in amounts), default=0)
+    return 2 if largest >= 100 * NANOS_PER_USD else 4 if largest >= NANOS_PER_USD else 6
+
+
+@register.filter
+def cut_underscores(word: str) -> str:
+    """A machine's word as people write it."""
+    return word.replace("_", " ")
+
+
+@register.filter
+def key_name(names: Mapping[int, str], key_id: int) -> str:
+    return names.get(key_id, f"key {key_id}")
+
+
+@register.filter
+def detail_of(details: Mapping[UUID, T] | None, request_id: UUID) -> T | None:
+    """What a request of a list says of whom it is for, where the list knows."""
+    return details.get(request_id) if details else None
+
+
+@register.filter
+def picos_usd(picos: int) -> str:
+    """Pico-dollars as US dollars, exactly."""
+    whole, fraction = divmod(picos, PICOS_PER_USD)
+    digits = f"{fraction:012d}".rstrip("0").ljust(2, "0")
+    return f"${whole:,}.{digits}"
+
+
+@register.filter
+def factor(factor_ppm: int) -> str:
+    """Parts per million as a plain decimal factor, exactly."""
+    whole, fraction = divmod(factor_ppm, FACTOR_ONE_PPM)
+    digits = f"{fraction:06d}".rstrip("0")
+    return f"{whole}.{digits}" if digits else str(whole)
+
+
+@register.filter
+def breakable(model_id: str) -> SafeString:
+    """A model id that narrow screens may break after its slashes."""
+    return format_html_join(mark_safe("/<wbr>"), "{}", ((part,) for part in model_id.split("/")))

@@ -1,0 +1,132 @@
+"""Price versions: drafted, approved by somebody else, never edited, never changing the past."""
+
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from billing.catalog.price_versions import (
+    AlreadyApprovedError,
+    ApprovalError,
+    PriceDraft,
+    SamePersonError,
+    approve_price_version,
+    approve_price_versions,
+    draft_price,
+    price_table,
+)
+from billing.models import LanguageModel, PriceComponent, PriceVersion, Upstream
+from billing.pricing.cost import InvalidPriceError, Tiers
+
+pytestmark = pytest.mark.django_db
+
+LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
+ALICE, BOB = "alice@example.org", "bob@example.org"
+
+
+@pytest.fixture
+def language_model() -> LanguageModel:
+    return LanguageModel.objects.create(model_id="acme/large", context_tokens=1000, max_output_tokens=100)
+
+
+def draft(
+    language_model: LanguageModel,
+    *,
+    effective_from: datetime = LONG_AGO,
+    input_picos: int = 3_000_000,
+    upstream: Upstream | None = None,
+) -> PriceVersion:
+    tiers: dict[str, Tiers] = {"input": ((0, input_picos), (1000, 7)), "output": ((0, 15_000_000),)}
+    new = PriceDraft(effective_from, "https://acme.example", date(2026, 1, 1), tiers, 5, upstream)
+    return draft_price(language_model, new, created_by=ALICE)
+
+
+def test_a_second_person_makes_a_draft_live(language_model: LanguageModel) -> None:
+    version = draft(language_model)
+    assert (version.approved_at, version.approved_by) == (None, "")
+    approved = approve_price_version(version, approved_by=BOB)
+    assert (approved.created_by, approved.approved_by, approved.effective_from) == (ALICE, BOB, LONG_AGO)
+    table = price_table(approved)
+    assert dict(table.tiers) == {"input": ((0, 3_000_000), (1000, 7)), "output": ((0, 15_000_000),)}
+    assert (table.price_version_id, table.minimum_charge_nanos) == (version.pk, 5)
+
+
+@pytest.mark.parametrize("name", [ALICE, "Alice@Example.org", "  alice@example.org "])
+def test_nobody_approves_their_own_price(language_model: LanguageModel, name: str) -> None:
+    version = draft(language_model)
+    with pytest.raises(SamePersonError):
+        approve_price_version(version, approved_by=name)
+    version.refresh_from_db()
+    assert version.approved_at is None
+
+
+def test_an_approval_names_a_person_and_happens_once(language_model: LanguageModel) -> None:
+    version = draft(language_model)
+    with pytest.raises(ApprovalError):
+        approve_price_version(version, approved_by=" ")
+    approve_price_version(version, approved_by=BOB)
+    with pytest.raises(AlreadyApprovedError):
+        approve_price_version(version, approved_by="carol@example.org")
+    version.refresh_from_db()
+    assert version.approved_by == BOB
+
+
+def test_a_price_that_replaces_another_never_changes_the_past(language_model: LanguageModel) -> None:
+    approve_price_version(draft(language_model), approved_by=BOB)
+    before = timezone.now()
+    replacement = approve_price_version(draft(language_model, input_picos=1), approved_by=BOB)
+    assert before <= replacement.effective_from == replacement.approved_at
+
+
+def test_a_scheduled_price_keeps_its_date(language_model: LanguageModel) -> None:
+    approve_price_version(draft(language_model), approved_by=BOB)
+    next_year = timezone.now() + timedelta(days=365)
+    scheduled = approve_price_version(draft(language_model, effective_from=next_year), approved_by=BOB)
+    assert scheduled.effective_from == next_year
+
+
+def test_first_prices_that_are_approved_together_keep_their_dates(language_model: LanguageModel) -> None:
+    versions = [draft(language_model), draft(language_model, effective_from=LONG_AGO + timedelta(days=30))]
+    approved = approve_price_versions(versions, approved_by=BOB)
+    assert [version.effective_from for version in approved] == [LONG_AGO, LONG_AGO + timedelta(days=30)]
+
+
+def test_each_seller_has_its_own_first_price(language_model: LanguageModel) -> None:
+    acme = Upstream.objects.create(name="acme", protocol="messages", base_url="https://api.acme.example")
+    approve_price_version(draft(language_model), approved_by=BOB)
+    assert approve_price_version(draft(language_model, upstream=acme), approved_by=BOB).effective_from == LONG_AGO
+
+
+def test_all_are_approved_or_none(language_model: LanguageModel) -> None:
+    first, second = draft(language_model), draft(language_model)
+    approve_price_version(second, approved_by=BOB)
+    with pytest.raises(AlreadyApprovedError):
+        approve_price_versions([first, second], approved_by=BOB)
+    first.refresh_from_db()
+    assert first.approved_at is None
+
+
+def test_input_and_output_need_a_price(language_model: LanguageModel) -> None:
+    new = PriceDraft(LONG_AGO, "https://acme.example", date(2026, 1, 1), {"input": ((0, 1),)})
+    with pytest.raises(InvalidPriceError, match="output"):
+        draft_price(language_model, new, created_by=ALICE)
+    assert not PriceVersion.objects.exists()
+
+
+def test_postgres_refuses_to_edit_an_approved_price(language_model: LanguageModel) -> None:
+    version = approve_price_version(draft(language_model), approved_by=BOB)
+    rows = PriceVersion.objects.filter(pk=version.pk)
+    for edit in (
+        lambda: rows.update(minimum_charge_nanos=0),
+        lambda: rows.update(effective_from=timezone.now()),
+        lambda: rows.update(approved_at=None, approved_by=""),
+        lambda: PriceComponent.objects.filter(price_version=version).update(picos_per_unit=1),
+        lambda: PriceComponent.objects.filter(price_version=version).delete(),
+        lambda: PriceComponent.objects.create(price_version=version, component="cache_read", picos_per_unit=1),
+        lambda: language_model.delete(),
+    ):
+        with pytest.raises(IntegrityError, match=r"immutable|approved"), transaction.atomic():
+            edit()
+    version.refresh_from_db()
+    assert version.components.count() == 3

@@ -1,0 +1,180 @@
+"""Each corruption of the table is tried, and then forced past the triggers: who refuses it, who notices it."""
+
+import re
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import IntegrityError, InternalError, connection, transaction
+
+from accounts.keys import create_key
+from billing.catalog.price_versions import PriceDraft, approve_price_version, draft_price
+from billing.checks import CHECKS, run_checks
+from billing.corrections.refunds import refund_usage
+from billing.credit.redemption import create_codes, redeem
+from billing.models import (
+    CreditLot,
+    LanguageModel,
+    LedgerAccount,
+    LedgerEntry,
+    LedgerTransaction,
+    PriceVersion,
+    Upstream,
+)
+from tests.billing.checks.corruptions import CORRUPTIONS, NEVER, Corruption
+from tests.billing.ledger_factory import give, make_event, make_failed_event, make_organization, settle
+
+pytestmark = pytest.mark.django_db
+DOCUMENT = Path(__file__).parents[3] / "docs" / "money.md"
+ROW = re.compile(r"^\| (.+?) \| (yes|no) \| (I\d+|never possible|no) \|$", re.MULTILINE)
+THIS_YEARS = PriceDraft(
+    effective_from=datetime(2026, 1, 1, tzinfo=UTC),
+    source="test",
+    source_date=date(2026, 1, 1),
+    tiers={"input": ((0, 1_000),), "output": ((0, 5_000),)},
+)
+
+
+@pytest.fixture
+def ids() -> dict[str, Any]:
+    """A ledger with something of everything, and the ids that corruptions name."""
+    prices = make_prices()
+    alice, bob = make_organization("Alice"), make_organization("Bob")
+    give(bob, 9_000)
+    bobs_key, _ = create_key(bob, name="Bob's", created_by=None)
+    lot = give(alice, 50_000)
+    expiring = give(alice, 100, kind="promotional", expires_at=datetime.now(UTC) + timedelta(days=9), priority=200)
+    values = {"price_version_id": prices["price"], "language_model_id": prices.pop("model")}
+    events = [make_event(alice, nanos, **values) for nanos in (700, 800)]
+    failed, free = make_failed_event(alice, **values), make_event(alice, 0, usage_source="orphan", **values)
+    settle(*events, failed, free)
+    orphan = make_event(alice, 20, usage_source="orphan", **values)
+    settle(orphan)
+    settle(make_event(alice, 30, request_id=orphan.request_id, admitted_at_ms=orphan.admitted_at_ms, **values))
+    refund = refund_usage(
+        alice, request_id=_uuid(events[0].request_id), reason="r", actor="a", idempotency_key="k", amount_nanos=10
+    )
+    (new,) = create_codes(amount_nanos=77, reason="r", created_by="a", count=1)
+    redeem(alice, code=new.text, actor="a")
+    # Its cost passes what is left, so that Alice owes something.
+    settle(make_event(alice, 60_000, **values))
+    usage = LedgerTransaction.objects.filter(organization=alice, kind="usage").earliest("id").pk
+    own = {account.kind: account.pk for account in LedgerAccount.objects.filter(organization=alice)}
+    prepaid = LedgerEntry.objects.get(transaction_id=usage, account_id=own["prepaid"])
+    revenue = LedgerEntry.objects.get(transaction_id=usage, account__kind="revenue")
+    drawn = lot.entries.get(transaction_id=usage)
+    return {
+        **prices, **own,
+        "alice": alice.pk, "bob": bob.pk, "third": make_organization("Third").pk, "bobs_key": bobs_key.pk,
+        "usage": usage, "last": LedgerTransaction.objects.filter(organization=alice).latest("id").pk,
+        "top_up": LedgerTransaction.objects.filter(organization=alice, kind="top_up").earliest("id").pk,
+        "refund": refund.transaction.pk, "refunded": events[0].request_id, "unrefunded": events[1].request_id,
+        "entry": prepaid.pk, "counter_entry": revenue.pk, "revenue": revenue.account_id,
+        "cash": LedgerAccount.objects.get(entries__transaction__organization=alice, kind="cash").pk,
+        "other_prepaid": LedgerAccount.objects.get(organization=bob, kind="prepaid").pk,
+        "lot": lot.pk, "expiring": expiring.pk, "lot_entry": drawn.pk, "lot_opening": lot.entries.earliest("id").pk,
+        "code": new.code.pk,
+        "corrected": orphan.request_id,
+        "record": events[0].request_id, "free": free.request_id, "failed": failed.request_id,
+    }  # fmt: skip
+
+
+def make_prices() -> dict[str, int]:
+    """Make versions that a record must not be rated by beside the one that it must; all say the same amounts."""
+    model, other = (
+        LanguageModel.objects.create(model_id=name, context_tokens=1_000_000, max_output_tokens=64_000)
+        for name in ("acme/large", "acme/small")
+    )
+    acme = Upstream.objects.create(name="acme", protocol="messages", base_url="https://acme.example")
+    last_years = replace(THIS_YEARS, effective_from=datetime(2025, 1, 1, tzinfo=UTC))
+    replaced = approved(model, last_years)
+    # An approval makes a version begin no earlier than now; this one has been in force since the first of January.
+    price = approved(model, THIS_YEARS)
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL session_replication_role = replica")
+        cursor.execute(
+            "UPDATE billing_priceversion SET effective_from = %s WHERE id = %s", [THIS_YEARS.effective_from, price]
+        )
+        cursor.execute("SET LOCAL session_replication_role = origin")
+    return {
+        "model": model.pk,
+        "other_model": other.pk,
+        "last_years": replaced,
+        "price": price,
+        "other_models_price": approved(other, THIS_YEARS),
+        "upstreams": approved(model, replace(THIS_YEARS, upstream=acme)),
+        "draft": draft_price(model, THIS_YEARS, created_by="a").pk,
+        "next_years": approved(model, replace(THIS_YEARS, effective_from=datetime.now(UTC) + timedelta(days=365))),
+    }
+
+
+def approved(model: LanguageModel, draft: PriceDraft) -> int:
+    return approve_price_version(draft_price(model, draft, created_by="a"), approved_by="b").pk
+
+
+def _uuid(hexadecimal: str) -> Any:
+    from uuid import UUID
+
+    return UUID(hexadecimal)
+
+
+def statement(corruption: Corruption, ids: dict[str, Any]) -> str:
+    return re.sub(r"\{(\w+)\}", lambda match: str(ids[match[1]]), corruption.sql)
+
+
+def test_the_books_are_sound(ids: dict[str, Any]) -> None:
+    assert run_checks(CHECKS).breaks == []
+    assert CreditLot.objects.get(pk=ids["lot"]).remaining_nanos == 0
+    assert PriceVersion.objects.count() == 6
+
+
+@pytest.mark.parametrize("corruption", CORRUPTIONS, ids=lambda corruption: corruption.what)
+def test_what_is_refused_and_what_is_noticed(corruption: Corruption, ids: dict[str, Any]) -> None:
+    sql = statement(corruption, ids)
+    assert is_refused(sql) == corruption.refused
+    assert is_refused(sql, "SET LOCAL session_replication_role = replica") == (corruption.noticed == NEVER)
+    if corruption.noticed == NEVER:
+        return
+    force(sql)
+    invariants = {line.split()[0] for line in run_checks(CHECKS).breaks}
+    if corruption.noticed:
+        assert corruption.noticed in invariants
+    else:
+        assert invariants == set()  # Whoever finds a way to tell takes the gap out of the table.
+
+
+def is_refused(sql: str, setting: str = "SELECT 1") -> bool:
+    """Say whether Postgres refuses a statement, at once or at the end of its transaction; nothing of it stays."""
+
+    class NotRefusedError(Exception):
+        pass
+
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SET LOCAL crossmodel.may_truncate = 'off'")
+            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            cursor.execute("SET CONSTRAINTS ALL DEFERRED")
+            cursor.execute(setting)
+            cursor.execute(sql)
+            assert cursor.rowcount != 0, "The statement changes nothing."
+            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            raise NotRefusedError
+    except NotRefusedError:
+        return False
+    except (IntegrityError, InternalError):
+        return True
+
+
+def force(sql: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        cursor.execute("SET LOCAL session_replication_role = replica")
+        cursor.execute(sql)
+        cursor.execute("SET LOCAL session_replication_role = origin")
+
+
+def test_the_document_shows_the_table() -> None:
+    shown = ROW.findall(DOCUMENT.read_text().partition("## What is refused, and what is noticed")[2])
+    assert shown == [(item.what, "yes" if item.refused else "no", item.noticed or "no") for item in CORRUPTIONS]

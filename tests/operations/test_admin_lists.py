@@ -1,0 +1,105 @@
+"""The admin's lists stay quick as tables grow: words are looked up by an index, rows are read together, pages end."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.contrib import admin
+from django.db.models import Model
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from accounts.models import Organization
+from billing.models import CreditLot, LedgerTransaction, UsageRecord
+from operations.admin.base import MAX_PAGES
+from operations.admin.searching import EXACT
+from tests.billing.ledger_factory import USD, give
+from tests.support.people import People, client_of, make_person
+from tests.support.settled_usage import billed_event, sell_model, settle
+
+RECORDS = "/admin/billing/usagerecord/"
+TRANSACTIONS = "/admin/billing/ledgertransaction/"
+# These have a row for an organization or a day at most.
+SMALL = {"organizationbalance", "reconciliationbreak", "paymentbreak"}
+
+
+@pytest.fixture
+def operator(people: People) -> Client:
+    return client_of(make_person("operator", is_staff=True, is_superuser=True))
+
+
+def listed(client: Client, url: str, text: str) -> list[Any]:
+    response = client.get(url, {"q": text})
+    assert response.status_code == 200, text
+    return [row.pk for row in response.context["cl"].result_list]
+
+
+def indexed_columns(model: type[Model]) -> Iterator[str]:
+    """Yield the columns that an index of a table begins with, or has behind the few names of providers."""
+    fields: Any = model._meta.fields
+    for field in fields:
+        if field.db_index or field.unique or field.primary_key:
+            yield field.name
+    for index in model._meta.indexes:
+        yield from [name.removeprefix("-") for name in index.fields[:1]]
+    for constraint in model._meta.constraints:
+        columns = list(getattr(constraint, "fields", ()))
+        yield from columns[: 2 if columns[:1] == ["provider"] else 1]
+
+
+def test_what_is_looked_up_whole_has_an_index() -> None:
+    looked_up = 0
+    for model, page in admin.site._registry.items():
+        for path in page.search_fields:
+            if not str(path).startswith(EXACT) or model._meta.model_name in SMALL:
+                continue
+            looked_up += 1
+            at: Any = model
+            for name in str(path).removeprefix(EXACT).split("__"):
+                field = at._meta.get_field(name)
+                column = field.name
+                assert column in set(indexed_columns(at)) | {f"{column}_id"}, (model, path)
+                at = field.related_model or at
+    assert looked_up > 10
+
+
+def test_a_request_an_organization_and_a_transaction_are_found(operator: Client, people: People) -> None:
+    version = sell_model()
+    settle([billed_event(people.key, version) for _ in range(2)])
+    first, second = UsageRecord.objects.order_by("request_id")
+    hexadecimal = first.request_id.hex
+    for text in (str(first.pk), hexadecimal, f"req_{hexadecimal}", f'"msg_{hexadecimal}"'):
+        assert listed(operator, RECORDS, text) == [first.pk]
+    assert listed(operator, RECORDS, str(people.organization.pk)) == [second.pk, first.pk]
+    debit = LedgerTransaction.objects.get()
+    assert listed(operator, TRANSACTIONS, debit.idempotency_key) == [debit.pk]
+    assert listed(operator, TRANSACTIONS, "ALICE") == [debit.pk]
+    assert listed(operator, TRANSACTIONS, f"alice {debit.idempotency_key}") == [debit.pk]
+    for text in ("charlie", "nobody", "9" * 40, "-1", "'", '"', f"{hexadecimal} {second.pk}", hexadecimal[1:]):
+        assert listed(operator, RECORDS, text) == [], text
+        assert listed(operator, TRANSACTIONS, text) == [], text
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_the_page_of_a_lot_costs_the_same_queries(operator: Client, people: People, rows: int) -> None:
+    lot = give(people.organization, 10 * USD)
+    version = sell_model()
+    for _ in range(rows):
+        settle([billed_event(people.key, version)])
+    assert lot.entries.count() == rows + 1
+    with CaptureQueriesContext(connection_of(CreditLot)) as queries:
+        page = operator.get(f"/admin/billing/creditlot/{lot.pk}/change/")
+    assert f"Usage {LedgerTransaction.objects.latest('id').pk}" in page.content.decode()
+    assert len(queries) < 14
+
+
+def connection_of(model: type[Model]) -> Any:
+    from django.db import connections, router
+
+    return connections[router.db_for_read(model)]
+
+
+def test_a_list_that_is_not_counted_has_a_last_page(operator: Client, people: People) -> None:
+    assert Organization.objects.exists()
+    assert operator.get(TRANSACTIONS, {"p": MAX_PAGES}).status_code == 200
+    assert operator.get(TRANSACTIONS, {"p": MAX_PAGES + 1}).status_code == 302

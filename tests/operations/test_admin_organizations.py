@@ -1,0 +1,154 @@
+"""The admin's page of an organization: at a glance, suspended with a reason, looked at for support, never ownerless."""
+
+from datetime import timedelta
+
+import pytest
+import redis
+from allauth.mfa.models import Authenticator
+from django.test import Client
+from django.utils import timezone
+from pytest_django import Settings
+
+from accounts.models import AuditEntry, FormerSlug, Member, Organization, Role
+from accounts.organizations import SlugTakenError, change_organization, create_organization, find_organization
+from accounts.staff_roles import StaffRole
+from billing.admission.redis_keys import shard_keys_of
+from pages.audit_lines import HOUSE, lines_of_organization
+from pages.support_look import SESSION_KEY
+from tests.billing.ledger_factory import USD, give
+from tests.support.operators import make_operator, operator_client
+from tests.support.people import People, client_of
+from tests.support.together import run_together
+
+
+@pytest.fixture
+def root(db: None) -> Client:
+    return operator_client("root", is_superuser=True)
+
+
+def page(people: People, button: str = "change") -> str:
+    return f"/admin/accounts/organization/{people.organization.pk}/{button}/"
+
+
+def form_of(people: People, **values: str) -> dict[str, object]:
+    organization = people.organization
+    members = list(Member.objects.filter(organization=organization).order_by("joined_at"))
+    form: dict[str, object] = {"name": organization.name, "slug": organization.slug}
+    form |= {"members-TOTAL_FORMS": str(len(members)), "members-INITIAL_FORMS": str(len(members))}
+    for index, member in enumerate(members):
+        form |= {f"members-{index}-id": member.pk, f"members-{index}-user": member.user_id}
+        form |= {f"members-{index}-role": member.role, f"members-{index}-organization": organization.pk}
+    return {**form, **values}
+
+
+def test_everything_at_a_glance(people: People, root: Client) -> None:
+    give(people.organization, 7 * USD)
+    shown = root.get(page(people)).content.decode()
+    for text in ("Posted: $7.00", "Available: $7.00", "$7.00 of $7.00", "This month: $0.00", str(people.key)):
+        assert text in shown
+
+
+def test_a_suspension_says_what_it_cuts_off_and_reaches_redis(
+    people: People, root: Client, redis_client: redis.Redis
+) -> None:
+    asked = root.get(page(people, "suspend")).content.decode()
+    assert "This cuts off 1 live API keys within a second" in asked
+    assert root.post(page(people, "suspend"), {"reason": " "}).status_code == 422
+    assert root.post(page(people, "suspend"), {"reason": "Chargebacks"}).status_code == 302
+    org = shard_keys_of(people.organization.pk).org(people.organization.pk)
+    assert redis_client.hget(org, "status") == b"suspended"
+    people.organization.refresh_from_db()
+    assert people.organization.status_reason == "Chargebacks"
+    entry = AuditEntry.objects.filter(subject_table="accounts_organization").latest("pk")
+    assert (entry.after or {})["status_reason"] == "Chargebacks"
+    assert root.post(page(people, "reopen"), {"reason": "Paid"}).status_code == 302
+    assert redis_client.hget(org, "status") == b"active"
+    assert operator_client("sue", StaffRole.SUPPORT).get(page(people, "close")).status_code == 403
+
+
+def test_support_looks_as_a_viewer_for_a_while_and_on_the_record(people: People) -> None:
+    sue = make_operator("sue", StaffRole.SUPPORT)
+    client = client_of(sue)
+    assert client.get("/console/alice/").status_code == 404
+    assert client.post(page(people, "look"), {"reason": ""}).status_code == 422
+    response = client.post(page(people, "look"), {"reason": "Ticket 7"}, follow=True)
+    assert "You look at Alice &amp; Co for support" in response.content.decode()
+    assert client.get("/console/alice/usage/").status_code == 200
+    for closed in ("keys/", "billing/", "members/", "settings/", "keys/new/"):
+        assert client.get(f"/console/alice/{closed}").status_code == 403
+        assert client.post(f"/console/alice/{closed}").status_code in {403, 405}
+    assert client.post("/console/alice/usage/").status_code in {403, 405}
+    assert client.get("/console/charlie/").status_code == 404
+    line = lines_of_organization(people.organization.pk)[0]
+    assert (line.who, line.what, line.changes[0].after) == (HOUSE, "organization looked at by support", "Ticket 7")
+    assert AuditEntry.objects.latest("pk").actor_id == sue.pk
+    # It ends by the clock, with the role, and by a button.
+    session = client.session
+    session[SESSION_KEY] = {**session[SESSION_KEY], "until": (timezone.now() - timedelta(seconds=1)).isoformat()}
+    session.save()
+    assert client.get("/console/alice/").status_code == 404
+    client.post(page(people, "look"), {"reason": "Ticket 7"})
+    assert client.post("/admin/look/end/").headers["Location"] == page(people)
+    assert client.get("/console/alice/").status_code == 404
+    client.post(page(people, "look"), {"reason": "Ticket 7"})
+    sue.groups.clear()
+    assert client.get("/console/alice/").status_code == 404
+
+
+@pytest.mark.parametrize("role", [StaffRole.FINANCE, StaffRole.OPERATIONS, None])
+def test_only_support_looks(people: People, role: StaffRole | None) -> None:
+    client = operator_client("other", *([role] if role else []))
+    assert client.post(page(people, "look"), {"reason": "curious"}).status_code == 403
+    assert client.get("/console/alice/").status_code == 404
+
+
+def test_links_with_a_former_slug_lead_on_and_it_stays_taken(people: People, root: Client) -> None:
+    assert root.post(page(people), form_of(people, slug="acme")).status_code == 302
+    alice = client_of(people.alice)
+    assert alice.get("/console/alice/usage/?day=7").headers["Location"] == "/console/acme/usage/?day=7"
+    assert alice.post("/console/alice/keys/new/").status_code == 404
+    assert client_of(people.charlie).get("/console/alice/usage/").status_code == 404
+    assert find_organization("alice") == people.organization
+    with pytest.raises(SlugTakenError):
+        create_organization(name="x", slug="alice")
+    assert create_organization(name="Alice").slug == "alice-2"
+    with pytest.raises(SlugTakenError):
+        change_organization(people.charlies, fields={"slug": "alice"})
+    other = f"/admin/accounts/organization/{people.charlies.pk}/change/"
+    form = {"name": "C", "slug": "alice", "members-TOTAL_FORMS": "0", "members-INITIAL_FORMS": "0"}
+    assert "Another organization had this slug" in root.post(other, form).content.decode()
+    change_organization(people.organization, fields={"slug": "alice"})  # Its own may come back.
+    assert [*FormerSlug.objects.values_list("slug", flat=True)] == ["acme"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_slug_that_is_left_at_this_moment_is_not_taken() -> None:
+    organization = create_organization(name="Acme", slug="acme")
+    errors = run_together(
+        lambda: change_organization(organization, fields={"slug": "acme-new"}),
+        *[lambda: create_organization(name="Thief", slug="acme")] * 3,
+    )
+    assert [type(error) for error in errors] == [SlugTakenError] * 3
+    assert find_organization("acme") == organization
+
+
+def test_the_last_owner_stays(people: People, root: Client) -> None:
+    for change in ({"members-0-DELETE": "on"}, {"members-0-role": "viewer"}):
+        assert "no owner any more" in root.post(page(people), form_of(people, **change)).content.decode()
+    assert root.post(page(people), form_of(people, **{"members-1-role": "owner"})).status_code == 302
+    change = {"members-0-DELETE": "on", "members-1-role": "owner"}
+    assert root.post(page(people), form_of(people, **change)).status_code == 302
+    assert [member.user for member in Member.objects.filter(organization=people.organization)] == [people.bob]
+    assert Organization.objects.get(slug="alice").members.get().role == Role.OWNER
+
+
+def test_staff_sets_up_a_second_factor_first(people: People, settings: Settings) -> None:
+    settings.STAFF_SECOND_FACTOR = True
+    sue = make_operator("sue", StaffRole.SUPPORT)
+    client = client_of(sue)
+    for path in ("/admin/", page(people), "/admin/find/?q=x"):
+        assert client.get(path).headers["Location"] == "/accounts/2fa/"
+    assert client.post(page(people, "look"), {"reason": "x"}).headers["Location"] == "/accounts/2fa/"
+    assert client.get("/accounts/2fa/").status_code == 200
+    Authenticator.objects.create(user=sue, type=Authenticator.Type.TOTP, data={"secret": "x"})
+    assert client.get("/admin/").status_code == 200
