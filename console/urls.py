@@ -12,6 +12,7 @@ from console.views import (
     key_switches,
     keys,
     landing,
+    leaving,
     limits,
     management_keys,
     members,
@@ -128,6 +129,14 @@ urlpatterns = [
     ),
     path("console/<slug:slug>/settings/audit/", audit_log.audit_log, name="audit_log"),
     path("console/<slug:slug>/settings/retention/", organization.retention, name="retention"),
-    path("console/<slug:slug>/settings/close/", organization.organization_close, name="organization_close"),
+    path("console/<slug:slug>/settings/address/", organization.organization_address, name="organization_address"),
+    path("console/<slug:slug>/settings/export/", leaving.organization_export, name="organization_export"),
+    path("console/<slug:slug>/settings/close/", leaving.organization_close, name="organization_close"),
+    path("console/<slug:slug>/settings/delete/", leaving.organization_delete, name="organization_delete"),
+    path(
+        "console/<slug:slug>/settings/delete/withdraw/",
+        leaving.organization_delete_withdraw,
+        name="organization_delete_withdraw",
+    ),
     path("console/<slug:slug>/settings/billing/", organization.billing_details, name="billing_details"),
 ]

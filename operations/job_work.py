@@ -17,6 +17,7 @@ from billing.models import Alert, OutgoingMail, TopUp, WebhookDelivery
 from billing.partitions import missing_partitions
 from billing.payments.automatic import due_organizations
 from billing.payments.providers import current_provider
+from billing.privacy.deletion import due_deletions
 from billing.privacy.retention import due_retentions
 from billing.reconciliation.runs import due_days
 from operations import courier, tasks
@@ -57,6 +58,8 @@ def _traffic_check() -> Iterator[str]:
 def _retention() -> Iterator[str]:
     for row, first, before in due_retentions(datetime.now(UTC).date()):
         yield f"erase details of {row.organization.slug} from {first} until before {before}"
+    for request in due_deletions(timezone.now()):
+        yield f"erase {request.organization.slug}, as {request.made_by} asked on {request.made_at:%Y-%m-%d}"
 
 
 def _alerts() -> Iterator[str]:

@@ -54,7 +54,11 @@ REGISTRY = (
     Job("maintenance", "billing.housekeeping", "Expires credit, makes partitions, forgets what is old."),
     Job("traffic", "billing.traffic", "Counts the minutes and hours that the dashboard shows."),
     Job("traffic_check", "billing.traffic_check", "Counts yesterday's hours again, for usage that came late."),
-    Job("retention", "billing.retention", "Erases request details that organizations want kept no longer."),
+    Job(
+        "retention",
+        "billing.retention",
+        "Erases what organizations want kept no longer: request details, or all of one.",
+    ),
     Job("alerts", "billing.alerts", "Raises and clears alerts of balances, budgets and spending."),
     Job("catalog_alerts", "billing.catalog_alerts", "Raises and clears alerts of prices and models."),
     Job("notices", "billing.courier", "Queues the mails and webhooks of alerts, and has them delivered."),

@@ -27,6 +27,7 @@ from billing.payments.provider import PaymentProviderError
 from billing.payments.providers import current_provider
 from billing.payments.pull import pull_orders, pull_payments
 from billing.payments.recurring import give_monthly_credit
+from billing.privacy.deletion import erase_due_organizations
 from billing.privacy.retention import erase_due_details
 from billing.settlement.batch import settle_batches
 from billing.usage_stream import StreamEntry
@@ -138,9 +139,10 @@ def check_traffic() -> None:
 
 @shared_task(name="billing.retention")  # type: ignore[untyped-decorator]
 def erase_old_details() -> None:
-    """Erase the details of requests that organizations want kept no longer."""
+    """Erase the details of requests that organizations want kept no longer, and organizations that asked for it."""
     with _put_off("Retention"), job("retention"):
         erase_due_details(now=datetime.now(UTC))
+        erase_due_organizations(now=datetime.now(UTC))
 
 
 @shared_task(name="billing.provider_balances")  # type: ignore[untyped-decorator]

@@ -13,6 +13,7 @@ from accounts.audit_entries import entries_of_organization
 from accounts.models import ApiKey, AuditEntry, Member, User
 from billing.money import format_usd
 from billing.pricing.cost import FACTOR_ONE_PPM
+from pages.dates import SECOND, moment_text
 
 # What the owners of an organization see of it; the rest is the operators' own.
 TABLES_OF_OWNERS = {
@@ -29,6 +30,7 @@ TABLES_OF_OWNERS = {
     "billing_budgetoverride": "budget override",
     "billing_alertsettings": "alert settings",
     "billing_dataretention": "data retention",
+    "billing_deletionrequest": "deletion request",
     "billing_webhookendpoint": "webhook endpoint",
 }
 TABLES_OF_OPERATORS = {
@@ -185,7 +187,7 @@ def _value(name: str, value: Any, emails: Mapping[int, str]) -> str:
     if name in PEOPLE and isinstance(value, int):
         return emails.get(value, f"person {value}")
     if isinstance(value, str) and MOMENT.match(value):
-        return f"{datetime.fromisoformat(value):%Y-%m-%d %H:%M:%S} UTC"
+        return f"{moment_text(datetime.fromisoformat(value), SECOND)} UTC"
     if isinstance(value, list):
         value = ", ".join(str(item) for item in value)
     return str(value)[:MAX_VALUE_CHARS]

@@ -14,21 +14,17 @@ from django.conf import settings
 from django.core.mail import EmailMultiAlternatives, get_connection
 from django.core.mail.backends.base import BaseEmailBackend
 from django.template.loader import render_to_string
-from django.urls import reverse
 
 from accounts.members import has_confirmed
 from accounts.models import ApiKey, Member
 from billing.approvals.kinds import describe
 from billing.approvals.notices import may_decide
-from billing.catalog import notices as price_notices
-from billing.catalog.load import describe_version
 from billing.mail_outbox import claim_mails, note_failed, note_sent
-from billing.models import Alert, Approval, OutgoingMail, PriceVersion
+from billing.models import Alert, Approval, DeletionRequest, OutgoingMail
 from pages.alert_text import describe_alert
 
 MAX_MAILS_PER_ROUND = 50
 MAX_ALERTS_SHOWN = 20
-MAX_DRAFTS_SHOWN = 20
 MAX_SUBJECT_CHARS = 150
 
 logger = logging.getLogger(__name__)
@@ -120,6 +116,15 @@ def _key_leaked(mail: OutgoingMail) -> Mapping[str, Any]:
     return {"organization": membership.organization, "role": role, "key": key, "place": mail.context["place"]}
 
 
+def _deletion(mail: OutgoingMail) -> Mapping[str, Any]:
+    membership = Member.objects.filter(user=mail.user, organization=mail.organization_id).first()
+    deletion = DeletionRequest.objects.filter(pk=mail.context["deletion"], ended_at=None).first()
+    if membership is None or deletion is None:
+        raise NotWorthTellingError("The person is no longer a member, or it was withdrawn.")
+    role = membership.get_role_display().lower()
+    return {"organization": membership.organization, "role": role, "deletion": deletion}
+
+
 def _approval(mail: OutgoingMail) -> Mapping[str, Any]:
     approvals = Approval.objects.select_related("organization", "asked_by")
     approval = approvals.filter(pk=mail.context["approval"]).first()
@@ -130,32 +135,11 @@ def _approval(mail: OutgoingMail) -> Mapping[str, Any]:
     return {"approval": approval, "change": describe(approval)}
 
 
-def _price_drafts(mail: OutgoingMail) -> Mapping[str, Any]:
-    drafts = PriceVersion.objects.filter(pk__in=mail.context["drafts"], approved_at=None).order_by("pk")
-    count = drafts.count()
-    if not count:
-        raise NotWorthTellingError("It was decided before the mail could be sent.")
-    if not price_notices.may_approve(mail.user):
-        raise NotWorthTellingError("The person does not approve prices any more.")
-    related = drafts.select_related("language_model", "upstream").prefetch_related("components")
-    shown = list(related[:MAX_DRAFTS_SHOWN])
-    return {
-        "drafter": shown[0].created_by,
-        "lines": [describe_version(draft) for draft in shown],
-        "one": count == 1,
-        "path": reverse("admin:billing_priceversion_change", args=[shown[0].pk])
-        if count == 1
-        else reverse("admin:billing_priceversion_changelist") + "?approved_at__isempty=1",
-        "count": count,
-        "more": count - len(shown),
-    }
-
-
 CONTEXTS: dict[str, Callable[[OutgoingMail], Mapping[str, Any]]] = {
     "alerts": _alerts,
     "approval": _approval,
+    "deletion": _deletion,
     "key_leaked": _key_leaked,
-    "price_drafts": _price_drafts,
 }
 
 

@@ -12,7 +12,7 @@ from billing.models.ledger import LedgerAccount, LedgerEntry, LedgerTransaction,
 from billing.models.outgoing_mail import OutgoingMail
 from billing.models.payment import PaymentBreak, PaymentDispute, PaymentMovement, PaymentReversal, TopUp
 from billing.models.price import OrganizationPriceFactor, PriceComponent, PriceVersion
-from billing.models.privacy import DataRetention
+from billing.models.privacy import DataRetention, DeletionRequest
 from billing.models.reconciliation import (
     ProviderReport,
     ProviderReportLine,
@@ -48,6 +48,7 @@ __all__ = [
     "CreditLot",
     "CreditLotEntry",
     "DataRetention",
+    "DeletionRequest",
     "Document",
     "DocumentLine",
     "DocumentSeries",

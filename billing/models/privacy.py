@@ -1,4 +1,4 @@
-"""How long an organization wants details of its requests kept."""
+"""How long an organization wants details of its requests kept, and that it wants to be deleted."""
 
 from django.db import models
 from django.utils import timezone
@@ -21,3 +21,26 @@ class DataRetention(models.Model):
 
     def __str__(self) -> str:
         return f"{self.organization}: {self.details_days or 'all'} days"
+
+
+class DeletionRequest(models.Model):
+    """An owner's word that a closed organization be erased, some time from then on. Withdrawn, it has ended."""
+
+    organization = models.ForeignKey(Organization, models.CASCADE, related_name="deletion_requests")
+    made_by = models.CharField(max_length=254, help_text="The actor.")
+    made_at = models.DateTimeField(default=timezone.now, editable=False)
+    erase_after = models.DateTimeField()
+    waits_because = models.CharField(max_length=300, blank=True, default="", help_text="Why it was not erased in time.")
+    ended_at = models.DateTimeField(null=True, editable=False)
+    ended_by = models.CharField(max_length=254, blank=True, default="", editable=False, help_text="The actor.")
+
+    class Meta:
+        ordering = ["-made_at"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["organization"], condition=models.Q(ended_at=None), name="one_open_deletion_request"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.organization}: after {self.erase_after:%Y-%m-%d}"

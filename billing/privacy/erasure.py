@@ -11,6 +11,7 @@ from django.db import connection, transaction
 from django.db.models import CharField, Model
 
 from accounts.models import ApiKey, Invitation, Member, Organization, Role, User
+from accounts.organizations import ERASED
 from accounts.outbox import record_key_change, record_organization_change
 from billing.admission.blocking import read_admission_state
 from billing.models import OutgoingMail, WebhookDelivery
@@ -19,6 +20,7 @@ from billing.privacy.places import ACTOR_COLUMNS, OF_ORGANIZATION, Fate
 APPS = ("accounts", "api", "billing", "gateway", "operations")
 ERASED_DOMAIN = "erased.invalid"  # RFC 2606: no mail ever reaches it.
 ROWS_AT_ONCE = 10_000
+WHAT_ASKS = "billing_deletionrequest"  # Goes last, so that what was broken off on the way is done again.
 
 
 class CannotEraseError(Exception):
@@ -35,16 +37,18 @@ def erase_organization(organization: Organization) -> dict[str, int]:
     state = read_admission_state(organization.pk)
     if state is not None and (state.held_nanos or state.unsettled_nanos):
         raise CannotEraseError(f"Requests of {organization.slug} still run, or wait for settlement.")
-    erased = {table: _delete_rows(table, organization.pk) for table in tables_with(Fate.ERASED)}
+    tables = [table for table in tables_with(Fate.ERASED) if table != WHAT_ASKS]
+    erased = {table: _delete_rows(table, organization.pk) for table in tables}
     with transaction.atomic():
         for key in ApiKey.objects.select_for_update().filter(organization=organization):
             ApiKey.objects.filter(pk=key.pk).update(name=f"key {key.pk}", allowed_networks=[], created_by=None)
             record_key_change(key)
         locked = Organization.objects.select_for_update().get(pk=organization.pk)
-        locked.name, locked.slug = f"Erased organization {locked.pk}", f"erased-{locked.pk}"
+        locked.name, locked.slug = f"Erased organization {locked.pk}", f"{ERASED}{locked.pk}"
         locked.config_version += 1
         locked.save()
         record_organization_change(locked)
+    erased[WHAT_ASKS] = _delete_rows(WHAT_ASKS, organization.pk)
     return {table: count for table, count in erased.items() if count}
 
 

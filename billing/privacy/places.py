@@ -34,6 +34,7 @@ OF_ORGANIZATION: dict[str, Fate] = {
     "billing_closedmonth": Fate.KEPT,
     "billing_creditlot": Fate.KEPT,
     "billing_dataretention": Fate.ERASED,
+    "billing_deletionrequest": Fate.ERASED,
     "billing_document": Fate.KEPT,
     "billing_failedday": Fate.KEPT,
     "billing_failedrequest": Fate.KEPT,

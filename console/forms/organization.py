@@ -38,12 +38,49 @@ class OrganizationSettingsForm(ModelForm[Organization]):
             self.fields[field].widget.attrs["placeholder"] = "No budget"
 
 
+class AddressForm(forms.Form):
+    """The word for the organization in addresses. What was typed in capitals is taken in small letters."""
+
+    slug = forms.RegexField(
+        r"^[a-z0-9][a-z0-9-]*[a-z0-9]$",
+        label="Address",
+        strip=True,
+        max_length=50,
+        help_text="Small letters, digits and hyphens.",
+        error_messages={"invalid": "Use small letters, digits and hyphens: two at least, a hyphen only in between."},
+        widget=forms.TextInput(attrs={"autocomplete": "off", "autocapitalize": "none", "spellcheck": "false"}),
+    )
+
+    def __init__(self, data: Any = None, **options: Any) -> None:
+        typed = str(data.get("slug", "")).lower() if data is not None else ""
+        super().__init__(None if data is None else {"slug": typed}, **options)
+
+
 class ClosingForm(forms.Form):
     """The name of the organization, typed by whoever closes it."""
 
     name = forms.CharField(
         label="Type its name to close it", max_length=100, widget=forms.TextInput(attrs={"autocomplete": "off"})
     )
+
+
+class DeletionForm(forms.Form):
+    """The name of the organization, and that what is left of its balance is given up."""
+
+    name = forms.CharField(
+        label="Type its name to have it deleted", max_length=100, widget=forms.TextInput(attrs={"autocomplete": "off"})
+    )
+    gives_up_balance = forms.BooleanField(required=False)
+
+    def __init__(self, *args: Any, has_balance: bool, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.has_balance = has_balance
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        if self.has_balance and not cleaned.get("gives_up_balance"):
+            self.add_error("gives_up_balance", "Ask the operator to pay it out first, or tick the box.")
+        return cleaned
 
 
 class RetentionForm(forms.Form):

@@ -8,13 +8,17 @@ from django.views.decorators.http import require_http_methods
 
 from accounts.access import Access, Permission
 from accounts.billing_details import change_billing_details, read_billing_details
-from accounts.closing import WrongNameError, close_organization
-from accounts.organizations import change_organization
-from billing.ledger.statements import posted_nanos
+from accounts.organizations import MAX_FORMER_SLUGS, SlugRefusedError, change_organization
 from billing.models import DataRetention
+from billing.privacy.deletion import find_deletion
 from billing.privacy.retention import choose_retention
 from console.entrance import console_page
-from console.forms.organization import BillingDetailsForm, ClosingForm, OrganizationSettingsForm, RetentionForm
+from console.forms.organization import (
+    AddressForm,
+    BillingDetailsForm,
+    OrganizationSettingsForm,
+    RetentionForm,
+)
 from pages.publishing import publish_or_tell
 
 
@@ -32,9 +36,30 @@ def organization_settings(request: HttpRequest, access: Access) -> HttpResponse:
         "form": form,
         "requests_per_minute": organization.requests_per_minute or settings.DEFAULT_REQUESTS_PER_MINUTE,
         "concurrent_requests": organization.concurrent_requests or settings.DEFAULT_CONCURRENT_REQUESTS,
+        "base_url": settings.BASE_URL,
     }
     status = 422 if request.method == "POST" else 200
     return render(request, "console/organization_settings.html", context, status=status)
+
+
+@require_http_methods(["GET", "POST"])
+@console_page(Permission.MANAGE_ORGANIZATION)
+def organization_address(request: HttpRequest, access: Access) -> HttpResponse:
+    """Change the word for the organization in addresses. Links with those before go on leading here."""
+    organization = access.organization
+    form = AddressForm(request.POST if request.method == "POST" else None, initial={"slug": organization.slug})
+    if request.method == "POST" and form.is_valid():
+        try:
+            changed = change_organization(organization, fields={"slug": form.cleaned_data["slug"]})
+        except SlugRefusedError as error:
+            form.add_error("slug", str(error))
+        else:
+            publish_or_tell(request, done="The address is changed. Links with the one before lead here.")
+            return redirect("organization_settings", slug=changed.slug)
+    former = organization.former_slugs.values_list("slug", flat=True)
+    context = {"form": form, "former": list(former), "most": MAX_FORMER_SLUGS, "base_url": settings.BASE_URL}
+    status = 422 if request.method == "POST" else 200
+    return render(request, "console/organization_address.html", context, status=status)
 
 
 @require_http_methods(["GET", "POST"])
@@ -64,26 +89,5 @@ def retention(request: HttpRequest, access: Access) -> HttpResponse:
         choose_retention(access.organization, details_days=days, actor=access.user.email)
         messages.success(request, f"Details are kept for {days:,} days." if days else "Details are kept.")
         return redirect("retention", slug=access.organization.slug)
-    context = {"form": form, "kept": kept}
+    context = {"form": form, "kept": kept, "deletion": find_deletion(access.organization)}
     return render(request, "console/retention.html", context, status=422 if request.method == "POST" else 200)
-
-
-@require_http_methods(["GET", "POST"])
-@console_page(Permission.CLOSE_ORGANIZATION)
-def organization_close(request: HttpRequest, access: Access) -> HttpResponse:
-    """Say what ends and what stays, and close the organization of which the name was typed."""
-    form = ClosingForm(request.POST if request.method == "POST" else None)
-    if request.method == "POST" and form.is_valid():
-        try:
-            close_organization(access.organization, name=form.cleaned_data["name"], closed_by=access.user)
-        except WrongNameError:
-            form.add_error("name", "This is not its name.")
-        else:
-            publish_or_tell(request, done="The organization is closed: every gateway refuses its requests.")
-            return redirect("documents", slug=access.organization.slug)
-    context = {
-        "form": form,
-        "live_keys": access.organization.keys.filter(revoked_at=None).count(),
-        "posted_nanos": posted_nanos(access.organization),
-    }
-    return render(request, "console/organization_close.html", context, status=422 if request.method == "POST" else 200)

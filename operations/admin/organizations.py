@@ -8,8 +8,8 @@ from django.forms import BaseInlineFormSet
 from django.http import HttpRequest
 
 from accounts.members import has_confirmed
-from accounts.models import FormerSlug, Member, Organization, Role, User
-from accounts.organizations import change_organization, create_organization
+from accounts.models import Member, Organization, Role, User
+from accounts.organizations import SlugRefusedError, change_organization, check_slug, create_organization
 from billing.money import format_usd
 from operations.admin.base import (
     OperatorAdmin,
@@ -36,8 +36,10 @@ class OrganizationAdminForm(BudgetForm):
 
     def clean_slug(self) -> str:
         slug: str = self.cleaned_data["slug"]
-        if FormerSlug.objects.filter(slug=slug).exclude(organization=self.instance.pk).exists():
-            raise ValidationError("Another organization had this slug, and its links lead there.")
+        try:
+            check_slug(slug, organization=Organization.objects.filter(pk=self.instance.pk).first())
+        except SlugRefusedError as error:
+            raise ValidationError(str(error)) from None
         return slug
 
 

@@ -1,17 +1,21 @@
 """What an organization decides for itself, and what only the operator decides."""
 
+import json
 from typing import Any
 
 import pytest
 import redis
 from django.test import Client
 
+from accounts.closing import close_organization
 from accounts.invitations import invite, open_invitations
-from accounts.models import AdmissionChange, Role
+from accounts.models import AdmissionChange, AuditEntry, Organization, Role
 from billing.admission.redis_keys import shard_keys_of
-from billing.models import DataRetention, LedgerEntry
+from billing.credit.top_ups import grant_credit
+from billing.models import CreditLot, DataRetention, DeletionRequest, LedgerEntry
 from tests.support.people import People, client_of
 from tests.support.settled_usage import billed_event, sell_model, settle
+from tests.support.streamed import read_streamed
 
 PAGE = "/console/alice/settings/"
 
@@ -110,3 +114,68 @@ def test_the_audit_log_says_who_changed_what(people: People, before: str) -> Non
     said = [text for text in ("alice@example.org", "Renamed", "<ins>2.50 USD</ins>") if text in page]
     assert said == ["alice@example.org", "Renamed", "<ins>2.50 USD</ins>"]
     assert "Renamed" not in client_of(people.charlie).get("/console/charlie/settings/audit/").content.decode()
+
+
+def test_its_address_is_its_own_to_change_and_what_was_typed_is_not_lost(alice: Client, people: People) -> None:
+    page = "/console/alice/settings/address/"
+    for slug in ("", "a", "-a", "a b", "charlie", "42", "erased-7", "a" * 51, "ä1"):
+        answer = alice.post(page, {"slug": slug})
+        assert answer.status_code == 422 and answer.context["form"].errors["slug"], slug
+    assert alice.post(page, {"slug": " Acme-2 "}).headers["Location"] == "/console/acme-2/settings/"
+    assert "It was alice before" in " ".join(alice.get("/console/acme-2/settings/address/").content.decode().split())
+    assert alice.get("/console/").headers["Location"] == "/console/acme-2/"
+    sent = alice.post(PAGE, {"name": "Acme"})
+    assert (sent.status_code, sent.headers["Location"]) == (307, "/console/acme-2/settings/")
+    refused = client_of(people.charlie).post("/console/charlie/settings/address/", {"slug": "alice"})
+    assert "had it before" in refused.content.decode()
+
+
+def rows_of(response: Any) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in read_streamed(response).splitlines()]
+
+
+def test_its_owner_exports_what_is_kept_and_the_audit_knows(alice: Client, people: People) -> None:
+    people.give_bob(Role.ADMIN)
+    page = "/console/alice/settings/export/"
+    Organization.objects.filter(pk=people.organization.pk).update(status_reason="A note of ours", daily_budget_nanos=7)
+    grant_credit(
+        people.organization, amount_nanos=10**9, kind=CreditLot.Kind.PAID, reason="A reason of ours",
+        actor="operator@example.org", idempotency_key="k",
+    )  # fmt: skip
+    assert client_of(people.bob).post(page).status_code == 403
+    assert b"Download" in alice.get(page).content
+    assert not AuditEntry.objects.filter(action="exported").exists()
+    response = alice.post(page)
+    rows = rows_of(response)
+    assert response["Content-Disposition"].startswith('attachment; filename="alice-')
+    assert {"organization", "members", "API keys", "credit"} <= {row["of"] for row in rows}
+    told = json.dumps(rows)
+    assert "bob@example.org" in told and '"daily_budget_usd": "0.000000007"' in told
+    for word in ("of ours", "operator@example.org", "sha256", "charlie", people.secret):
+        assert word not in told, word
+    assert AuditEntry.objects.get(action="exported").actor_id == people.alice.pk
+    assert "organization exported" in alice.get("/console/alice/settings/audit/").content.decode().lower()
+
+
+def test_a_closed_organization_is_deleted_at_its_owners_word_which_can_be_taken_back(
+    alice: Client, people: People
+) -> None:
+    page = "/console/alice/settings/delete/"
+    answer = alice.post(page, {"name": "Alice & Co"})
+    assert answer.status_code == 422 and "Close it" in answer.content.decode()
+    close_organization(people.organization, name="Alice & Co", closed_by=people.alice)
+    grant_credit(
+        people.organization, amount_nanos=10**9, kind=CreditLot.Kind.PAID, reason="r", actor="a", idempotency_key="k"
+    )
+    assert "$1.00" in alice.get(page).content.decode()
+    for wrong in ({"name": "Alice"}, {"name": "Alice & Co"}, {"name": "Alice", "gives_up_balance": "on"}):
+        assert alice.post(page, wrong).status_code == 422
+    assert not DeletionRequest.objects.exists()
+    right = {"name": "Alice & Co", "gives_up_balance": "on"}
+    assert alice.post(page, right).status_code == alice.post(page, right).status_code == 302
+    assert DeletionRequest.objects.count() == 1, "Sent twice it is one."
+    assert "will be deleted" in alice.get("/console/alice/settings/retention/").content.decode()
+    assert "alice@example.org asked for it" in " ".join(alice.get(page).content.decode().split())
+    assert alice.post(f"{page}withdraw/").status_code == alice.post(f"{page}withdraw/").status_code == 302
+    assert DeletionRequest.objects.get().ended_by == "alice@example.org"
+    assert "Delete after 30 days" in alice.get(page).content.decode()

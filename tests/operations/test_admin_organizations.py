@@ -10,7 +10,14 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from accounts.models import AuditEntry, FormerSlug, Member, Organization, Role
-from accounts.organizations import SlugTakenError, change_organization, create_organization, find_organization
+from accounts.organizations import (
+    MAX_FORMER_SLUGS,
+    SlugRefusedError,
+    SlugTakenError,
+    change_organization,
+    create_organization,
+    find_organization,
+)
 from accounts.staff_roles import StaffRole
 from billing.admission.redis_keys import shard_keys_of
 from pages.audit_lines import HOUSE, lines_of_organization
@@ -106,8 +113,10 @@ def test_links_with_a_former_slug_lead_on_and_it_stays_taken(people: People, roo
     assert root.post(page(people), form_of(people, slug="acme")).status_code == 302
     alice = client_of(people.alice)
     assert alice.get("/console/alice/usage/?day=7").headers["Location"] == "/console/acme/usage/?day=7"
-    assert alice.post("/console/alice/keys/new/").status_code == 404
-    assert client_of(people.charlie).get("/console/alice/usage/").status_code == 404
+    sent = alice.post("/console/alice/keys/new/")  # From a page that was open when it changed: nothing typed is lost.
+    assert (sent.status_code, sent.headers["Location"]) == (307, "/console/acme/keys/new/")
+    for method in ("get", "post"):
+        assert getattr(client_of(people.charlie), method)("/console/alice/keys/new/").status_code == 404
     assert find_organization("alice") == people.organization
     with pytest.raises(SlugTakenError):
         create_organization(name="x", slug="alice")
@@ -116,9 +125,24 @@ def test_links_with_a_former_slug_lead_on_and_it_stays_taken(people: People, roo
         change_organization(people.charlies, fields={"slug": "alice"})
     other = f"/admin/accounts/organization/{people.charlies.pk}/change/"
     form = {"name": "C", "slug": "alice", "members-TOTAL_FORMS": "0", "members-INITIAL_FORMS": "0"}
-    assert "Another organization had this slug" in root.post(other, form).content.decode()
+    assert "Another organization has this, or had it" in root.post(other, form).content.decode()
     change_organization(people.organization, fields={"slug": "alice"})  # Its own may come back.
     assert [*FormerSlug.objects.values_list("slug", flat=True)] == ["acme"]
+
+
+def test_former_slugs_are_bounded_and_some_slugs_are_nobodys(people: People) -> None:
+    for number in range(MAX_FORMER_SLUGS):
+        change_organization(people.organization, fields={"slug": f"acme-{number}"})
+    with pytest.raises(SlugRefusedError, match="10 others"):
+        change_organization(people.organization, fields={"slug": "one-more"})
+    change_organization(people.organization, fields={"slug": "alice"})
+    assert FormerSlug.objects.count() == MAX_FORMER_SLUGS
+    for slug in ("42", f"erased-{people.organization.pk}"):
+        with pytest.raises(SlugRefusedError, match="Letters"):
+            change_organization(people.charlies, fields={"slug": slug})
+        with pytest.raises(SlugRefusedError, match="Letters"):
+            create_organization(name="x", slug=slug)
+        assert create_organization(name=slug).slug == f"organization-{slug}"
 
 
 @pytest.mark.django_db(transaction=True)

@@ -11,7 +11,7 @@ from billing.catalog.file import InvalidCatalogError, parse_catalog
 from billing.catalog.load import load_catalog
 from billing.catalog.price_versions import ApprovalError
 from billing.catalog.profiles import profile_problem
-from operations.management.arguments import add_actor, named_actor, named_operator
+from operations.management.arguments import add_actor, named_actor
 
 LOCAL_ACTOR = "local default"
 
@@ -25,11 +25,6 @@ class Command(BaseCommand):
             "--approve",
             action="store_true",
             help="Approve the file's prices too, as --actor; in production only first prices.",
-        )
-        parser.add_argument(
-            "--keep-other-files",
-            action="store_true",
-            help="Leave on sale what other catalog files named; what was entered in the admin stays in any case.",
         )
         parser.add_argument("--dry-run", action="store_true", help="Print what would change; change nothing.")
         add_actor(parser, "Who loads it, for the record.")
@@ -47,10 +42,8 @@ class Command(BaseCommand):
             changes = load_catalog(
                 parse_catalog(text, file_name=path.name, check_profile=profile_problem),
                 actor=actor or LOCAL_ACTOR,
-                account=named_operator(options),
                 approve=options["approve"],
                 may_replace_alone=not settings.PRODUCTION,
-                keeps_other_files=options["keep_other_files"],
                 dry_run=options["dry_run"],
             )
         except InvalidCatalogError as error:

@@ -9,13 +9,12 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from accounts.staff_roles import StaffRole
 from billing.catalog.file import parse_catalog
 from billing.catalog.load import CatalogChanges, load_catalog
 from billing.catalog.price_versions import SamePersonError, price_table
 from billing.models import LanguageModel, LanguageModelAlias, PriceComponent, PriceVersion, Route, Upstream
 from tests.billing.catalog_factory import CATALOG
-from tests.support.operators import make_operator
+from tests.support.people import make_person
 
 pytestmark = pytest.mark.django_db
 
@@ -179,7 +178,7 @@ def run(*arguments: str) -> str:
 @pytest.fixture
 def operators(db: None) -> None:
     for name in ("alice", "bob"):
-        make_operator(name, StaffRole.FINANCE)
+        make_person(name, is_staff=True)
 
 
 @pytest.fixture
