@@ -19,7 +19,7 @@ from billing.budgets.amounts import BudgetError, Holder, NothingToOverrideError,
 from billing.budgets.overrides import overrides_of
 from billing.budgets.spenders import DIGEST_BYTES, END_USER, EVERYBODY, MEMBER, digest_of
 from billing.budgets.spent import spent_in_periods
-from billing.models import SpenderBudget, SpenderDay
+from billing.models import BudgetOverride, SpenderBudget, SpenderDay
 
 DEFAULT = "default"  # In place of an id: everybody who has no budget of their own.
 MEMBER_PREFIX, END_USER_PREFIX = "member_", "enduser_"
@@ -89,16 +89,22 @@ def show_spender_budgets(acting: Acting, budgets: Sequence[SpenderBudget], scope
     by_user = {member.user_id: member for member in members.select_related("user")} if scope == MEMBER else {}
     shown = []
     for budget in budgets:
+        spending = Spending(Holder(scope, budget.spender), by_user.get(budget.user_id or 0), budget.end_user)
         used = spent.get(budget.spender, NOBODY) if budget.spender else None
-        shown.append(
-            {
-                **_show_holder(budget, by_user),
-                **show_budgets(budget, used, overrides.get(budget.spender)),
-                "changed_by": budget.changed_by,
-                "changed_at": budget.changed_at,
-            }
-        )
+        shown.append(_show(spending, budget, used, overrides.get(budget.spender)))
     return shown
+
+
+def show_budget_in_force(acting: Acting, spending: Spending) -> dict[str, Any]:
+    """Return the budget that holds for one spender: their own, or the default. Raises Http404 where there is none."""
+    scope, spender = spending.holder
+    rows = {row.spender: row for row in budgets_seen(acting, scope).filter(spender__in=(spender, EVERYBODY))}
+    budget = rows.get(spender) or rows.get(EVERYBODY)
+    if budget is None:
+        raise Http404
+    used = spent_in_periods(acting.organization.pk, scope, [spender]).get(spender, NOBODY) if spender else None
+    overrides = overrides_of(acting.organization, scope)
+    return _show(spending, budget, used, overrides.get(spender) or overrides.get(budget.spender))
 
 
 def refuse(error: BudgetError) -> Exception:
@@ -110,14 +116,25 @@ def refuse(error: BudgetError) -> Exception:
     return ValidationError(str(error))
 
 
-def _show_holder(budget: SpenderBudget, by_user: dict[int, Member]) -> dict[str, Any]:
-    if budget.scope == END_USER:
-        shown_id = f"{END_USER_PREFIX}{budget.spender}" if budget.spender else DEFAULT
-        return {"id": shown_id, "end_user": budget.end_user or None}
-    if budget.user_id is None:
+def _show(
+    spending: Spending, budget: SpenderBudget, used: tuple[int, int, int] | None, override: BudgetOverride | None
+) -> dict[str, Any]:
+    return {
+        **_show_holder(spending),
+        "is_default": budget.spender == EVERYBODY,
+        **show_budgets(budget, used, override),
+        "changed_by": budget.changed_by,
+        "changed_at": budget.changed_at,
+    }
+
+
+def _show_holder(spending: Spending) -> dict[str, Any]:
+    if spending.holder.scope == END_USER:
+        shown_id = DEFAULT if spending.is_default else f"{END_USER_PREFIX}{spending.holder.id}"
+        return {"id": shown_id, "end_user": spending.text or None}
+    if spending.member is None:
         return {"id": DEFAULT, "email": None}
-    member = by_user[budget.user_id]
-    return {"id": f"{MEMBER_PREFIX}{member.pk}", "email": member.user.email}
+    return {"id": f"{MEMBER_PREFIX}{spending.member.pk}", "email": spending.member.user.email}
 
 
 def _known_text(acting: Acting, digest: str) -> str:

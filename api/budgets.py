@@ -1,8 +1,9 @@
 """`/api/v1/budgets`: what may be spent, by the organization, and by each of its members and end users."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
@@ -13,20 +14,23 @@ from accounts.models import Organization
 from accounts.organizations import change_organization
 from api.budget_fields import BudgetsBody, BudgetsShown, amounts_of, budget_fields, nanos_of, show_budgets
 from api.budget_holders import (
+    Spending,
     budgets_seen,
     find_budget,
     find_end_user,
     find_member,
     refuse,
+    show_budget_in_force,
     show_spender_budgets,
 )
 from api.fields import TextField, read_body
-from api.management import ManagementView
+from api.management import Acting, ManagementView
 from api.paging import PAGE, PAGE_PARAMETERS, PagedAnswer, read_page
 from billing.budgets.amounts import BudgetError
 from billing.budgets.choices import remove_spender_budget, set_end_user_budget, set_member_budget
 from billing.budgets.overrides import Scope, overrides_of
 from billing.budgets.spenders import END_USER, EVERYBODY, MEMBER, digest_of
+from billing.models import SpenderBudget
 from billing.usage.budgets import WHOLE_ORGANIZATION, Spent, read_spent
 from billing.usage_event import MAX_END_USER_CHARS
 
@@ -55,6 +59,7 @@ class BudgetsAnswer(serializers.Serializer[Any]):
 
 
 class SpenderBudgetsShown(BudgetsShown):
+    is_default = serializers.BooleanField(help_text="It is the default: who is asked about has none of their own.")
     changed_by = serializers.CharField()
     changed_at = serializers.DateTimeField()
 
@@ -109,111 +114,126 @@ class BudgetsView(ManagementView):
         return Response({"data": _show(change_organization(self.acting(request).organization, fields=fields))})
 
 
-class MemberBudgetsView(ManagementView):
+class SpenderBudgetsView(ManagementView):
+    """The budgets of a scope, page by page."""
+
     needs = {"GET": Permission.SEE_USAGE}
     takes = PAGE
+    scope = ""
+    cursors = ""  # What a cursor of this list is marked by: it opens no other.
 
-    @extend_schema(operation_id="list_member_budgets", responses=MemberBudgetsList, parameters=PAGE_PARAMETERS)
     def get(self, request: Request) -> Response:
-        """The budgets of members, with the default. Who does not manage members sees their own."""
+        """The budgets that are set, with the default."""
         acting = self.acting(request)
-        page = read_page(request, "member-budgets")
-        return Response(page.of(budgets_seen(acting, MEMBER), lambda rows: show_spender_budgets(acting, rows, MEMBER)))
+        page = read_page(request, self.cursors)
+        rows = budgets_seen(acting, self.scope)
+        return Response(page.of(rows, lambda found: show_spender_budgets(acting, found, self.scope)))
 
 
-@extend_schema(parameters=[MEMBER_PARAMETER])
-class OneMemberBudgetView(ManagementView):
+class SpenderBudgetView(ManagementView):
+    """The budget of one spender, or the default; whoever inherits from it finds whose it is, and saves it."""
+
     needs = {"GET": Permission.SEE_USAGE, **CHANGES}
+    body: type[BudgetsBody] = BudgetsBody
 
-    @extend_schema(operation_id="get_member_budget", responses=MemberBudgetsAnswer)
-    def get(self, request: Request, member_id: str) -> Response:
-        """The budget of one member, if they have one of their own."""
-        acting = self.acting(request)
-        budget = find_budget(acting, find_member(acting, member_id))
-        return Response({"data": show_spender_budgets(acting, [budget], MEMBER)[0]})
+    def find(self, acting: Acting, **words: str) -> Spending:
+        raise NotImplementedError
 
-    @extend_schema(operation_id="set_member_budget", request=BudgetsBody, responses=MemberBudgetsAnswer)
-    def put(self, request: Request, member_id: str) -> Response:
-        """Sets all of it; at least one period has an amount. It counts what the member's keys spend."""
+    def save(self, acting: Acting, spending: Spending, body: Mapping[str, Any], **values: Any) -> SpenderBudget:
+        raise NotImplementedError
+
+    def get(self, request: Request, **words: str) -> Response:
+        """The budget that holds: their own, or the default, as `is_default` says; 404 where there is neither."""
         acting = self.acting(request)
-        spending = find_member(acting, member_id)
-        data = read_body(BudgetsBody(data=request.data))
+        return Response({"data": show_budget_in_force(acting, self.find(acting, **words))})
+
+    def put(self, request: Request, **words: str) -> Response:
+        """Sets all of it; at least one period has an amount."""
+        acting = self.acting(request)
+        spending = self.find(acting, **words)
+        data = read_body(self.body(data=request.data))
+        values = {"amounts": amounts_of(data), "only_notifies": data.get("only_notifies", False), "actor": acting.name}
         try:
-            budget = set_member_budget(
-                acting.organization,
-                member=spending.member,
-                amounts=amounts_of(data),
-                only_notifies=data.get("only_notifies", False),
-                actor=acting.name,
-            )
+            budget = self.save(acting, spending, data, **values)
         except BudgetError as error:
             raise refuse(error) from None
-        return Response({"data": show_spender_budgets(acting, [budget], MEMBER)[0]})
+        return Response({"data": show_spender_budgets(acting, [budget], spending.holder.scope)[0]})
 
-    @extend_schema(operation_id="remove_member_budget", request=None, responses=RemovedMemberBudgetsAnswer)
-    def delete(self, request: Request, member_id: str) -> Response:
-        """Takes it back, with what overrides it. Whoever had it has the default from then on."""
+    def delete(self, request: Request, **words: str) -> Response:
+        """Takes it back, with what overrides it. Whoever had it has the default from then on; 404 where it is that."""
         acting = self.acting(request)
-        budget = find_budget(acting, find_member(acting, member_id))
-        shown = show_spender_budgets(acting, [budget], MEMBER)[0]
+        budget = find_budget(acting, self.find(acting, **words))
+        shown = show_spender_budgets(acting, [budget], budget.scope)[0]
         remove_spender_budget(budget, actor=acting.name)
         return Response({"data": shown, "deleted": True})
 
 
-class EndUserBudgetsView(ManagementView):
-    needs = {"GET": Permission.SEE_USAGE}
-    takes = PAGE
+def _described(whose: str, *, body: Any, answer: Any, removed: Any, parameter: OpenApiParameter) -> Any:
+    """Name the three calls of a view in the schema."""
+    named = {"responses": answer, "parameters": [parameter]}
+    return extend_schema_view(
+        get=extend_schema(operation_id=f"get_{whose}_budget", **named),
+        put=extend_schema(operation_id=f"set_{whose}_budget", request=body, **named),
+        delete=extend_schema(
+            operation_id=f"remove_{whose}_budget", request=None, responses=removed, parameters=[parameter]
+        ),
+    )
 
-    @extend_schema(operation_id="list_end_user_budgets", responses=EndUserBudgetsList, parameters=PAGE_PARAMETERS)
-    def get(self, request: Request) -> Response:
-        """The budgets of end users, with the default."""
-        acting = self.acting(request)
-        page = read_page(request, "user-budgets")
-        rows = budgets_seen(acting, END_USER)
-        return Response(page.of(rows, lambda found: show_spender_budgets(acting, found, END_USER)))
+
+@extend_schema_view(
+    get=extend_schema(operation_id="list_member_budgets", responses=MemberBudgetsList, parameters=PAGE_PARAMETERS)
+)
+class MemberBudgetsView(SpenderBudgetsView):
+    """Who does not manage members sees their own."""
+
+    scope, cursors = MEMBER, "member-budgets"
 
 
-@extend_schema(parameters=[END_USER_PARAMETER])
-class OneEndUserBudgetView(ManagementView):
-    needs = {"GET": Permission.SEE_USAGE, **CHANGES}
+@extend_schema_view(
+    get=extend_schema(operation_id="list_end_user_budgets", responses=EndUserBudgetsList, parameters=PAGE_PARAMETERS)
+)
+class EndUserBudgetsView(SpenderBudgetsView):
+    scope, cursors = END_USER, "user-budgets"
 
-    @extend_schema(operation_id="get_end_user_budget", responses=EndUserBudgetsAnswer)
-    def get(self, request: Request, end_user: str) -> Response:
-        """The budget of one end user, if they have one of their own."""
-        acting = self.acting(request)
-        budget = find_budget(acting, find_end_user(acting, end_user))
-        return Response({"data": show_spender_budgets(acting, [budget], END_USER)[0]})
 
-    @extend_schema(operation_id="set_end_user_budget", request=EndUserBudgetsBody, responses=EndUserBudgetsAnswer)
-    def put(self, request: Request, end_user: str) -> Response:
-        """Sets all of it; at least one period has an amount. The end user need not have asked for anything yet."""
-        acting = self.acting(request)
-        spending = find_end_user(acting, end_user)
-        data = read_body(EndUserBudgetsBody(data=request.data))
-        text = data.get("end_user", spending.text)
+@_described(
+    "member",
+    body=BudgetsBody,
+    answer=MemberBudgetsAnswer,
+    removed=RemovedMemberBudgetsAnswer,
+    parameter=MEMBER_PARAMETER,
+)
+class OneMemberBudgetView(SpenderBudgetView):
+    """It counts what the keys that the member owns spend."""
+
+    def find(self, acting: Acting, **words: str) -> Spending:
+        return find_member(acting, words["member_id"])
+
+    def save(self, acting: Acting, spending: Spending, body: Mapping[str, Any], **values: Any) -> SpenderBudget:
+        return set_member_budget(acting.organization, member=spending.member, **values)
+
+
+@_described(
+    "end_user",
+    body=EndUserBudgetsBody,
+    answer=EndUserBudgetsAnswer,
+    removed=RemovedEndUserBudgetsAnswer,
+    parameter=END_USER_PARAMETER,
+)
+class OneEndUserBudgetView(SpenderBudgetView):
+    """The end user need not have asked for anything yet."""
+
+    body = EndUserBudgetsBody
+
+    def find(self, acting: Acting, **words: str) -> Spending:
+        return find_end_user(acting, words["end_user"])
+
+    def save(self, acting: Acting, spending: Spending, body: Mapping[str, Any], **values: Any) -> SpenderBudget:
+        text = body.get("end_user", spending.text)
         if digest_of(text) != spending.holder.id:
             said = "This is not the end user of the address." if text else "Who this is must be said once."
             raise ValidationError({"end_user": [said]})
-        try:
-            budget = set_end_user_budget(
-                acting.organization,
-                end_user=EVERYBODY if spending.is_default else text,
-                amounts=amounts_of(data),
-                only_notifies=data.get("only_notifies", False),
-                actor=acting.name,
-            )
-        except BudgetError as error:
-            raise refuse(error) from None
-        return Response({"data": show_spender_budgets(acting, [budget], END_USER)[0]})
-
-    @extend_schema(operation_id="remove_end_user_budget", request=None, responses=RemovedEndUserBudgetsAnswer)
-    def delete(self, request: Request, end_user: str) -> Response:
-        """Takes it back, with what overrides it. Whoever had it has the default from then on."""
-        acting = self.acting(request)
-        budget = find_budget(acting, find_end_user(acting, end_user))
-        shown = show_spender_budgets(acting, [budget], END_USER)[0]
-        remove_spender_budget(budget, actor=acting.name)
-        return Response({"data": shown, "deleted": True})
+        return set_end_user_budget(acting.organization, end_user=text, **values)
 
 
 def _show(organization: Organization) -> dict[str, Any]:

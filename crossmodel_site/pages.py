@@ -1,6 +1,7 @@
 """Django's own handler, for pages and `/api/`, made fit for whatever strangers send."""
 
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urljoin
 
@@ -62,7 +63,10 @@ class PagesHandler(ASGIHandler):
 
 
 class RequestIdMiddleware:
-    """Names every response, as the gateway does its own; an error of the API has named itself by then."""
+    """Names every response, as the gateway does its own; an error of the API has named itself by then.
+
+    A 204 says nothing of a length (RFC 9110, 8.6), which Django's middleware gives it.
+    """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self.get_response = get_response
@@ -71,4 +75,6 @@ class RequestIdMiddleware:
         response = self.get_response(request)
         if REQUEST_ID not in response.headers:
             response.headers[REQUEST_ID] = REQUEST_PREFIX + make_request_id().hex
+        if response.status_code == HTTPStatus.NO_CONTENT:
+            del response.headers["content-length"]
         return response

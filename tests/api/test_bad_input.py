@@ -130,6 +130,7 @@ def test_every_call_names_its_methods_and_its_parameters(manager: Manager) -> No
         allowed = methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())
         answer = manager.call("OPTIONS", path)
         assert (answer.status_code, answer.content, set(answer["allow"].split(", "))) == (204, b"", allowed), path
+        assert "content-length" not in answer, "RFC 9110, 8.6."
         for method in {"GET", "PUT", "PATCH", "POST", "DELETE", "BREW"} - methods:
             assert manager.refusal(method, path, {}) == (405, "method_not_allowed")
         named = {

@@ -76,11 +76,35 @@ def test_put_converges_on_every_budget_and_override(manager: Manager, people: Pe
     for path in holders:
         assert manager.do("DELETE", f"{path}/override")["deleted"]
         assert manager.refusal("GET", f"{path}/override") == (404, "not_found")
-    for path, _ in wishes[2:7]:
+    assert [found["is_default"] for found in read[2:7]] == [path.endswith("default") for path, _ in wishes[2:7]]
+    for path, _ in sorted(wishes[2:7], key=lambda wish: wish[0].endswith("default")):
         assert manager.do("DELETE", path)["deleted"]
-        assert manager.refusal("GET", path) == (404, "not_found")
+        if path.endswith("default"):
+            assert manager.refusal("GET", path) == (404, "not_found")
+        else:
+            assert manager.get(path)["data"]["is_default"]
         assert manager.refusal("DELETE", path) == (404, "not_found")
     assert not SpenderBudget.objects.exists()
+
+
+def test_whoever_has_the_default_alone_is_told_it_with_what_they_spent(manager: Manager, people: People) -> None:
+    assert manager.refusal("GET", "budgets/end-users/eve") == (404, "not_found")
+    manager.do("PUT", "budgets/end-users/default", {"daily": "50"})
+    event = billed_event(people.key, sell_model(), end_user="eve")
+    settle([event])
+    for path in ("budgets/end-users/eve", f"budgets/end-users/enduser_{digest_of('eve')}"):
+        shown = manager.get(path)["data"]
+        assert (shown["id"], shown["end_user"], shown["is_default"]) == (f"enduser_{digest_of('eve')}", "eve", True)
+        assert (shown["daily"]["limit"], shown["daily"]["spent"]) == ("50.00", format_usd(event.cost_nanos))
+    until = soon(days=1)
+    manager.do("PUT", "budgets/end-users/default/override", {"daily": "60", "until": until, "reason": "All"})
+    assert manager.get("budgets/end-users/eve")["data"]["daily"]["in_force"] == "60.00"
+    manager.do("PUT", "budgets/end-users/eve/override", {"daily": "70", "until": until, "reason": "Eve"})
+    shown = manager.get("budgets/end-users/eve")["data"]
+    assert (shown["daily"]["in_force"], shown["override"]["reason"]) == ("70.00", "Eve")
+    manager.do("PUT", "budgets/members/default", {"daily": "9"})
+    shown = manager.get(member_path(people))["data"]
+    assert (shown["email"], shown["is_default"], shown["daily"]["remaining"]) == ("bob@example.org", True, "9.00")
 
 
 def test_what_is_spent_stands_beside_each(manager: Manager, people: People) -> None:
