@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, Concatenate
+from urllib.parse import urlsplit
 
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
@@ -32,9 +33,7 @@ def console_page(permission: Permission) -> Callable[[ConsoleView], Callable[...
         @wraps(view)
         def enter(request: HttpRequest, slug: str, **arguments: Any) -> HttpResponseBase:
             if not isinstance(request.user, User):
-                is_kept = request.method == "POST" and keep_form(request)
-                back = reverse("kept_form", kwargs={"slug": slug}) if is_kept else request.get_full_path()
-                return redirect_to_login(back)
+                return redirect_to_login(_way_back(request, slug))
             access = find_access(request.user, slug) or find_look(request, slug)
             if access is None:
                 return _lead_on(request, slug, arguments)
@@ -57,14 +56,29 @@ def console_page(permission: Permission) -> Callable[[ConsoleView], Callable[...
     return decorate
 
 
+def _way_back(request: HttpRequest, slug: str) -> str:
+    """Return where to go after signing in: to what was asked for, to what was typed, or to where a button was."""
+    if request.method in SAFE_METHODS:
+        return request.get_full_path()
+    if keep_form(request):
+        return reverse("kept_form", kwargs={"slug": slug})
+    overview = reverse("overview", kwargs={"slug": slug})
+    page = urlsplit(request.headers.get("Referer", ""))
+    is_ours = page.netloc == request.get_host() and page.path.startswith(overview)
+    return page._replace(scheme="", netloc="", fragment="").geturl() if is_ours else overview
+
+
 def _lead_on(request: HttpRequest, slug: str, arguments: dict[str, Any]) -> HttpResponseBase:
-    """Lead from a slug that the organization had before to the one that it has now. Raises Http404 for strangers."""
+    """Lead from a slug that the organization had before to the one that it has now. Raises Http404 for strangers.
+
+    What was sent from a page that was open at the time is sent again by the browser, so that nothing typed is lost.
+    """
     assert isinstance(request.user, User)  # noqa: S101  enter() has seen to it.
     organization = find_organization(slug)
-    if organization is None or organization.slug == slug or request.method not in SAFE_METHODS:
+    if organization is None or organization.slug == slug:
         raise Http404
     if find_access(request.user, organization.slug) is None or request.resolver_match is None:
         raise Http404
     address = reverse(request.resolver_match.url_name or "", kwargs={**arguments, "slug": organization.slug})
     query = request.META.get("QUERY_STRING", "")
-    return redirect(f"{address}?{query}" if query else address)
+    return redirect(f"{address}?{query}" if query else address, preserve_request=request.method not in SAFE_METHODS)

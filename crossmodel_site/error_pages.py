@@ -1,9 +1,11 @@
 """What is shown when a page or the JSON API fails: a 503 that names the database when it is away, a 404 or a 500."""
 
 import sys
+from collections.abc import Callable
 
 from django.db import InterfaceError, OperationalError
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.template.loader import render_to_string
 
@@ -25,6 +27,19 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     if is_api_path(request.path):
         return _api_error(404, "not_found", describe_missing(request.path))
     return render(request, "404.html", status=404)
+
+
+class MethodPageMiddleware:
+    """Gives whoever opens what can only be sent to a page that says so: Django's 405 is empty, which looks broken."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        response = self.get_response(request)
+        if request.method == "GET" and isinstance(response, HttpResponseNotAllowed) and not is_api_path(request.path):
+            response.content = render_to_string("405.html")
+        return response
 
 
 def server_error(request: HttpRequest) -> HttpResponse:

@@ -11,6 +11,7 @@ from accounts.access import Permission, may
 from accounts.models import ApiKey
 from billing.models import Alert
 from billing.money import NANOS_PER_USD, format_usd
+from pages.dates import day_text, moment_text
 from pages.templatetags.amounts import shorten_usd
 
 Kind = Alert.Kind
@@ -225,13 +226,9 @@ def _usd(details: Mapping[str, Any], name: str) -> str:
 
 
 def _day(details: Mapping[str, Any], name: str) -> str:
-    return _written(date.fromisoformat(str(details[name])))
+    return day_text(date.fromisoformat(str(details[name])))
 
 
 def _moment(details: Mapping[str, Any], name: str) -> str:
     moment = datetime.fromisoformat(str(details[name]))
-    return f"{_written(moment.date())} at {moment:%H:%M} UTC"
-
-
-def _written(day: date) -> str:
-    return f"{day.day} {day:%B %Y}"
+    return f"{moment_text(moment)} UTC"

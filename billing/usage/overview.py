@@ -1,14 +1,14 @@
 """What an organization looks at first: what was spent against its budgets, and how many requests went wrong."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, timedelta
 
 from django.db.models import Sum
 
 from accounts.models import Organization
-from billing.budgets.amounts import Holder
+from billing.budgets.amounts import Amounts, Holder
 from billing.budgets.overrides import Scope, find_override
-from billing.days import ORDINAL_OF_EPOCH, days_in_month, first_day_of_month
+from billing.days import ORDINAL_OF_EPOCH, days_in_month, first_day_of_month, first_day_of_week
 from billing.models import BudgetOverride, FailedDay, RefusedDay
 from billing.usage.budgets import posted_nanos_by_day
 from billing.usage.sums import Sums, UsageFilter, sum_period
@@ -25,9 +25,11 @@ class MonthSpending:
     """
 
     today_nanos: int
+    week_nanos: int
     month_nanos: int
     projected_nanos: int | None
     daily_budget_nanos: int | None
+    weekly_budget_nanos: int | None
     monthly_budget_nanos: int | None
     only_notifies: bool = False
     override: BudgetOverride | None = None
@@ -37,12 +39,20 @@ class MonthSpending:
         return self.override if self.override and self.override.daily_budget_nanos is not None else None
 
     @property
+    def weekly_override(self) -> BudgetOverride | None:
+        return self.override if self.override and self.override.weekly_budget_nanos is not None else None
+
+    @property
     def monthly_override(self) -> BudgetOverride | None:
         return self.override if self.override and self.override.monthly_budget_nanos is not None else None
 
     @property
     def daily_percent(self) -> int | None:
         return _percent(self.today_nanos, self.daily_budget_nanos)
+
+    @property
+    def weekly_percent(self) -> int | None:
+        return _percent(self.week_nanos, self.weekly_budget_nanos)
 
     @property
     def monthly_percent(self) -> int | None:
@@ -84,6 +94,7 @@ def read_month(organization: Organization, today: date) -> MonthSpending:
     first = first_day_of_month(day)
     posted = posted_nanos_by_day(organization_id=organization.pk, first_day=min(first, day - USUAL_DAYS))
     today_nanos = posted.get(day, 0)
+    week_nanos = sum(nanos for number, nanos in posted.items() if number >= first_day_of_week(day))
     month_nanos = sum(nanos for number, nanos in posted.items() if number >= first)
     usual = [posted.get(number, 0) for number in range(day - USUAL_DAYS, day)]
     projected = None
@@ -91,20 +102,16 @@ def read_month(organization: Organization, today: date) -> MonthSpending:
         days_left = days_in_month(day) - (day - first)  # Today is one of them.
         projected = max(month_nanos - today_nanos + sum(usual) * days_left // USUAL_DAYS, month_nanos)
     override = find_override(organization.pk, Holder(Scope.ORGANIZATION))
-    spending = MonthSpending(
+    budgets = Amounts.of(organization)
+    return MonthSpending(
         today_nanos,
+        week_nanos,
         month_nanos,
         projected,
-        organization.daily_budget_nanos,
-        organization.monthly_budget_nanos,
+        *(budgets.with_others(Amounts.of(override)) if override else budgets),
         organization.budgets_only_notify,
         override,
     )
-    if spending.daily_override:
-        spending = replace(spending, daily_budget_nanos=spending.daily_override.daily_budget_nanos)
-    if spending.monthly_override:
-        spending = replace(spending, monthly_budget_nanos=spending.monthly_override.monthly_budget_nanos)
-    return spending
 
 
 def read_activity(organization: Organization, *, last_day: date, days: int) -> Activity:

@@ -14,6 +14,7 @@ from billing.money import format_usd
 from billing.usage.paid import records_paid_by
 from console.entrance import console_page
 from console.forms.billing import RedeemForm
+from pages.dates import moment_text
 from pages.publishing import publish_or_tell
 
 MAX_LOTS_SHOWN = 100
@@ -78,7 +79,7 @@ def _redeem(request: HttpRequest, access: Access, form: RedeemForm) -> bool:
         return False
     if not redeemed.posted.is_new:
         at = redeemed.posted.transaction.created_at
-        messages.info(request, f"This code was redeemed here before, on {at:%Y-%m-%d} at {at:%H:%M} UTC.")
+        messages.info(request, f"This code was redeemed here before, on {moment_text(at)} UTC.")
         return True
     amount = format_usd(redeemed.code.amount_nanos)
     publish_or_tell(request, done=f"${amount} of credit is added.", what_waits=f"${amount} of credit is added.")

@@ -1,7 +1,10 @@
 """The first page, and the way from there into an organization's console."""
 
+from urllib.parse import urlencode
+
 from django.conf import settings
 from django.contrib.auth.decorators import login_required
+from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_GET, require_http_methods, require_safe
@@ -14,6 +17,7 @@ from console.entrance import LAST_ORGANIZATION
 from console.forms.organization import OrganizationForm
 from pages.publishing import publish_or_tell
 
+MAX_NAME_CHARS = 100
 _EXAMPLE = {"base_url": settings.BASE_URL, "model_id": "anthropic/claude-sonnet-4.6"}
 
 
@@ -40,12 +44,13 @@ def console(request: HttpRequest) -> HttpResponse:
     return redirect("overview", slug=member.organization.slug)
 
 
-@login_required
 @require_http_methods(["GET", "POST"])
 def organization_new(request: HttpRequest) -> HttpResponse:
     """Make an organization that the person owns. Welcome credit is given to a person once."""
-    assert isinstance(request.user, User)  # noqa: S101  login_required has seen to it.
-    form = OrganizationForm(request.POST or None)
+    if not isinstance(request.user, User):  # A name that was typed already comes along.
+        name = request.POST.get("name", "")[:MAX_NAME_CHARS]
+        return redirect_to_login(f"{request.path}?{urlencode({'name': name})}" if name else request.path)
+    form = OrganizationForm(request.POST or None, initial={"name": request.GET.get("name", "")[:MAX_NAME_CHARS]})
     owned = Member.objects.filter(user=request.user, role=Role.OWNER).count()
     if request.method == "POST" and form.is_valid():
         try:

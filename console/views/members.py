@@ -1,5 +1,7 @@
 """Members: list, invite, change roles, remove."""
 
+from typing import Any
+
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
@@ -10,7 +12,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 from accounts.access import Access, Permission
 from accounts.invitations import TooManyInvitationsError, invite, open_invitations, withdraw_invitation
 from accounts.members import AlreadyMemberError, LastOwnerError, change_role, key_takers, remove_member
-from accounts.models import ApiKey, Invitation, Member, Role, User
+from accounts.models import Invitation, Member, Role, User
 from console.entrance import console_page
 from console.forms.members import InvitationForm, RemovalForm, RoleForm
 from pages.invitation_mail import mail_invitation
@@ -68,7 +70,7 @@ def member_remove(request: HttpRequest, access: Access, member_id: int) -> HttpR
     form = RemovalForm(request.POST if request.method == "POST" else None, takers=takers)
     if request.method == "POST" and form.is_valid():
         return _remove(request, access, member, keys_go_to=form.chosen)
-    context = {"member": member, "form": form, "keys": _live_keys_of(access, member)}
+    context = {"member": member, "form": form, **_live_keys_of(access, member)}
     return render(request, "console/member_remove.html", context, status=422 if request.method == "POST" else 200)
 
 
@@ -78,7 +80,7 @@ def member_leave(request: HttpRequest, access: Access) -> HttpResponse:
     """Say what one loses, and ask; then leave."""
     if request.method == "POST":
         return _remove(request, access, access.member, keys_go_to=None)
-    return render(request, "console/member_leave.html", {"keys": _live_keys_of(access, access.member)})
+    return render(request, "console/member_leave.html", _live_keys_of(access, access.member))
 
 
 @require_POST
@@ -124,8 +126,11 @@ def _remove(request: HttpRequest, access: Access, member: Member, *, keys_go_to:
     return redirect("console") if is_oneself else redirect("members", slug=access.organization.slug)
 
 
-def _live_keys_of(access: Access, member: Member) -> list[ApiKey]:
-    return list(access.organization.keys.filter(owner=member.user_id, revoked_at=None)[:MAX_KEYS_NAMED])
+def _live_keys_of(access: Access, member: Member) -> dict[str, Any]:
+    """Return how many keys a member owns, and the first of them by name."""
+    keys = access.organization.keys.filter(owner=member.user_id, revoked_at=None)
+    owned = keys.count()
+    return {"keys": list(keys[:MAX_KEYS_NAMED]), "owned": owned, "unnamed": max(0, owned - MAX_KEYS_NAMED)}
 
 
 def _invitation(access: Access, invitation_id: int) -> Invitation:

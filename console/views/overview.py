@@ -13,6 +13,7 @@ from accounts.access import Access, Permission
 from accounts.models import ApiKey, Organization
 from billing.admission.balances import BalanceView, read_balance
 from billing.alerts.choices import open_alerts
+from billing.budgets.overrides import Scope, open_overrides
 from billing.usage.overview import Activity, read_activity, read_month
 from billing.usage.requests import ListedRequest, find_details, latest_requests
 from billing.usage.sums import Sums, UsageFilter, sum_by_interval
@@ -50,6 +51,9 @@ def overview(request: HttpRequest, access: Access) -> HttpResponse:
     }
     if requests:
         context |= _numbers(organization, today) | _names(organization, requests)
+        if access.may(Permission.MANAGE_ORGANIZATION):
+            others = open_overrides(organization).exclude(scope=Scope.ORGANIZATION)
+            context["other_overrides"] = others.count()
     else:
         context |= {"steps": _steps(organization, balance, requests), "slug": organization.slug}
         context["until"] = int(time.time()) + STEPS_SECONDS
@@ -77,6 +81,7 @@ def _numbers(organization: Organization, today: date) -> dict[str, Any]:
     chart = _draw(organization, today)
     return {
         "month": read_month(organization, today),
+        "week_begins": today - timedelta(days=today.weekday()),
         "now": now,
         "figures": _figures(now, before),
         "chart": chart,

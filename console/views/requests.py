@@ -30,6 +30,7 @@ from billing.usage.sums import ATTRIBUTES
 from billing.usage_event import USAGE_COUNTS
 from console.entrance import console_page
 from console.forms.usage import UsageForm
+from console.next_steps import next_step
 from console.usage_links import UsageLinks
 from pages.csv_lines import csv_chunks
 from pages.streams import stream_chunks
@@ -137,7 +138,8 @@ def receipt(request: HttpRequest, access: Access, request_id: str) -> HttpRespon
     frame = {"frame": "console/_peek.html" if request.headers.get("HX-Request") else "console/_layout.html"}
     if found is None and parsed and (refusal := find_refusal(access.organization.pk, parsed)):
         key = access.organization.keys.filter(pk=refusal.key_id).first()
-        return render(request, "console/receipt_refused.html", {"record": refusal, "key": key, **frame})
+        context = {"record": refusal, "key": key, "next": next_step(refusal, key, access), **frame}
+        return render(request, "console/receipt_refused.html", context)
     if found is None:
         raise Http404
     template = "console/receipt.html" if isinstance(found, Receipt) else "console/receipt_failed.html"

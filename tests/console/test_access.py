@@ -91,6 +91,32 @@ def test_nobody_is_sent_to_sign_in(people: People, urls: dict[str, str]) -> None
         assert response["Location"].startswith("/accounts/login/?next="), name
 
 
+def test_what_is_typed_into_any_form_waits_for_whoever_signs_in_again(people: People, urls: dict[str, str]) -> None:
+    forms = [name for name in sorted(WHO) if client_of(people.charlie).post(urls[name]).status_code != 405]
+    assert len(forms) > 25
+    for name in forms:
+        browser = Client()
+        sent = browser.post(urls[name], {"note": "typed before"})
+        assert sent["Location"] == "/accounts/login/?next=/console/alice/kept/", name
+        browser.force_login(people.alice, backend="django.contrib.auth.backends.ModelBackend")
+        shown = browser.get("/console/alice/kept/").content.decode()
+        assert "typed before" in shown and f'action="{urls[name]}"' in shown, name
+
+
+def test_a_button_of_whoever_must_sign_in_again_leads_back_to_its_page(people: People, urls: dict[str, str]) -> None:
+    """There is nothing to keep, and the address of the button shows nothing."""
+    for page, back in {
+        "http://testserver/console/alice/keys/?q=x": "/console/alice/keys/%3Fq%3Dx",
+        "https://elsewhere.example/console/alice/keys/": "/console/alice/",
+        "http://testserver/console/charlie/": "/console/alice/",
+    }.items():
+        sent = Client().post(urls["key_switch"], headers={"referer": page})
+        assert sent["Location"] == f"/accounts/login/?next={back}", page
+    opened = client_of(people.alice).get(urls["key_switch"])
+    assert (opened.status_code, opened["Allow"]) == (405, "POST")
+    assert "There is nothing to open here" in opened.content.decode()
+
+
 @pytest.mark.parametrize("role", list(Role))
 def test_roles_open_what_they_should(people: People, urls: dict[str, str], role: Role) -> None:
     people.give_bob(role)

@@ -102,7 +102,7 @@ def test_it_costs_the_same_queries(alice: Client, people: People, rows: int, dja
     version = sell_model()
     settle([billed_event(people.key, version) for _ in range(rows)])
     alice.get(OVERVIEW)
-    with django_assert_num_queries(20):
+    with django_assert_num_queries(21):
         assert len(alice.get(OVERVIEW).context["requests"]) == rows
 
 
@@ -149,6 +149,30 @@ def test_budgets_projection_and_rates_beside_those_before(alice: Client, people:
     assert page.content.decode().count("Launch week") == 1 and "which only notifies" in page.content.decode()
     assert [figure["text"] for figure in context["figures"]][1:4] == ["10", "20.0 %", "50.0 %"]
     assert [figure["before"] for figure in context["figures"]][1:4] == ["1", "0.0 %", "0.0 %"]
+
+
+def test_every_budget_that_is_overridden_shows_itself(alice: Client, people: People) -> None:
+    event = billed_event(people.key, sell_model())
+    settle([event])
+    assert "This week" not in alice.get(OVERVIEW).content.decode()
+    Organization.objects.filter(pk=people.organization.pk).update(weekly_budget_nanos=10**9)
+    ApiKey.objects.filter(pk=people.key.pk).update(daily_budget_nanos=1)
+    for holder in (Holder(Scope.ORGANIZATION), Holder(Scope.KEY, str(people.key.pk))):
+        make_override(
+            people.organization,
+            holder=holder,
+            amounts=Amounts(daily_nanos=8, weekly_nanos=2 * 10**9) if holder.id else Amounts(weekly_nanos=2 * 10**9),
+            until=datetime.now(UTC) + timedelta(days=2),
+            reason="Launch week",
+            actor="alice@example.org",
+        )
+    page = alice.get(OVERVIEW)
+    month = page.context["month"]
+    assert (month.week_nanos, month.weekly_budget_nanos) == (event.cost_nanos, 2 * 10**9)
+    text = " ".join(page.content.decode().split())
+    assert "This week" in text and "weekly budget of" in text and text.count("Launch week") == 1
+    assert "1 budget of keys, members or end users is overridden" in text
+    assert "is overridden" not in client_of(people.bob).get(OVERVIEW).content.decode()
 
 
 def test_the_chart_stays_in_its_box_and_keeps_proportions() -> None:

@@ -252,7 +252,7 @@ def test_amounts_are_read_as_people_read_them(people: People) -> None:
     assert told.text.startswith("$0.42 was left. You asked to be told below $30.00. A usual day costs $10.00.")
     budget = Alert(organization=people.organization, kind="budget_warning", details={**DETAILS, "begins": "2026-11-01"})
     assert describe_alert(budget, role="owner").title == "Your monthly budget is nearly used up"
-    assert "since 1 November 2026" in describe_alert(budget, role="owner").text
+    assert "since Nov 1, 2026" in describe_alert(budget, role="owner").text
 
 
 def test_every_template_has_its_context() -> None:

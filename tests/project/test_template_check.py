@@ -1,11 +1,14 @@
 """`manage.py check_templates`: it passes on this project, and each kind of mistake is found where it is."""
 
+import re
 from pathlib import Path
 
 import pytest
 from django.test import override_settings
 
 from crossmodel_site.template_check import check_templates, template_folders
+
+TEMPLATES = Path(__file__).parents[2] / "templates"
 
 
 def test_the_templates_of_this_project_are_in_order() -> None:
@@ -37,3 +40,16 @@ def test_what_depends_on_the_context_is_not_judged(tmp_path: Path) -> None:
     (tmp_path / "templates" / "page.html").write_text('{% include name %}{% url view %}{% url "admin:index" %}')
     with override_settings(BASE_DIR=tmp_path):
         assert check_templates() == []
+
+
+def test_customers_read_dates_in_one_form() -> None:
+    """pages/dates.py writes them so where no template does. "Y-m-d" is for addresses, "c" for programs."""
+    days, times = {"M j, Y", "M j,", "M j", "c", "Y-m-d"}, {"H:i", "H:i:s"}
+    allowed = days | times | {f"{day}, {time}" for day in ("M j, Y", "M j") for time in times}
+    found = {
+        (form, str(path.relative_to(TEMPLATES)))
+        for folder in ("account", "console", "mail", "mfa", "usersessions")
+        for path in (TEMPLATES / folder).rglob("*.*")
+        for form in re.findall(r"""\|date:["']([^"']+)["']""", path.read_text())
+    }
+    assert {each for each in found if each[0] not in allowed} == set()
