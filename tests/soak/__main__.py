@@ -60,6 +60,7 @@ async def soak(run: LocalRun, temporary: Path, *, seconds: float, seed: int) -> 
         *(f"  {name}: {count}" for name, count in sorted(crowd.answers.items())),
         f"check_ledger: {(ledger.stdout.strip() or ledger.stderr.strip()).splitlines()[-1]}",
         *(f"not as it should be: {fault}" for fault in crowd.faults[:MAX_FAULTS_SHOWN]),
+        *(f"asked to try again: {line}" for line in [line for line in run.lines if " 503 " in line][:MAX_FAULTS_SHOWN]),
         f"{len(crowd.faults)} answers were not as they should be, {crowd.unavailable} asked to try again.",
         f"Grew: {', '.join(grew)}" if grew else "Nothing grew that is not a record.",
     ]
