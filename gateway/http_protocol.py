@@ -7,6 +7,8 @@ file; tests/gateway/test_http_bounds.py fails when one goes.
 - A trailer never becomes a header (RFC 9110, 6.5.1): it would come after everything that headers are asked for.
 - A request to upgrade is ignored (RFC 9110, 7.8) and its request served; what follows on the connection is not read.
 - Heads must be whole in time, and connections are bounded, in all and for each address but those of trusted proxies.
+- What a client still sends when it has its answer is read and dropped, in bounds: a connection that is closed with
+  bytes unread is reset, and the answer lost with it.
 """
 
 import asyncio
@@ -31,6 +33,8 @@ MAX_HEAD_BYTES = 64 * 1024  # Request line and headers; what a single read of th
 MAX_FRAMING_BYTES = 64 * 1024  # Of a body between two parts of it: chunk extensions, trailers.
 HEAD_SECONDS = 30.0  # From the opening of a connection, or the first byte of a request, to the end of its headers.
 SWEEP_SECONDS = 5.0
+UNREAD_SECONDS = 30.0  # From an answer to the end of the body that it did not wait for,
+MAX_UNREAD_BYTES = 64 * 1024**2  # and what may come of it.
 # What the kernel keeps for a client that reads nothing: 4 MiB otherwise. It doubles this for needs of its own.
 SEND_BUFFER_BYTES = 128 * 1024
 RESET_AT_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, for 0 s.
@@ -55,6 +59,8 @@ class HttpProtocol(HttpToolsProtocol):
     _ignored_upgrade = False
     _answering: RequestResponseCycle | None = None
     _refusal: GatewayError | None = None  # Of what came behind requests that are not answered yet.
+    _unread_since = 0.0  # When an answer was complete whose request was not; 0 when there is none.
+    _unread_bytes = 0
     _address = ""
 
     def __init__(
@@ -77,6 +83,7 @@ class HttpProtocol(HttpToolsProtocol):
         _start_sweeping(self)
         if _is_too_many(self._address):
             self._refuse(unavailable("Too many connections are open.", code="too_many_connections"))
+            transport.close()  # There is no room to wait for anybody.
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle
@@ -93,6 +100,12 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._unread_since:
+            self._unset_keepalive_if_required()
+            self._unread_bytes += len(data)
+            if self._unread_bytes > MAX_UNREAD_BYTES:
+                self.transport.abort()
+                return
         if self._ignores_rest:
             return
         self._had_body = False
@@ -148,6 +161,8 @@ class HttpProtocol(HttpToolsProtocol):
             return  # It is read again: see _serve_without_upgrade().
         self._is_in_head = False
         super().on_headers_complete()
+        if self.expect_100_continue or not self.cycle.keep_alive:
+            self.cycle.transport = cast(asyncio.Transport, ClosedWhenRead(self.transport, self.cycle, self))
         self.headers = []  # Trailers are collected here, and nobody looks at them.
 
     def on_body(self, body: bytes) -> None:
@@ -159,11 +174,18 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._had_body = True
         super().on_message_complete()
+        if self._unread_since:
+            self._unread_since, self._unread_bytes = 0.0, 0
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def on_response_complete(self) -> None:
         if self._refusal is not None and not self.pipeline and not self.transport.is_closing():
             self._answer_and_close(self._refusal)
         super().on_response_complete()
+        if self.cycle.response_complete and self.cycle.more_body:
+            self._unread_since = self.loop.time()
         # The time of an idle connection is uvicorn's. The head of the next request may be under way already.
         self._had_body, self._framing_bytes = True, 0
 
@@ -174,9 +196,22 @@ class HttpProtocol(HttpToolsProtocol):
         """Take nothing more from this connection."""
         self._ignores_rest = True
 
-    def close_slow_head(self, now: float) -> None:
-        """Close the connection when its head has been under way for too long."""
-        if self._is_in_head and now - self._head_since > HEAD_SECONDS and not self._ignores_rest:
+    def close_when_read(self) -> None:
+        """Say no more, and close once the client has sent all."""
+        self._ignores_rest = True
+        if self.transport.is_closing() or not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        self._unread_since = self.loop.time()
+        self.flow.resume_reading()
+        self.transport.write_eof()
+
+    def close_slow(self, now: float) -> None:
+        """Close the connection when a head, or a body that was not waited for, has been under way for too long."""
+        if self._unread_since:
+            if now - self._unread_since > UNREAD_SECONDS:
+                self.transport.abort()
+        elif self._is_in_head and now - self._head_since > HEAD_SECONDS and not self._ignores_rest:
             self._refuse(GatewayError(408, "request_timeout", "The request took too long to arrive."))
 
     def _refuse(self, error: GatewayError) -> None:
@@ -185,7 +220,9 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._ignores_rest = True
         cycle = self.cycle
-        if cycle is None or cycle.response_complete:
+        if self._unread_since:
+            self.transport.close()  # It has its answer.
+        elif cycle is None or cycle.response_complete:
             self._answer_and_close(error)
         elif not cycle.more_body:
             self._refusal = error
@@ -208,7 +245,24 @@ class HttpProtocol(HttpToolsProtocol):
         headers |= {name.encode(): value.encode() for name, value in error.response_headers().items()}
         lines = [name + b": " + value for name, value in [*self.server_state.default_headers, *headers.items()]]
         self.transport.write(STATUS_LINE[error.status] + b"\r\n".join(lines) + b"\r\n\r\n" + body)
-        self.transport.close()
+        self.close_when_read()
+
+
+class ClosedWhenRead:
+    """The transport of a request whose connection ends with its answer."""
+
+    def __init__(self, transport: asyncio.Transport, cycle: RequestResponseCycle, protocol: HttpProtocol) -> None:
+        self._cycle = cycle
+        self._protocol = protocol
+        self._transport = transport
+        self.write, self.is_closing = transport.write, transport.is_closing
+
+    def close(self) -> None:
+        """Close it, once the client has sent all of its request."""
+        if self._cycle.response_complete and self._cycle.more_body:
+            self._protocol.close_when_read()
+        else:
+            self._transport.close()
 
 
 class OneRequest:
@@ -277,5 +331,5 @@ def _sweep(server_state: ServerState, loop: asyncio.AbstractEventLoop) -> None:
     now = loop.time()
     for protocol in list(server_state.connections):
         if isinstance(protocol, HttpProtocol):
-            cast(HttpProtocol, protocol).close_slow_head(now)
+            cast(HttpProtocol, protocol).close_slow(now)
     _sweeping = loop.call_later(SWEEP_SECONDS, _sweep, server_state, loop) if server_state.connections else None

@@ -199,8 +199,8 @@ class LeanHandler:
             failure = GatewayError(500, "internal_error", "An internal error occurred.")
             response, code = _error_response(failure, request.request_id), failure.code
         extra = headers_for_browsers(request.scope["headers"])
-        if reader.leaves_much_unread:
-            extra.append((b"connection", b"close"))
+        if reader.is_waited_for:
+            extra.append((b"connection", b"close"))  # It may be sent all the same, or never.
         reader.close()
         try:
             await send_response(send, response, request.request_id, extra, abort=_abort_of(request.scope))

@@ -56,17 +56,17 @@ class BodyReader:
         self._length = _read_length(headers)
         self._coding = b", ".join(value for name, value in headers if name == b"content-encoding").decode("latin-1")
         transfers = [value for name, value in headers if name == b"transfer-encoding"]
-        self._is_chunked = bool(transfers)
         self._transfer_coding = b", ".join(transfers).decode("latin-1")
         self._room: BodyRoom | None = None
         self._organization_id = 0
         self._size = 0
-        self.is_read = False
+        self._has_expectation = any(name == b"expect" for name, _ in headers)
+        self._is_asked_for = False
 
     @property
-    def leaves_much_unread(self) -> bool:
-        """True when a body that nobody has read may be long: its connection is not worth keeping."""
-        return not self.is_read and (self._is_chunked or self._length > DECODED_PIECE_BYTES)
+    def is_waited_for(self) -> bool:
+        """True when the client waits to be told to send its body (Expect: 100-continue), and was not told."""
+        return self._has_expectation and not self._is_asked_for
 
     async def read(self, room: BodyRoom, organization_id: int) -> bytes:
         """Return the body. Raises GatewayError 400, 408, 413, 415, 503, and ClientLeftError."""
@@ -75,6 +75,7 @@ class BodyReader:
         _refuse_transfer_coding(self._transfer_coding)
         decoder = _decoder_for(self._coding)
         self._room, self._organization_id = room, organization_id
+        self._is_asked_for = True
         message = await self._receive()
         parts: list[bytes] = []
         started = time.monotonic()
@@ -92,7 +93,6 @@ class BodyReader:
             message = await self._receive_in_time(started)
         if decoder is not None and not decoder.eof:
             raise GatewayError(400, "invalid_content_encoding", f"The body is not a complete {self._coding} stream.")
-        self.is_read = True
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def close(self) -> None:

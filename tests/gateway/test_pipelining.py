@@ -113,7 +113,7 @@ async def test_half_a_head_behind_an_answered_request_is_given_up() -> None:
         assert b"/first" in await server.reader.readuntil(b"/first")
         server.writer.write(b"t")
         await server.until(lambda: server.protocol.timeout_keep_alive_task is None)
-        server.protocol.close_slow_head(asyncio.get_running_loop().time() + HEAD_SECONDS + 1)
+        server.protocol.close_slow(asyncio.get_running_loop().time() + HEAD_SECONDS + 1)
         assert (await server.read_rest()).startswith(b"HTTP/1.1 408 ")
 
 
