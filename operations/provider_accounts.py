@@ -15,7 +15,9 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from django.conf import settings
+from django.db import transaction
 
+from billing.catalog.notices import tell_who_may_approve
 from billing.catalog.price_versions import PriceDraft, draft_price, stored_tiers
 from billing.models import PriceVersion, Route, Upstream
 from billing.money import NANOS_PER_USD, PICOS_PER_NANO
@@ -89,33 +91,21 @@ def read_balance(answer: Any) -> int:
 def find_drifts() -> Iterator[Drift]:
     """Yield each price that differs from the provider's list. Raises ProviderSilentError."""
     for name, url in settings.PRICE_LISTS.items():
-        listed = read_price_list(ask(name, url))
-        routes = Route.objects.filter(upstream__name=name, is_enabled=True).select_related("upstream", "language_model")
-        for route in routes:
-            drift = _compare(route, listed.get(route.upstream_model), url)
-            if drift is not None:
-                yield drift
+        yield from _find_drifts_of(name, url)
 
 
 def draft_drifts(*, now: datetime) -> int:
-    """Draft a price version for each price that differs and has no such draft yet; return how many were drafted."""
+    """Draft a price version for each price that differs and has no such draft yet; return how many were drafted.
+
+    Those of one provider's list are drafted together, and who may approve them gets one mail.
+    """
     drafted = 0
-    for drift in find_drifts():
-        same = PriceVersion.objects.filter(
-            language_model=drift.route.language_model, upstream=drift.route.upstream, approved_at=None
-        )
-        if any(stored_tiers(version) == dict(drift.tiers) for version in same):
-            continue
-        draft = PriceDraft(
-            effective_from=now,
-            source=drift.url[:300],
-            source_date=now.date(),
-            tiers=drift.tiers,
-            minimum_charge_nanos=drift.was.minimum_charge_nanos,
-            upstream=drift.route.upstream,
-        )
-        draft_price(drift.route.language_model, draft, created_by=DRAFTED_BY)
-        drafted += 1
+    for name, url in settings.PRICE_LISTS.items():
+        drifts = list(_find_drifts_of(name, url))
+        with transaction.atomic():
+            new = [_draft(drift, now) for drift in drifts if not _is_drafted(drift)]
+            tell_who_may_approve(new)
+        drafted += len(new)
     return drafted
 
 
@@ -146,6 +136,34 @@ def ask(upstream_name: str, url: str) -> Any:
         raise ProviderSilentError(f"{url}: {error}") from error
     except ValueError:
         raise ProviderSilentError(f"{url} answered what is no JSON.") from None
+
+
+def _find_drifts_of(upstream_name: str, url: str) -> Iterator[Drift]:
+    listed = read_price_list(ask(upstream_name, url))
+    routes = Route.objects.filter(upstream__name=upstream_name, is_enabled=True)
+    for route in routes.select_related("upstream", "language_model"):
+        drift = _compare(route, listed.get(route.upstream_model), url)
+        if drift is not None:
+            yield drift
+
+
+def _is_drafted(drift: Drift) -> bool:
+    same = PriceVersion.objects.filter(
+        language_model=drift.route.language_model, upstream=drift.route.upstream, approved_at=None
+    )
+    return any(stored_tiers(version) == dict(drift.tiers) for version in same)
+
+
+def _draft(drift: Drift, now: datetime) -> PriceVersion:
+    draft = PriceDraft(
+        effective_from=now,
+        source=drift.url[:300],
+        source_date=now.date(),
+        tiers=drift.tiers,
+        minimum_charge_nanos=drift.was.minimum_charge_nanos,
+        upstream=drift.route.upstream,
+    )
+    return draft_price(drift.route.language_model, draft, created_by=DRAFTED_BY)
 
 
 def _picos_of(pricing: Mapping[str, Any]) -> dict[str, int]:

@@ -19,12 +19,15 @@ from accounts.members import has_confirmed
 from accounts.models import ApiKey, Member
 from billing.approvals.kinds import describe
 from billing.approvals.notices import may_decide
+from billing.catalog import notices as price_notices
+from billing.catalog.load import describe_version
 from billing.mail_outbox import claim_mails, note_failed, note_sent
-from billing.models import Alert, Approval, DeletionRequest, OutgoingMail
+from billing.models import Alert, Approval, DeletionRequest, OutgoingMail, PriceVersion
 from pages.alert_text import describe_alert
 
 MAX_MAILS_PER_ROUND = 50
 MAX_ALERTS_SHOWN = 20
+MAX_DRAFTS_SHOWN = 20
 MAX_SUBJECT_CHARS = 150
 
 logger = logging.getLogger(__name__)
@@ -135,11 +138,30 @@ def _approval(mail: OutgoingMail) -> Mapping[str, Any]:
     return {"approval": approval, "change": describe(approval)}
 
 
+def _price_drafts(mail: OutgoingMail) -> Mapping[str, Any]:
+    drafts = PriceVersion.objects.filter(pk__in=mail.context["drafts"], approved_at=None).order_by("pk")
+    count = drafts.count()
+    if not count:
+        raise NotWorthTellingError("It was decided before the mail could be sent.")
+    if not price_notices.may_approve(mail.user):
+        raise NotWorthTellingError("The person does not approve prices any more.")
+    related = drafts.select_related("language_model", "upstream").prefetch_related("components")
+    shown = list(related[:MAX_DRAFTS_SHOWN])
+    return {
+        "drafter": shown[0].created_by,
+        "lines": [describe_version(draft) for draft in shown],
+        "one": shown[0].pk if count == 1 else None,
+        "count": count,
+        "more": count - len(shown),
+    }
+
+
 CONTEXTS: dict[str, Callable[[OutgoingMail], Mapping[str, Any]]] = {
     "alerts": _alerts,
     "approval": _approval,
     "deletion": _deletion,
     "key_leaked": _key_leaked,
+    "price_drafts": _price_drafts,
 }
 
 

@@ -12,7 +12,9 @@ from typing import Any
 from django.db import connection, models, transaction
 from django.utils import timezone
 
+from accounts.models import User
 from billing.catalog.file import SALE, Catalog, InvalidCatalogError, ModelEntry, PriceEntry, UpstreamEntry
+from billing.catalog.notices import tell_who_may_approve
 from billing.catalog.price_versions import (
     ApprovalError,
     PriceDraft,
@@ -30,12 +32,19 @@ CREATED_BY_FILE = "catalog file"
 LOAD_LOCK = 7_303_014  # Two loads at once would both add the same prices.
 
 
+@dataclass(frozen=True, slots=True)
+class _Drafter:
+    name: str
+    account: User | None = None
+
+
 @dataclass(slots=True)
 class CatalogChanges:
-    """What a load changed, or would change: one line each, in the order of the file."""
+    """What a load changed, or would change: one line each, in the order of the file. `drafts` has old ones too."""
 
     lines: list[str] = field(default_factory=list)
     drafts: list[PriceVersion] = field(default_factory=list)
+    new_drafts: list[PriceVersion] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.lines)
@@ -45,14 +54,16 @@ def load_catalog(
     catalog: Catalog,
     *,
     actor: str = "",
+    account: User | None = None,
     approve: bool = False,
     may_replace_alone: bool = True,
     dry_run: bool = False,
 ) -> CatalogChanges:
     """Write the catalog and return what changed. With `dry_run` the same work is done and rolled back.
 
-    New prices are drafts by `actor`. With `approve` they are live at once: drafted by the file, approved by `actor`,
-    who answers for it; without `may_replace_alone` one that replaces a price needs somebody else's approval.
+    New prices are drafts by `actor`, whose account is `account`; who may approve them gets mail. With `approve` they
+    are live at once: drafted by the file, approved by `actor`, who answers for it; without `may_replace_alone` one that
+    replaces a price needs somebody else's approval.
     Raises price_versions.ApprovalError then, and when `actor` drafted one of them in an earlier load, and
     InvalidCatalogError for a catalog without models: a file that was cut short would take everything off sale.
     """
@@ -64,17 +75,19 @@ def load_catalog(
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOAD_LOCK])
         served = servable_models()
         upstreams = _load_upstreams(catalog.upstreams, changes)
-        created_by = CREATED_BY_FILE if approve else actor or CREATED_BY_FILE
+        drafter = _Drafter(CREATED_BY_FILE) if approve else _Drafter(actor or CREATED_BY_FILE, account)
         language_models = _load_models(catalog.models, changes)
         _load_aliases(catalog.models, language_models, changes)
         for entry in catalog.models:
             _load_routes(entry, language_models[entry.id], upstreams, changes)
-            _load_prices(entry, language_models[entry.id], upstreams, created_by, changes)
+            _load_prices(entry, language_models[entry.id], upstreams, drafter, changes)
         if approve and changes.drafts:
             if not may_replace_alone:
                 _require_second_person(changes.drafts)
-            for version in approve_price_versions(changes.drafts, approved_by=actor):
+            for version in approve_price_versions(changes.drafts, approved_by=actor, decided_by=account):
                 changes.lines.append(f"approved by {actor}: {describe_version(version)}")
+        else:
+            tell_who_may_approve(changes.new_drafts)
         changes.lines += [f"could be served and can no longer: {lost}" for lost in lost_since(served)]
         if dry_run:
             transaction.set_rollback(True)
@@ -91,7 +104,7 @@ def _require_second_person(drafts: list[PriceVersion]) -> None:
         )
 
 
-def load_prices(catalog: Catalog, *, actor: str, dry_run: bool = False) -> CatalogChanges:
+def load_prices(catalog: Catalog, *, actor: str, account: User | None = None, dry_run: bool = False) -> CatalogChanges:
     """Draft what the file's prices say otherwise than ours: the drift of a list, for a second person to approve.
 
     Of models and upstreams that are here already, and nothing but prices: the rest of the file is not looked at.
@@ -107,7 +120,10 @@ def load_prices(catalog: Catalog, *, actor: str, dry_run: bool = False) -> Catal
                 changes.lines.append(f"model {entry.id}: is not in the catalog, left out")
                 continue
             known = tuple(price for price in entry.prices if price.seller == SALE or price.seller in upstreams)
-            _load_prices(replace(entry, prices=known), language_models[entry.id], upstreams, actor, changes)
+            _load_prices(
+                replace(entry, prices=known), language_models[entry.id], upstreams, _Drafter(actor, account), changes
+            )
+        tell_who_may_approve(changes.new_drafts)
         if dry_run:
             transaction.set_rollback(True)
     return changes
@@ -201,7 +217,7 @@ def _load_prices(
     entry: ModelEntry,
     language_model: LanguageModel,
     upstreams: Mapping[str, Upstream],
-    created_by: str,
+    drafter: _Drafter,
     changes: CatalogChanges,
 ) -> None:
     now = timezone.now()
@@ -221,7 +237,8 @@ def _load_prices(
                 minimum_charge_nanos=price.minimum_charge_nanos,
                 upstream=None if price.seller == SALE else upstreams[price.seller],
             )
-            match = draft_price(language_model, draft, created_by=created_by)
+            match = draft_price(language_model, draft, created_by=drafter.name, drafted_by=drafter.account)
+            changes.new_drafts.append(match)
             changes.lines.append(f"new draft {match.pk}: {describe_version(match)}")
         else:
             candidates.remove(match)

@@ -2,6 +2,7 @@
 
 A price may not change the past. So a version that replaces another takes effect at its own date or at its approval,
 whichever is later; only the first version of a seller may begin before it was approved, since nothing was sold by then.
+Accounts tell who is who: a person with a new address is the same person.
 """
 
 import re
@@ -12,6 +13,8 @@ from datetime import date, datetime
 from django.db import transaction
 from django.utils import timezone
 
+from accounts.models import User
+from billing.catalog.notices import APPROVE_PERMISSION
 from billing.models import LanguageModel, PriceComponent, PriceVersion, Upstream
 from billing.pricing.cost import INPUT, OUTPUT, InvalidPriceError, PriceTable, Tiers
 
@@ -24,6 +27,10 @@ class ApprovalError(ValueError):
 
 class SamePersonError(ApprovalError):
     """Whoever drafted a price may not approve it."""
+
+
+class NotPermittedError(ApprovalError):
+    """The operator's role does not approve prices."""
 
 
 class AlreadyApprovedError(ApprovalError):
@@ -42,9 +49,13 @@ class PriceDraft:
     upstream: Upstream | None = None
 
 
-def draft_price(language_model: LanguageModel, draft: PriceDraft, *, created_by: str) -> PriceVersion:
+def draft_price(
+    language_model: LanguageModel, draft: PriceDraft, *, created_by: str, drafted_by: User | None = None
+) -> PriceVersion:
     """Write a new version as a draft: it prices nothing until it is approved.
 
+    `created_by` is kept as it is; `drafted_by` is the account of the person, if one did it. Nobody is told: see
+    notices.tell_who_may_approve().
     Raises InvalidPriceError when input or output has no price, or an amount is out of bounds.
     """
     _require_complete(PriceTable(0, draft.tiers, draft.minimum_charge_nanos))
@@ -57,6 +68,7 @@ def draft_price(language_model: LanguageModel, draft: PriceDraft, *, created_by:
             source=draft.source,
             source_date=draft.source_date,
             created_by=created_by,
+            drafted_by=drafted_by,
         )
         PriceComponent.objects.bulk_create(
             PriceComponent(price_version=version, component=component, prompt_tokens_from=start, picos_per_unit=picos)
@@ -66,26 +78,33 @@ def draft_price(language_model: LanguageModel, draft: PriceDraft, *, created_by:
     return version
 
 
-def approve_price_version(version: PriceVersion, *, approved_by: str) -> PriceVersion:
+def approve_price_version(version: PriceVersion, *, approved_by: str, decided_by: User | None = None) -> PriceVersion:
     """Make a draft live, from its date or from now, and return it as it is then.
 
-    Raises SamePersonError, AlreadyApprovedError, InvalidPriceError.
+    Raises SamePersonError, NotPermittedError, AlreadyApprovedError, InvalidPriceError.
     """
-    return approve_price_versions([version], approved_by=approved_by)[0]
+    return approve_price_versions([version], approved_by=approved_by, decided_by=decided_by)[0]
 
 
-def approve_price_versions(versions: Iterable[PriceVersion], *, approved_by: str) -> list[PriceVersion]:
+def approve_price_versions(
+    versions: Iterable[PriceVersion], *, approved_by: str, decided_by: User | None = None
+) -> list[PriceVersion]:
     """Make drafts live together, or none of them. Several first versions of one seller keep their past dates.
 
-    Raises SamePersonError, AlreadyApprovedError, InvalidPriceError.
+    `approved_by` is kept as it is; `decided_by` is the account of the person, if one did it.
+    Raises SamePersonError, NotPermittedError, AlreadyApprovedError, InvalidPriceError.
     """
+    if not approved_by.strip():
+        raise ApprovalError("An approval must name a person.")
+    if decided_by is not None and not decided_by.has_perm(APPROVE_PERMISSION):
+        raise NotPermittedError(f"The role of {decided_by} does not approve prices.")
     with transaction.atomic():
         drafts = sorted(versions, key=lambda version: version.pk)
         # Locked in id order; whether a price was replaced is judged for all before any of them counts.
         models = sorted({version.language_model_id for version in drafts})
         list(LanguageModel.objects.select_for_update().filter(pk__in=models).order_by("pk"))
         replacing = {version.pk: _has_approved(version) for version in drafts}
-        return [_approve(version, approved_by, is_replacing=replacing[version.pk]) for version in drafts]
+        return [_approve(draft, approved_by, decided_by, is_replacing=replacing[draft.pk]) for draft in drafts]
 
 
 def replacing_versions(versions: Iterable[PriceVersion]) -> list[PriceVersion]:
@@ -106,16 +125,14 @@ def price_table(version: PriceVersion) -> PriceTable:
     return PriceTable(version.pk, stored_tiers(version), version.minimum_charge_nanos)
 
 
-def _approve(draft: PriceVersion, approved_by: str, *, is_replacing: bool) -> PriceVersion:
-    if not approved_by.strip():
-        raise ApprovalError("An approval must name a person.")
-    if _person(approved_by) == _person(draft.created_by):
+def _approve(draft: PriceVersion, approved_by: str, decided_by: User | None, *, is_replacing: bool) -> PriceVersion:
+    if _is_same_person(draft, approved_by, decided_by):
         raise SamePersonError(f"{draft}: {approved_by} drafted this price; somebody else approves it.")
     _require_complete(price_table(draft))
     now = timezone.now()
     effective_from = max(draft.effective_from, now) if is_replacing else draft.effective_from
     updated = PriceVersion.objects.filter(pk=draft.pk, approved_at=None).update(
-        approved_by=approved_by, approved_at=now, effective_from=effective_from
+        approved_by=approved_by, decided_by=decided_by, approved_at=now, effective_from=effective_from
     )
     if not updated:
         raise AlreadyApprovedError(f"{draft} was approved before.")
@@ -133,6 +150,13 @@ def _require_complete(table: PriceTable) -> None:
     for component in (INPUT, OUTPUT):
         if not table.has_price(component):
             raise InvalidPriceError(f"{component} has no price.")
+
+
+def _is_same_person(draft: PriceVersion, approved_by: str, decided_by: User | None) -> bool:
+    """By their accounts where both have one. A name alone says less: addresses change."""
+    if draft.drafted_by_id is not None and decided_by is not None:
+        return draft.drafted_by_id == decided_by.pk
+    return _person(approved_by) == _person(draft.created_by)
 
 
 def _person(name: str) -> str:

@@ -1,7 +1,8 @@
 """Prices: dated rows, never edited. A mistake is corrected by a new version."""
 
+from django.conf import settings
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 from django.utils import timezone
 
 from accounts.models import Organization
@@ -21,9 +22,25 @@ class PriceVersion(models.Model):
     minimum_charge_nanos = models.PositiveBigIntegerField(default=0)
     source = models.CharField(max_length=300, help_text="Where the prices were taken from.")
     source_date = models.DateField(help_text="When they were taken.")
-    created_by = models.CharField(max_length=254)
+    created_by = models.CharField(max_length=254, help_text="Who drafted it, as written down then.")
+    drafted_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="+",
+        help_text="The account of who drafted it; empty: a file or a job did.",
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
-    approved_by = models.CharField(max_length=254, blank=True)
+    approved_by = models.CharField(max_length=254, blank=True, help_text="Who approved it, as written down then.")
+    decided_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="+",
+        help_text="The account of who approved it.",
+    )
     approved_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
@@ -32,6 +49,10 @@ class PriceVersion(models.Model):
             models.CheckConstraint(
                 condition=Q(approved_at=None, approved_by="") | (Q(approved_at__isnull=False) & ~Q(approved_by="")),
                 name="price_version_approval_names_a_person",
+            ),
+            models.CheckConstraint(
+                condition=Q(decided_by=None) | Q(drafted_by=None) | ~Q(decided_by=F("drafted_by")),
+                name="price_version_by_a_second_person",
             ),
         ]
 

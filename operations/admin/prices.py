@@ -7,6 +7,7 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
@@ -18,12 +19,14 @@ from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 from billing.catalog.comparison import ComparedPrice, compare, find_replaced, sold_below_cost
 from billing.catalog.file import InvalidCatalogError, parse_catalog
 from billing.catalog.load import load_prices
+from billing.catalog.notices import tell_who_may_approve
 from billing.catalog.price_versions import ApprovalError, PriceDraft, approve_price_version, draft_price, stored_tiers
 from billing.catalog.profiles import profile_problem
 from billing.models import PriceComponent, PriceVersion
 from billing.money import InvalidAmountError, parse_usd_per_million
 from billing.pricing.cost import InvalidPriceError
 from operations.admin.base import QuestionForm, ReadOnlyAdmin, detail_action, operator_form, usd_column
+from operations.asking import operator_of
 from pages.templatetags.amounts import picos_per_million, picos_usd
 
 MAX_LIST_CHARACTERS = 500_000
@@ -78,7 +81,16 @@ class PriceVersionAdmin(ReadOnlyAdmin):
     search_fields = ["language_model__model_id"]
     actions_detail = ["approve", "draft_successor"]
     fields = ["language_model", "seller", "state", "effective_from", "minimum_charge", "beside", "warnings"]
-    fields += ["source", "source_date", "created_by", "created_at", "approved_by", "approved_at"]
+    fields += [
+        "source",
+        "source_date",
+        "created_by",
+        "drafted_by",
+        "created_at",
+        "approved_by",
+        "decided_by",
+        "approved_at",
+    ]
     readonly_fields = ["seller", "state", "minimum_charge", "beside", "warnings", "created_at"]
 
     minimum_charge = usd_column("minimum_charge_nanos", "Minimum charge")
@@ -160,7 +172,7 @@ class PriceVersionAdmin(ReadOnlyAdmin):
         version = self.row_or_404(request, object_id)
         if request.method == "POST":
             try:
-                approve_price_version(version, approved_by=str(request.user))
+                approve_price_version(version, approved_by=str(request.user), decided_by=operator_of(request))
             except (ApprovalError, InvalidPriceError) as error:
                 messages.error(request, str(error))
             else:
@@ -200,7 +212,7 @@ def _draft_from_list(request: HttpRequest, form: PriceListForm) -> tuple[list[st
     text = form.cleaned_data["price_list"]
     catalog = parse_catalog(text, file_name="the list", check_profile=profile_problem)
     is_sure = form.cleaned_data["shown"] == str(uuid.uuid5(uuid.NAMESPACE_OID, text))
-    changes = load_prices(catalog, actor=str(request.user), dry_run=not is_sure)
+    changes = load_prices(catalog, actor=str(request.user), account=operator_of(request), dry_run=not is_sure)
     if is_sure:
         messages.success(request, f"{len(changes.drafts)} drafts wait for approval.")
     return changes.lines, is_sure
@@ -220,19 +232,20 @@ def _draft_successor(request: HttpRequest, version: PriceVersion, form: Successo
     if form.errors:
         return None
     day = values["effective_on"]
+    wanted = PriceDraft(
+        effective_from=datetime(day.year, day.month, day.day, tzinfo=UTC) if day else timezone.now(),
+        source=values["source"],
+        source_date=timezone.now().date(),
+        tiers={component: tuple(sorted(rows.items())) for component, rows in tiers.items()},
+        minimum_charge_nanos=version.minimum_charge_nanos,
+        upstream=version.upstream,
+    )
+    operator = operator_of(request)
     try:
-        return draft_price(
-            version.language_model,
-            PriceDraft(
-                effective_from=datetime(day.year, day.month, day.day, tzinfo=UTC) if day else timezone.now(),
-                source=values["source"],
-                source_date=timezone.now().date(),
-                tiers={component: tuple(sorted(rows.items())) for component, rows in tiers.items()},
-                minimum_charge_nanos=version.minimum_charge_nanos,
-                upstream=version.upstream,
-            ),
-            created_by=str(request.user),
-        )
+        with transaction.atomic():
+            draft = draft_price(version.language_model, wanted, created_by=str(operator), drafted_by=operator)
+            tell_who_may_approve([draft])
+            return draft
     except InvalidPriceError as error:
         form.add_error(None, str(error))
         return None

@@ -28,12 +28,17 @@ def named_actor(options: Mapping[str, Any]) -> str:
     A name typed into a shell proves nothing by itself, so it must be the account of an operator, and the record says
     from whose shell it came. Raises CommandError when no active operator signs in with the address.
     """
-    email = options["actor"].strip()
-    if not email:
+    user = named_operator(options)
+    if user is None:
         return ""
-    user = find_operator(email)
     full = f"{user.email} (shell:{shell_user()})"
     return full if len(full) <= MAX_ACTOR_CHARS else user.email
+
+
+def named_operator(options: Mapping[str, Any]) -> User | None:
+    """Return the account that `--actor` names, None when it names nobody. Raises CommandError like named_actor()."""
+    email = options["actor"].strip()
+    return find_operator(email) if email else None
 
 
 def find_operator(email: str) -> User:

@@ -3,14 +3,18 @@
 import pytest
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from accounts.models import AuditEntry
 from accounts.staff_roles import StaffRole
 from billing.admission.redis.blocking_client import run_script
+from billing.catalog.notices import tell_who_may_approve
+from billing.catalog.price_versions import PriceDraft, approve_price_version, draft_price
 from billing.catalog.serving import servable_models
-from billing.models import LanguageModel, PriceVersion, Route, Upstream
+from billing.models import LanguageModel, OutgoingMail, PriceVersion, Route, Upstream
 from billing.upstream_health.sharing import KEY, SCRIPT, UpstreamHealth, _arguments, read_upstream_health
-from tests.support.operators import operator_client
+from pages.mail import NotWorthTellingError, render_mail
+from tests.support.operators import make_operator, operator_client
 from tests.support.settled_usage import sell_model
 
 
@@ -51,6 +55,7 @@ def test_a_successor_is_drafted_shown_beside_and_approved_by_another(
     response = otto.post(path, {**values, "source": "list", f"price_{first.pk}": doubled})
     draft = PriceVersion.objects.latest("pk")
     assert response.headers["Location"] == page("priceversion", draft.pk)
+    assert [mail.user.email for mail in OutgoingMail.objects.all()] == ["fay@example.org"]
     shown = otto.get(page("priceversion", draft.pk)).content.decode()
     assert "+100.00 %" in shown
     approve = page("priceversion", draft.pk, "approve")
@@ -59,9 +64,12 @@ def test_a_successor_is_drafted_shown_beside_and_approved_by_another(
     assert fay.post(approve).status_code == 302
     draft.refresh_from_db()
     assert (draft.created_by, draft.approved_by) == ("otto@example.org", "fay@example.org")
+    assert [str(person) for person in (draft.drafted_by, draft.decided_by)] == ["otto@example.org", "fay@example.org"]
 
 
-def test_a_price_list_becomes_drafts_after_a_look_and_nothing_else(version: PriceVersion, otto: Client) -> None:
+def test_a_price_list_becomes_drafts_after_a_look_and_nothing_else(
+    version: PriceVersion, otto: Client, fay: Client
+) -> None:
     model_id = version.language_model.model_id
     text = f"""
 [[upstream]]
@@ -97,7 +105,13 @@ output = "8"
     assert "new draft" in otto.post(add, {"price_list": text + "\n# other", "shown": shown}).content.decode()
     assert otto.post(add, {"price_list": text, "shown": shown}).status_code == 302
     draft = PriceVersion.objects.latest("pk")
-    assert (draft.created_by, draft.approved_at) == ("otto@example.org", None)
+    assert (draft.created_by, str(draft.drafted_by), draft.approved_at) == (
+        "otto@example.org",
+        "otto@example.org",
+        None,
+    )
+    [mail] = OutgoingMail.objects.all()
+    assert (mail.user.email, mail.context) == ("fay@example.org", {"drafts": [draft.pk]})
     assert "Nothing differs" in otto.post(add, {"price_list": text}).content.decode()  # The draft is there.
     assert not LanguageModel.objects.filter(display_name="Other name").exists()
 
@@ -153,3 +167,20 @@ def test_health_is_shown_reset_and_asked_for(version: PriceVersion, otto: Client
     assert "No connection could be made" in [str(said) for said in answer.context["messages"]][-1]
     for button in ("reset", "test-call", "disable", "enable"):
         assert fay.post(page("upstream", upstream.pk, button)).status_code == 403
+
+
+def test_the_mail_of_drafts_says_what_they_are_and_is_not_sent_when_they_are_decided(version: PriceVersion) -> None:
+    fay = make_operator("fay", StaffRole.FINANCE)
+    draft = PriceDraft(timezone.now(), "a list", timezone.now().date(), {"input": ((0, 1),), "output": ((0, 2),)})
+    drafts = [draft_price(version.language_model, draft, created_by="job:price_drift") for _ in range(2)]
+    tell_who_may_approve(drafts)
+    mail = OutgoingMail.objects.get()
+    message = render_mail(mail)
+    assert message.subject == "CrossModel: 2 prices wait for a second person"
+    for words in ("job:price_drift drafted", version.language_model.model_id, "approved_at__isempty=1"):
+        assert words in str(message.body)
+    approve_price_version(drafts[0], approved_by=str(fay), decided_by=fay)
+    assert f"/admin/billing/priceversion/{drafts[1].pk}/change/" in str(render_mail(mail).body)
+    approve_price_version(drafts[1], approved_by=str(fay), decided_by=fay)
+    with pytest.raises(NotWorthTellingError):
+        render_mail(mail)

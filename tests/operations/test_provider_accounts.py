@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from accounts.staff_roles import StaffRole
 from billing.catalog.price_versions import PriceDraft, approve_price_version, draft_price
-from billing.models import LanguageModel, PriceVersion, Route, Upstream
+from billing.models import LanguageModel, OutgoingMail, PriceVersion, Route, Upstream
 from operations.models import ProviderBalance
 from operations.provider_accounts import draft_drifts, find_drifts, watch_balances
 from operations.status import read_status
+from tests.support.operators import make_operator
 from tests.support.settled_usage import sell_model
 
 pytestmark = pytest.mark.django_db
@@ -97,7 +99,9 @@ def test_a_price_that_differs_becomes_one_draft_and_changes_nothing(provider: Pr
     [drift] = find_drifts()
     assert str(drift) == "acme large-v1: output is 12,000,000 pico-dollars there and 10,000,000 here"
     before = PriceVersion.objects.filter(approved_at__isnull=False).count()
+    fay = make_operator("fay", StaffRole.FINANCE)
     assert [draft_drifts(now=timezone.now()) for _ in range(2)] == [1, 0], "Asked again, it is the same draft."
+    assert [(mail.user, mail.template) for mail in OutgoingMail.objects.all()] == [(fay, "price_drafts")]
     draft = PriceVersion.objects.get(approved_at=None)
     amounts = set(draft.components.values_list("component", "prompt_tokens_from", "picos_per_unit"))
     assert amounts == {("input", 0, 2_000_000), ("input", 200_000, 4_000_000), ("output", 0, 12_000_000)}

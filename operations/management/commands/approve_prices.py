@@ -9,7 +9,7 @@ from billing.catalog.load import describe_version
 from billing.catalog.price_versions import ApprovalError, approve_price_versions
 from billing.models import PriceVersion
 from billing.pricing.cost import InvalidPriceError
-from operations.management.arguments import add_actor, named_actor
+from operations.management.arguments import add_actor, named_actor, named_operator
 
 
 class Command(BaseCommand):
@@ -37,7 +37,7 @@ class Command(BaseCommand):
         if unknown:
             raise CommandError(f"No draft has the number {', '.join(map(str, sorted(unknown)))}.")
         try:
-            approved = approve_price_versions(chosen, approved_by=approver)
+            approved = approve_price_versions(chosen, approved_by=approver, decided_by=named_operator(options))
         except (ApprovalError, InvalidPriceError) as error:
             raise CommandError(f"{error} Nothing was approved.") from None
         for version in approved:

@@ -11,7 +11,7 @@ from billing.catalog.file import InvalidCatalogError, parse_catalog
 from billing.catalog.load import load_catalog
 from billing.catalog.price_versions import ApprovalError
 from billing.catalog.profiles import profile_problem
-from operations.management.arguments import add_actor, named_actor
+from operations.management.arguments import add_actor, named_actor, named_operator
 
 LOCAL_ACTOR = "local default"
 
@@ -42,6 +42,7 @@ class Command(BaseCommand):
             changes = load_catalog(
                 parse_catalog(text, file_name=path.name, check_profile=profile_problem),
                 actor=actor or LOCAL_ACTOR,
+                account=named_operator(options),
                 approve=options["approve"],
                 may_replace_alone=not settings.PRODUCTION,
                 dry_run=options["dry_run"],

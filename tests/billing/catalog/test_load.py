@@ -9,12 +9,13 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
+from accounts.staff_roles import StaffRole
 from billing.catalog.file import parse_catalog
 from billing.catalog.load import CatalogChanges, load_catalog
 from billing.catalog.price_versions import SamePersonError, price_table
 from billing.models import LanguageModel, LanguageModelAlias, PriceComponent, PriceVersion, Route, Upstream
 from tests.billing.catalog_factory import CATALOG
-from tests.support.people import make_person
+from tests.support.operators import make_operator
 
 pytestmark = pytest.mark.django_db
 
@@ -178,7 +179,7 @@ def run(*arguments: str) -> str:
 @pytest.fixture
 def operators(db: None) -> None:
     for name in ("alice", "bob"):
-        make_person(name, is_staff=True)
+        make_operator(name, StaffRole.FINANCE)
 
 
 @pytest.fixture

@@ -1,14 +1,19 @@
 """Price versions: drafted, approved by somebody else, never edited, never changing the past."""
 
 from datetime import UTC, date, datetime, timedelta
+from importlib import import_module
 
 import pytest
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
+from accounts.models import User
+from accounts.staff_roles import StaffRole
+from billing.catalog.notices import tell_who_may_approve
 from billing.catalog.price_versions import (
     AlreadyApprovedError,
     ApprovalError,
+    NotPermittedError,
     PriceDraft,
     SamePersonError,
     approve_price_version,
@@ -16,8 +21,9 @@ from billing.catalog.price_versions import (
     draft_price,
     price_table,
 )
-from billing.models import LanguageModel, PriceComponent, PriceVersion, Upstream
+from billing.models import LanguageModel, OutgoingMail, PriceComponent, PriceVersion, Upstream
 from billing.pricing.cost import InvalidPriceError, Tiers
+from tests.support.operators import make_operator
 
 pytestmark = pytest.mark.django_db
 
@@ -59,6 +65,60 @@ def test_nobody_approves_their_own_price(language_model: LanguageModel, name: st
         approve_price_version(version, approved_by=name)
     version.refresh_from_db()
     assert version.approved_at is None
+
+
+def test_a_person_with_a_new_address_is_the_same_person(language_model: LanguageModel) -> None:
+    fay, finn = (make_operator(name, StaffRole.FINANCE) for name in ("fay", "finn"))
+    own = drafted_by(fay, language_model)
+    fay.email = "fay@new.example"
+    fay.save()
+    with pytest.raises(SamePersonError):
+        approve_price_version(own, approved_by=str(fay), decided_by=fay)
+    with pytest.raises(IntegrityError, match="by_a_second_person"), transaction.atomic():
+        PriceVersion.objects.filter(pk=own.pk).update(decided_by=fay)
+    finn.email = "fay@example.org"  # Her old address is his now, and he is somebody else.
+    finn.save()
+    approved = approve_price_version(own, approved_by=str(finn), decided_by=finn)
+    assert (approved.drafted_by, approved.decided_by, approved.created_by) == (fay, finn, "fay@example.org")
+
+
+def test_an_operator_whose_role_does_not_approve_prices_approves_none(language_model: LanguageModel) -> None:
+    version = draft(language_model)
+    otto = make_operator("otto", StaffRole.OPERATIONS)
+    with pytest.raises(NotPermittedError, match="does not approve prices"):
+        approve_price_version(version, approved_by=str(otto), decided_by=otto)
+
+
+def test_who_may_approve_gets_one_mail_for_the_drafts_of_one_hand(language_model: LanguageModel) -> None:
+    fay, finn = (make_operator(name, StaffRole.FINANCE) for name in ("fay", "finn"))
+    make_operator("otto", StaffRole.OPERATIONS)
+    drafts = [drafted_by(fay, language_model), drafted_by(fay, language_model)]
+    for _ in range(2):
+        tell_who_may_approve(drafts)
+    assert [mail.user for mail in OutgoingMail.objects.all()] == [finn]
+    tell_who_may_approve([draft(language_model)])  # Of a job: nobody's own.
+    assert {mail.user for mail in OutgoingMail.objects.exclude(context__drafts=[row.pk for row in drafts])} == {
+        fay,
+        finn,
+    }
+
+
+def test_drafts_from_before_get_the_accounts_that_their_addresses_name(language_model: LanguageModel) -> None:
+    fay = make_operator("fay", StaffRole.FINANCE)
+    new = PriceDraft(LONG_AGO, "list", date(2026, 1, 1), {"input": ((0, 1),), "output": ((0, 2),)})
+    names = ("Fay@example.org (shell:root)", "catalog file", "fay@example.org")
+    drafts = [draft_price(language_model, new, created_by=name) for name in names]
+    approve_price_version(drafts[2], approved_by=BOB)
+    migration = import_module("billing.migrations.0030_prices_by_two_accounts")
+    with connection.cursor() as cursor:
+        cursor.execute(migration.NAME_ACCOUNTS)
+    drafters = [PriceVersion.objects.get(pk=version.pk).drafted_by for version in drafts]
+    assert drafters == [fay, None, None], "What is approved is not edited."
+
+
+def drafted_by(operator: User, language_model: LanguageModel) -> PriceVersion:
+    new = PriceDraft(LONG_AGO, "list", date(2026, 1, 1), {"input": ((0, 1),), "output": ((0, 2),)})
+    return draft_price(language_model, new, created_by=str(operator), drafted_by=operator)
 
 
 def test_an_approval_names_a_person_and_happens_once(language_model: LanguageModel) -> None:
