@@ -67,6 +67,7 @@ class RequestAdmission:
         """
         self._check_room()
         facts, hold = proposal.facts, proposal.hold
+        missing = ""
         for _ in range(MAX_ADMISSION_ROUNDS):
             await check_restrictions(self._keys, key, facts.catalog_model)
             started = time.monotonic()
@@ -89,11 +90,13 @@ class RequestAdmission:
                 return metered, rate_headers(answer.rates, facts.received_at)
             if isinstance(answer, Refused):
                 raise limit_refusal(answer, facts, hold)
+            missing = answer.reason
             await self._make_ready(key, answer)
-        raise _unavailable()
+        raise _unavailable() from _never_ready(missing)
 
     async def admit_free(self, key: AuthenticatedKey, *, kind: str, per_minute: int) -> None:
         """Let a request through that costs nothing, if the key lives and may be used from here. Raises GatewayError."""
+        missing = ""
         for _ in range(MAX_ADMISSION_ROUNDS):
             await check_restrictions(self._keys, key)
             identity = key.identity
@@ -108,6 +111,7 @@ class RequestAdmission:
             except AdmissionUnavailableError as error:
                 raise _unavailable() from error
             if isinstance(answer, NotReady):
+                missing = answer.reason
                 await self._make_ready(key, answer)
                 continue
             if answer.refused_code:
@@ -115,7 +119,7 @@ class RequestAdmission:
                     answer.refused_code, per_minute, answer.reset_us, headers={}
                 )
             return
-        raise _unavailable()
+        raise _unavailable() from _never_ready(missing)
 
     def _check_room(self) -> None:
         if self._is_closed:
@@ -159,6 +163,10 @@ class RequestAdmission:
             await metered.release("admission_unanswered")
 
         self._background.run(release())
+
+
+def _never_ready(missing: str) -> AdmissionUnavailableError:
+    return AdmissionUnavailableError(f"{missing} is still missing after {MAX_ADMISSION_ROUNDS} rounds.")
 
 
 def _unavailable() -> GatewayError:

@@ -12,14 +12,13 @@ from typing import cast
 import httptools
 import httpx
 
+from billing.standstill import LOOK_AGAIN_SECONDS
+
 # Past this many bytes that nobody has taken, reading stops until somebody does: a slow client holds its upstream up.
 MAX_BUFFERED_BYTES = 64 * 1024
 MAX_HEAD_BYTES = 256 * 1024
 MAX_FRAMING_BYTES = 64 * 1024  # Of an answer between two parts of its body: chunk extensions, trailers.
 MAX_JOINED_BYTES = 64 * 1024  # A larger body is not copied to be sent together with its head.
-# When the process or its machine stood still, time-outs are over before anything is read of what came meanwhile. So an
-# upstream counts as silent only once the loop has had time to look. That is long enough for one turn of it.
-LOOK_AGAIN_SECONDS = 0.01
 
 NO_ANSWER = "The connection was closed before the answer began."
 CUT_SHORT = "The connection was closed before the answer was complete."

@@ -13,11 +13,14 @@ from typing import Any, NamedTuple
 import orjson
 from django.conf import settings
 
+from billing.admission.errors import AdmissionUnavailableError
 from billing.money import format_usd
 from gateway.authentication import KeyIdentity
+from gateway.database import DatabaseUnavailableError
 from gateway.errors import GatewayError
 from gateway.metering.line_budget import LineBudget
 from gateway.metering.metered_request import MeteredRequest
+from gateway.spool import SpoolFullError
 
 COST_DECIMALS = 6
 FREE_LINES_PER_MINUTE = 120  # Of one organization; of all together whose key is not known, five times as many.
@@ -26,6 +29,8 @@ MAX_PATH_CHARS = 200
 LONG_WORD = re.compile(r"[A-Za-z0-9_-]{40,}")  # Keys are that long, here and elsewhere; names of models are shorter.
 # The errors of other statuses repeat what a client or an upstream wrote.
 STATUSES_IN_OUR_WORDS = frozenset({401, 402, 409, 429})
+FAILURES_OF_PARTS = (AdmissionUnavailableError, DatabaseUnavailableError, SpoolFullError)
+MAX_CAUSE_CHARS = 200
 LOGGER = "gateway.request"
 
 
@@ -76,7 +81,12 @@ def log_request(
 
 
 def why_refused(error: GatewayError) -> str:
-    """Return the reason as a line may show it: which limit, and how far; "" where it repeats what somebody wrote."""
+    """Return the reason as a line may show it: which limit, and how far, or which part of ours failed in which way.
+
+    "" where it repeats what a client or an upstream wrote.
+    """
+    if isinstance(error.__cause__, FAILURES_OF_PARTS):
+        return ascii(str(error.__cause__)[:MAX_CAUSE_CHARS])[1:-1]
     return error.message if error.status in STATUSES_IN_OUR_WORDS else ""
 
 

@@ -3,11 +3,8 @@
 import asyncio
 from typing import cast
 
+from billing.standstill import LOOK_AGAIN_SECONDS
 from gateway.server.responses import SendChunk
-
-# When the process or its machine stood still, time-outs are over before it is told what clients took meanwhile. So a
-# client counts as stalled only once the loop has had time to look. That is long enough for one turn of it.
-LOOK_AGAIN_SECONDS = 0.01
 
 
 class ClientStalledError(Exception):

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from billing.standstill import LOOK_AGAIN_SECONDS
 from gateway.http import connection
 from gateway.http.client import UpstreamClient
 from gateway.http.errors import UpstreamBrokenError, UpstreamTimeoutError, UpstreamTooLargeError
@@ -199,7 +200,7 @@ async def test_what_came_while_the_process_stood_still_is_read(client: UpstreamC
     with upstream, theirs:
         transport, _ = await loop.create_connection(lambda: StandsStill(upstream, WHOLE.removesuffix(rest)), sock=ours)
         theirs.send(b"!")
-        await asyncio.sleep(STILL_SECONDS + 10 * connection.LOOK_AGAIN_SECONDS)
+        await asyncio.sleep(STILL_SECONDS + 10 * LOOK_AGAIN_SECONDS)
         upstream.sendall(rest)
         assert await fetching == b"hello"
         transport.close()

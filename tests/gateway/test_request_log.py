@@ -6,8 +6,11 @@ from typing import Any
 import httpx
 import pytest
 
+from billing.admission.errors import AdmissionUnavailableError
+from gateway.database import DatabaseUnavailableError
+from gateway.errors import unavailable
 from gateway.metering.line_budget import LineBudget
-from gateway.metering.request_log import shown_path
+from gateway.metering.request_log import shown_path, why_refused
 from tests.support.extra_gateway import ExtraGateway
 from tests.support.live_stack import HTTP, Tenant
 
@@ -45,6 +48,19 @@ def test_a_line_tells_what_was_billed_and_what_was_refused_and_why(impatient: Ex
     assert (line["status"], line["code"]) == (402, "insufficient_balance")
     assert line["why"] == refused.json()["error"]["message"]
     assert "available balance is $0.0001" in line["why"]
+
+
+def test_a_line_tells_which_part_of_ours_failed_and_how() -> None:
+    """Not to the client: it could only try again. Whoever is paged reads it."""
+    failures = {
+        AdmissionUnavailableError("Redis did not answer in time."): "Redis did not answer in time.",
+        DatabaseUnavailableError("server closed\n\x1b[2J" + "x" * 1000): "server closed\\n\\x1b[2J" + "x" * 182,
+        ValueError(CANARY): "",
+    }
+    for failure, why in failures.items():
+        error = unavailable("Try again.")
+        error.__cause__ = failure
+        assert why_refused(error) == why
 
 
 def test_no_line_holds_a_prompt_a_reply_or_a_key(impatient: ExtraGateway, alice: Tenant) -> None:

@@ -139,8 +139,11 @@ class Crowd:
         body["messages"][0]["content"] = "Slowly. [[sandbox: tokens=100; pace=50]]"
         async with self._client(headers=self._headers()) as client:
             async with client.stream("POST", "/v1/messages", json=body) as answer:
-                async for _ in answer.aiter_raw():
-                    break
+                if answer.status_code == UNAVAILABLE:
+                    await answer.aread()  # Its code is counted.
+                else:
+                    async for _ in answer.aiter_raw():
+                        break
             self._count("left early", answer, 200)
 
     async def _refused(self) -> None:

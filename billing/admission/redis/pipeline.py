@@ -18,6 +18,7 @@ from billing.admission.errors import AdmissionUnavailableError
 from billing.admission.redis.script import Script
 from billing.admission.redis.topology import Address, AsyncServers
 from billing.admission.redis.transport import transport_of
+from billing.standstill import LOOK_AGAIN_SECONDS
 
 MAX_QUEUED_CALLS = 20_000
 # Calls that Redis has and has not answered. Further ones wait here: a crowd is then served in turn, while each call's
@@ -117,18 +118,24 @@ class ScriptConnection(asyncio.Protocol):
         if self._watching is None:
             self._watching = self._loop.call_later(self._timeout_seconds, self._watch)
 
-    def _watch(self) -> None:
-        """Close the connection when the oldest call is overdue: replies come in order, so it holds up all others."""
+    def _watch(self, given_up: tuple[int, float] | None = None) -> None:
+        """Close the connection when the oldest call is overdue: replies come in order, so it holds up all others.
+
+        `given_up` was overdue before the loop looked once more for its reply.
+        """
         self._watching = None
         while self._overdue and self._overdue[0][0] <= self._replies:
             self._overdue.popleft()
         if not self._overdue:
             return
-        seconds_left = self._overdue[0][1] - time.monotonic()
+        oldest = self._overdue[0]
+        seconds_left = oldest[1] - time.monotonic()
         if seconds_left > 0:
             self._watching = self._loop.call_later(seconds_left, self._watch)
-        else:
+        elif oldest is given_up:
             self.close(AdmissionUnavailableError("Redis did not answer in time.", may_have_run=True))
+        else:
+            self._watching = self._loop.call_later(LOOK_AGAIN_SECONDS, self._watch, oldest)
 
 
 class ScriptPipeline:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import time
 from contextlib import suppress
 
@@ -110,6 +111,30 @@ def test_a_loop_that_was_busy_past_the_deadline_still_takes_the_reply(redis_clie
         await client.aclose()
 
     uvloop.run(call_and_block())
+
+
+class StandsStill(asyncio.Protocol):
+    """Whatever it receives lets the loop stand still past time-outs, among what it reads in one turn."""
+
+    def data_received(self, data: bytes) -> None:
+        time.sleep(3 * TIMEOUT_SECONDS)
+
+
+def test_a_loop_that_stood_still_while_it_read_something_else_still_takes_the_reply(redis_client: redis.Redis) -> None:
+    async def call_and_stand_still() -> None:
+        client = await connect_client(shard=0)
+        ours, theirs = socket.socketpair()
+        with theirs:
+            transport, _ = await asyncio.get_running_loop().create_connection(StandsStill, sock=ours)
+            redis_client.execute_command("CLIENT", "PAUSE", 50)
+            call = asyncio.create_task(client.renew_leases(0, []))
+            await asyncio.sleep(0.01)  # It is sent.
+            theirs.send(b"!")
+            assert (await call).epoch
+            transport.close()
+        await client.aclose()
+
+    uvloop.run(call_and_stand_still())
 
 
 def test_a_loop_that_was_busy_before_it_could_send_gives_redis_its_time(redis_client: redis.Redis) -> None:
