@@ -11,6 +11,10 @@ from functools import lru_cache
 MAX_KNOWN_ADDRESSES = 1_000
 # Addresses of IPv6 that a network may turn into an address of IPv4: the last 32 bits are it.
 TRANSLATED = (ipaddress.ip_network("64:ff9b::/96"),)
+# Of IPv6 only this is given out for the public. The rest is local, of the past, or an address of IPv4 in yet another
+# form (::127.0.0.1, ::ffff:0:127.0.0.1, 64:ff9b:1::127.0.0.1), and Python calls much of it global.
+PUBLIC_IPV6 = ipaddress.ip_network("2000::/3")
+NOT_PUBLIC = tuple(map(ipaddress.ip_network, ("3fff::/20", "192.0.0.0/24", "192.88.99.0/24")))
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -40,7 +44,9 @@ def _forms_of(text: str) -> Iterator[Address]:
 
 
 def _is_public(address: Address) -> bool:
-    return address.is_global and not address.is_multicast
+    if isinstance(address, ipaddress.IPv6Address) and address not in PUBLIC_IPV6:
+        return any(address in network for network in TRANSLATED)  # By the address of IPv4 in it, which is judged too.
+    return address.is_global and not address.is_multicast and not any(address in network for network in NOT_PUBLIC)
 
 
 def _lies_in(address: Address, networks: Sequence[str]) -> bool:

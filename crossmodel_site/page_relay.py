@@ -84,7 +84,8 @@ def render_head(scope: Scope, body_bytes: int) -> bytes:
     client = scope.get("client")
     headers.append((FORWARDED_FOR, str(client[0]).encode() if client else b"unknown"))
     headers += [(b"content-length", b"%d" % body_bytes), (b"connection", b"close")]
-    lines = [b"%b %b HTTP/1.1" % (method.encode(), target), *(b"%b: %b" % pair for pair in headers)]
+    version = b"1.1" if any(name == b"host" for name, _ in headers) else b"1.0"  # Only that may name no host.
+    lines = [b"%b %b HTTP/%b" % (method.encode(), target, version), *(b"%b: %b" % pair for pair in headers)]
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
 

@@ -4,6 +4,7 @@ Named to uvicorn as `--http gateway.http_protocol:HttpProtocol`. What a request 
 it is one: the application sees nothing of what is refused. Names of uvicorn that are not its public ones stay in this
 file; tests/gateway/test_http_bounds.py fails when one goes.
 
+- A request is HTTP/1.1 or 1.0 and names one host (RFC 9112, 2.3 and 3.2): what stands before us may read it otherwise.
 - A trailer never becomes a header (RFC 9110, 6.5.1): it would come after everything that headers are asked for.
 - A request to upgrade is ignored (RFC 9110, 7.8) and its request served; what follows on the connection is not read.
 - Heads must be whole in time, and connections are bounded, in all and for each address but those of trusted proxies.
@@ -13,6 +14,7 @@ file; tests/gateway/test_http_bounds.py fails when one goes.
 
 import asyncio
 import ipaddress
+import re
 import socket
 import struct
 from collections import Counter
@@ -41,6 +43,8 @@ RESET_AT_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, for 0 s.
 # An extension of ASGI of our own: scope["extensions"][ABORT]["call"]() lets go of the connection at once.
 ABORT = "crossmodel.abort"
 OFFER_HEADERS = (b"upgrade", b"connection", b"http2-settings")
+VERSIONS = ("1.0", "1.1")
+HOST = re.compile(rb"(?:[\w.~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+(?:%25[\w.~%-]+)?\])(?::\d*)?")  # RFC 3986, 3.2.2.
 
 # Connections of this process, by the address at the other end.
 _connections: Counter[str] = Counter()
@@ -156,6 +160,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._head_since = self.loop.time()
 
     def on_headers_complete(self) -> None:
+        _require_one_host(self.parser.get_http_version(), self.headers)
         if self.parser.should_upgrade():
             self.scope["method"] = self.parser.get_method().decode("ascii")
             return  # It is read again: see _serve_without_upgrade().
@@ -297,6 +302,15 @@ class OneRequest:
             self._is_over = True
             self._protocol.stop_reading()
             self._protocol.on_message_complete()
+
+
+def _require_one_host(version: str, headers: list[tuple[bytes, bytes]]) -> None:
+    """Raise ValueError, which ends the connection, for a head that another server might take for another host's."""
+    hosts = [value for name, value in headers if name == b"host"]
+    if version not in VERSIONS:
+        raise ValueError(f"HTTP/{version}")
+    if len(hosts) > 1 or not (hosts or version == "1.0") or not all(HOST.fullmatch(host) for host in hosts):
+        raise ValueError("a host that is missing, given twice, or none")
 
 
 def abort(transport: asyncio.Transport) -> None:

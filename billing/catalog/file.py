@@ -110,6 +110,7 @@ class ModelEntry:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
+    file_name: str
     upstreams: tuple[UpstreamEntry, ...]
     models: tuple[ModelEntry, ...]
 
@@ -140,7 +141,7 @@ def parse_catalog(text: str, *, file_name: str, check_profile: ProfileCheck = la
     )
     if problems.found:
         raise InvalidCatalogError(problems.sorted_messages())
-    return Catalog(upstreams, models)
+    return Catalog(file_name, upstreams, models)
 
 
 def _describe_syntax_error(error: tomllib.TOMLDecodeError, text: str, file_name: str) -> str:

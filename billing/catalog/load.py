@@ -1,7 +1,7 @@
 """Brings the database in line with a catalog file, in one transaction, and says what it changed.
 
-Loading the same file twice changes nothing the second time. What the file no longer names is disabled, never deleted,
-since usage refers to it; only aliases are deleted, being nothing but names.
+Loading the same file twice changes nothing the second time. What a file named and this one does not is disabled, never
+deleted, since usage refers to it; only aliases are deleted, being nothing but names. What people entered stays theirs.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from django.db import connection, models, transaction
+from django.db import connection, transaction
 from django.utils import timezone
 
 from accounts.models import User
@@ -31,6 +31,8 @@ from billing.pricing.cost import describe_prices
 CREATED_BY_FILE = "catalog file"
 LOAD_LOCK = 7_303_014  # Two loads at once would both add the same prices.
 
+CatalogRow = Upstream | LanguageModel | LanguageModelAlias | Route
+
 
 @dataclass(frozen=True, slots=True)
 class _Drafter:
@@ -50,6 +52,21 @@ class CatalogChanges:
         return bool(self.lines)
 
 
+@dataclass(frozen=True, slots=True)
+class FileClaim:
+    """Which rows a file answers for: what it names from now on, and what it or another file named before.
+
+    A row of a person's own is nobody's until a file names it. One that a file lets go of is a person's again, so that
+    whoever puts it on sale once more need not do so after each load.
+    """
+
+    file_name: str
+    is_alone: bool  # No other file's rows are left on sale.
+
+    def covers(self, row: CatalogRow) -> bool:
+        return bool(row.catalog_file) and (self.is_alone or row.catalog_file == self.file_name)
+
+
 def load_catalog(
     catalog: Catalog,
     *,
@@ -57,9 +74,12 @@ def load_catalog(
     account: User | None = None,
     approve: bool = False,
     may_replace_alone: bool = True,
+    keeps_other_files: bool = False,
     dry_run: bool = False,
 ) -> CatalogChanges:
     """Write the catalog and return what changed. With `dry_run` the same work is done and rolled back.
+
+    What other files named goes off sale, as what this file no longer names does, but with `keeps_other_files` it stays.
 
     New prices are drafts by `actor`, whose account is `account`; who may approve them gets mail. With `approve` they
     are live at once: drafted by the file, approved by `actor`, who answers for it; without `may_replace_alone` one that
@@ -74,12 +94,13 @@ def load_catalog(
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOAD_LOCK])
         served = servable_models()
-        upstreams = _load_upstreams(catalog.upstreams, changes)
+        claim = FileClaim(catalog.file_name, is_alone=not keeps_other_files)
+        upstreams = _load_upstreams(catalog.upstreams, claim, changes)
         drafter = _Drafter(CREATED_BY_FILE) if approve else _Drafter(actor or CREATED_BY_FILE, account)
-        language_models = _load_models(catalog.models, changes)
-        _load_aliases(catalog.models, language_models, changes)
+        language_models = _load_models(catalog.models, claim, changes)
+        _load_aliases(catalog.models, language_models, claim, changes)
         for entry in catalog.models:
-            _load_routes(entry, language_models[entry.id], upstreams, changes)
+            _load_routes(entry, language_models[entry.id], upstreams, claim, changes)
             _load_prices(entry, language_models[entry.id], upstreams, drafter, changes)
         if approve and changes.drafts:
             if not may_replace_alone:
@@ -138,7 +159,9 @@ def describe_version(version: PriceVersion) -> str:
     )
 
 
-def _load_upstreams(entries: tuple[UpstreamEntry, ...], changes: CatalogChanges) -> dict[str, Upstream]:
+def _load_upstreams(
+    entries: tuple[UpstreamEntry, ...], claim: FileClaim, changes: CatalogChanges
+) -> dict[str, Upstream]:
     rows = {row.name: row for row in Upstream.objects.all()}
     for entry in entries:
         row = rows.setdefault(entry.name, Upstream(name=entry.name))
@@ -151,12 +174,14 @@ def _load_upstreams(entries: tuple[UpstreamEntry, ...], changes: CatalogChanges)
             "is_enabled": entry.is_enabled,
             "profile": entry.profile,
         }
-        _save(row, values, f"upstream {entry.name}", changes)
-    _disable_others(rows, {entry.name for entry in entries}, "upstream", changes)
+        _save(row, values, f"upstream {entry.name}", claim, changes)
+    _disable_others(rows, {entry.name for entry in entries}, "upstream", claim, changes)
     return rows
 
 
-def _load_models(entries: tuple[ModelEntry, ...], changes: CatalogChanges) -> dict[str, LanguageModel]:
+def _load_models(
+    entries: tuple[ModelEntry, ...], claim: FileClaim, changes: CatalogChanges
+) -> dict[str, LanguageModel]:
     rows = {row.model_id: row for row in LanguageModel.objects.all()}
     for entry in entries:
         row = rows.setdefault(entry.id, LanguageModel(model_id=entry.id))
@@ -171,32 +196,41 @@ def _load_models(entries: tuple[ModelEntry, ...], changes: CatalogChanges) -> di
             "retires_at": entry.retires,
             "is_enabled": entry.is_enabled,
         }
-        _save(row, values, f"model {entry.id}", changes)
-    _disable_others(rows, {entry.id for entry in entries}, "model", changes)
+        _save(row, values, f"model {entry.id}", claim, changes)
+    _disable_others(rows, {entry.id for entry in entries}, "model", claim, changes)
     return rows
 
 
 def _load_aliases(
-    entries: tuple[ModelEntry, ...], language_models: Mapping[str, LanguageModel], changes: CatalogChanges
+    entries: tuple[ModelEntry, ...],
+    language_models: Mapping[str, LanguageModel],
+    claim: FileClaim,
+    changes: CatalogChanges,
 ) -> None:
     wanted = {alias: language_models[entry.id] for entry in entries for alias in entry.aliases}
     rows = {row.alias: row for row in LanguageModelAlias.objects.select_related("language_model")}
-    for alias in sorted(rows.keys() - wanted.keys()):
+    for alias in sorted(name for name in rows.keys() - wanted.keys() if claim.covers(rows[name])):
         changes.lines.append(f"alias {alias}: deleted, was {rows[alias].language_model.model_id}")
         rows[alias].delete()
     for alias, language_model in wanted.items():
         row = rows.get(alias)
         if row is None:
-            LanguageModelAlias.objects.create(alias=alias, language_model=language_model)
+            row = LanguageModelAlias(alias=alias)
             changes.lines.append(f"alias {alias}: new, for {language_model.model_id}")
         elif row.language_model_id != language_model.pk:
             changes.lines.append(f"alias {alias}: {row.language_model.model_id} -> {language_model.model_id}")
-            row.language_model = language_model
-            row.save(update_fields=["language_model"])
+        elif row.catalog_file == claim.file_name:
+            continue
+        row.language_model, row.catalog_file = language_model, claim.file_name
+        row.save()
 
 
 def _load_routes(
-    entry: ModelEntry, language_model: LanguageModel, upstreams: Mapping[str, Upstream], changes: CatalogChanges
+    entry: ModelEntry,
+    language_model: LanguageModel,
+    upstreams: Mapping[str, Upstream],
+    claim: FileClaim,
+    changes: CatalogChanges,
 ) -> None:
     rows = {
         f"{entry.id} -> {row.upstream.name}:{row.upstream_model}": row
@@ -209,8 +243,8 @@ def _load_routes(
         upstream = upstreams[route.upstream]
         new = Route(language_model=language_model, upstream=upstream, upstream_model=route.upstream_model)
         values = {"position": route.position, "weight": route.weight, "is_enabled": True}
-        _save(rows.setdefault(name, new), values, f"route {name}", changes)
-    _disable_others(rows, named, "route", changes)
+        _save(rows.setdefault(name, new), values, f"route {name}", claim, changes)
+    _disable_others(rows, named, "route", claim, changes)
 
 
 def _load_prices(
@@ -272,29 +306,42 @@ def _says_the_same(version: PriceVersion, price: PriceEntry) -> bool:
     return version.minimum_charge_nanos == price.minimum_charge_nanos and stored_tiers(version) == price.tiers
 
 
-def _save(row: models.Model, values: Mapping[str, Any], name: str, changes: CatalogChanges) -> None:
+def _save(
+    row: Upstream | LanguageModel | Route,
+    values: Mapping[str, Any],
+    name: str,
+    claim: FileClaim,
+    changes: CatalogChanges,
+) -> None:
     is_new = row.pk is None
     differences = [
         f"{attribute} {getattr(row, attribute)!r} -> {value!r}"
         for attribute, value in values.items()
         if getattr(row, attribute) != value
     ]
-    if not is_new and not differences:
+    if not is_new and not row.catalog_file:
+        differences.append("was entered in the admin, follows the file from now on")
+    if not is_new and not differences and row.catalog_file == claim.file_name:
         return
     for attribute, value in values.items():
         setattr(row, attribute, value)
+    row.catalog_file = claim.file_name
     row.save()
-    changes.lines.append(f"{name}: new" if is_new else f"{name}: {', '.join(differences)}")
+    if is_new or differences:
+        changes.lines.append(f"{name}: new" if is_new else f"{name}: {', '.join(differences)}")
 
 
 def _disable_others(
     rows: Mapping[str, Upstream] | Mapping[str, LanguageModel] | Mapping[str, Route],
     named: set[str],
     kind: str,
+    claim: FileClaim,
     changes: CatalogChanges,
 ) -> None:
     for name, row in rows.items():
-        if name not in named and row.is_enabled:
-            row.is_enabled = False
-            row.save(update_fields=["is_enabled"])
+        if name in named or not claim.covers(row):
+            continue
+        if row.is_enabled:
             changes.lines.append(f"{kind} {name}: disabled, the file does not name it")
+        row.is_enabled, row.catalog_file = False, ""
+        row.save(update_fields=["is_enabled", "catalog_file"])

@@ -5,6 +5,18 @@ from django.db import models
 from django.utils import timezone
 
 
+def catalog_file_field() -> "models.CharField[str, str]":
+    """Return the column that says who answers for a row: what people entered, no file takes away."""
+    return models.CharField(
+        max_length=200,
+        blank=True,
+        db_default="",
+        default="",
+        editable=False,
+        help_text="The catalog file that named it last; empty when it was entered here.",
+    )
+
+
 class Upstream(models.Model):
     """A provider's endpoint. Its credential is named, never stored: `credential_env` is an environment variable."""
 
@@ -24,6 +36,7 @@ class Upstream(models.Model):
     profile = models.JSONField(
         default=dict, blank=True, help_text="Provider profile: extra headers, API version, fields to drop, limits."
     )
+    catalog_file = catalog_file_field()
 
     class Meta:
         ordering = ["name"]
@@ -54,6 +67,7 @@ class LanguageModel(models.Model):
         null=True, blank=True, help_text="When it will go off sale; organizations that use it are told before."
     )
     is_enabled = models.BooleanField(default=True)
+    catalog_file = catalog_file_field()
 
     class Meta:
         ordering = ["model_id"]
@@ -65,6 +79,7 @@ class LanguageModel(models.Model):
 class LanguageModelAlias(models.Model):
     alias = models.CharField(max_length=100, unique=True)
     language_model = models.ForeignKey(LanguageModel, models.CASCADE, related_name="aliases")
+    catalog_file = catalog_file_field()
 
     class Meta:
         ordering = ["alias"]
@@ -83,6 +98,7 @@ class Route(models.Model):
     position = models.PositiveSmallIntegerField(default=1)
     weight = models.PositiveSmallIntegerField(default=100)
     is_enabled = models.BooleanField(default=True)
+    catalog_file = catalog_file_field()
 
     class Meta:
         ordering = ["language_model", "position", "id"]

@@ -18,6 +18,8 @@ from billing.standstill import LOOK_AGAIN_SECONDS
 MAX_BUFFERED_BYTES = 64 * 1024
 MAX_HEAD_BYTES = 256 * 1024
 MAX_FRAMING_BYTES = 64 * 1024  # Of an answer between two parts of its body: chunk extensions, trailers.
+MAX_INTERIM_ANSWERS = 20  # 100 Continue, 103 Early Hints: a server that says no more than this says nothing.
+STATUSES = range(100, 600)  # What is no status by RFC 9110, 15, is no answer.
 MAX_JOINED_BYTES = 64 * 1024  # A larger body is not copied to be sent together with its head.
 
 NO_ANSWER = "The connection was closed before the answer began."
@@ -35,6 +37,7 @@ class HttpConnection(asyncio.Protocol):
         "_framing_bytes",
         "_has_head",
         "_head_bytes",
+        "_interim_answers",
         "_is_complete",
         "_is_delimited",
         "_is_interim",
@@ -68,6 +71,7 @@ class HttpConnection(asyncio.Protocol):
         self._chunks: list[bytes] = []
         self._buffered_bytes = 0
         self._head_bytes = 0
+        self._interim_answers = 0
         self._framing_bytes = 0
         self._failure: httpx.TransportError | None = None
         self._has_head = False
@@ -195,8 +199,13 @@ class HttpConnection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         parser = cast(httptools.HttpResponseParser, self._parser)
         self.status = parser.get_status_code()
+        if self.status not in STATUSES:
+            raise ValueError(f"{self.status:03d} is no status")
         if self.status < 200:
             self._is_interim = True  # 100 Continue and 103 Early Hints announce the answer.
+            self._interim_answers += 1
+            if self._interim_answers > MAX_INTERIM_ANSWERS:
+                raise ValueError(f"more than {MAX_INTERIM_ANSWERS} answers that only announce one")
             self.headers = []
             self._is_delimited = False
         else:

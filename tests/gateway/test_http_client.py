@@ -98,6 +98,10 @@ async def test_an_answer_without_a_body(client: UpstreamClient) -> None:
         (b"SSH-2.0-OpenSSH_9.6\r\n", "does not speak HTTP"),
         (b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n", "another protocol"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello", "does not speak HTTP"),
+        (b"HTTP/1.1 000 OK\r\ncontent-length: 0\r\n\r\n", "does not speak HTTP"),
+        (b"HTTP/1.1 099 OK\r\ncontent-length: 0\r\n\r\n", "does not speak HTTP"),
+        (b"HTTP/1.1 600 OK\r\ncontent-length: 5\r\n\r\nhello", "does not speak HTTP"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" * (connection.MAX_INTERIM_ANSWERS + 1), "does not speak HTTP"),
         (b"HTTP/1.1 200 OK\r\nx: " + b"x" * (connection.MAX_HEAD_BYTES + 1), "headers of the answer are larger"),
         (b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 5\r\n\r\nhello", "compressed"),
     ],
@@ -109,6 +113,14 @@ async def test_what_is_no_answer(client: UpstreamClient, answer: bytes, reason: 
 
     async with serving(say_and_close) as server:
         with pytest.raises(UpstreamBrokenError, match=reason):
+            await fetch(client, server.url)
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 000 OK\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\n\r\n" * 50])
+async def test_what_is_no_answer_is_not_waited_for(client: UpstreamClient, answer: bytes) -> None:
+    """Whoever says it leaves the connection open: nothing but what was said ends the call."""
+    async with serving(answer) as server:
+        with pytest.raises(UpstreamBrokenError, match="does not speak HTTP"):
             await fetch(client, server.url)
 
 

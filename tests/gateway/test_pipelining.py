@@ -123,3 +123,50 @@ async def test_a_tunnel_is_refused(target: bytes) -> None:
         server.writer.write(b"CONNECT " + target + b" HTTP/1.1\r\nhost: localhost\r\n\r\n")
         assert (await server.read_rest()).startswith(b"HTTP/1.1 400 ")
         assert server.asked == []
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET / HTTP/2.0\r\nhost: here\r\n\r\n",
+        b"GET / HTTP/1.2\r\nhost: here\r\n\r\n",
+        b"GET / HTTP/0.9\r\nhost: here\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: here\r\nhost: there\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: here\r\nhost: here\r\n\r\n",
+        b"GET / HTTP/1.0\r\nhost: here\r\nhost: there\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: here, there\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: here/there\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: me@here\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: here\r\nhost: there\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n",
+    ],
+)
+async def test_a_head_that_others_may_read_otherwise_is_refused(head: bytes) -> None:
+    """Another version, and a host that is missing, given twice, or none (RFC 9112, 2.3 and 3.2)."""
+    async with served() as server:
+        server.go_on.set()
+        server.writer.write(head + GET)
+        answer = await server.read_rest()
+        assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"400"]
+        assert b'"invalid_http"' in answer
+        assert server.asked == []
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /first HTTP/1.0\r\n\r\n",
+        b"GET /first HTTP/1.0\r\nhost: here\r\n\r\n",
+        b"GET /first HTTP/1.1\r\nhost:\r\nconnection: close\r\n\r\n",
+        b"GET /first HTTP/1.1\r\nhost: [::1]:8000\r\nconnection: close\r\n\r\n",
+        b"GET /first HTTP/1.1\r\nhost: my_api.example:443\r\nconnection: close\r\n\r\n",
+        b"GET http://there/first HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n",
+    ],
+)
+async def test_a_head_that_names_its_host_is_served(head: bytes) -> None:
+    async with served() as server:
+        server.go_on.set()
+        server.writer.write(head)
+        assert (await server.read_rest()).startswith(b"HTTP/1.1 200 ")
+        assert server.asked == ["/first"]

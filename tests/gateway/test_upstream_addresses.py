@@ -13,7 +13,9 @@ from tests.gateway.raw_server import PATIENT_SECONDS, WHOLE, fetch, serving
 BESIDE_US = ["127.0.0.1", "::1", "10.0.0.5", "192.168.1.1", "172.20.0.1", "169.254.169.254", "fd00:ec2::254", "::"]
 BESIDE_US += ["::ffff:169.254.169.254", "fe80::1%eth0", "224.0.0.1", "100.64.0.1"]
 # Where a network translates between the two internets, these are addresses of IPv4 too.
-BESIDE_US += ["64:ff9b::a9fe:a9fe", "2002:7f00:1::1"]
+BESIDE_US += ["64:ff9b::a9fe:a9fe", "2002:7f00:1::1", "64:ff9b:1::a9fe:a9fe", "::127.0.0.1", "::ffff:0:127.0.0.1"]
+# Local ones of the past, and what is given out for other uses than to be reached.
+BESIDE_US += ["fec0::1", "5f00::1", "3fff::1", "100::1", "192.0.0.8", "192.88.99.1"]
 
 
 def found(*addresses: str) -> list[tuple[int, int, int, str, tuple[str, int]]]:

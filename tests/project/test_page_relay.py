@@ -75,6 +75,12 @@ def test_a_request_and_its_answer_pass_as_they_are(tmp_path: Path) -> None:
     assert (text_of(sent), sent[-1].get("more_body")) == (b"abcde", None)
 
 
+def test_who_names_no_host_is_passed_on_as_one_who_need_not(tmp_path: Path) -> None:
+    """Probes of load balancers speak HTTP/1.0; HTTP/1.1 without a host would be refused."""
+    got, _ = relay(tmp_path, OK, scope_of(headers=[(b"accept", b"*/*")]))
+    assert got.startswith(b"GET /usage/?by=day HTTP/1.0\r\naccept: */*\r\n")
+
+
 def test_head_is_asked_as_get_and_answered_without_a_body(tmp_path: Path) -> None:
     got, sent = relay(tmp_path, OK, scope_of("HEAD"))
     assert got.startswith(b"GET ")

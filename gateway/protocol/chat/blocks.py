@@ -62,10 +62,13 @@ class _Call:
 
     def holds_object(self) -> bool:
         """True when the arguments so far are one complete JSON object: nothing can come after it."""
+        return self.is_streaming and self.seems_whole()
+
+    def seems_whole(self) -> bool:
+        """The same of a call that waits for its turn."""
         if self.checked_pieces != len(self.pieces):
             self.checked_pieces = len(self.pieces)
-            is_closed_like = self.is_streaming and "".join(self.pieces[-1:]).rstrip().endswith("}")
-            self.is_whole = is_closed_like and self._read_so_far()
+            self.is_whole = "".join(self.pieces[-1:]).rstrip().endswith("}") and self._read_so_far()
         return self.is_whole
 
     def _read_so_far(self) -> bool:
@@ -113,7 +116,7 @@ class BlockWriter:
 
     def add_fragment(self, index: int | None, call_id: object, name: object, arguments: str) -> None:
         """Take a fragment of the tool call with that index; id and name come with its first one only."""
-        call = self._find_call(index, call_id, name)
+        call = self._find_call(index, call_id, name, arguments)
         if call.is_closed:
             if arguments.strip():
                 raise _model_fault("more arguments for a tool call that was complete")
@@ -138,16 +141,19 @@ class BlockWriter:
                 self._write_next()
         self._close_block()
 
-    def _find_call(self, index: int | None, call_id: object, name: object) -> _Call:
+    def _find_call(self, index: int | None, call_id: object, name: object, arguments: str) -> _Call:
         """Return the call of a fragment, a new one where it begins one.
 
         A second name under an index in use begins another call when its id is another one: Google's endpoint gives all
-        calls the index 0. Without an index a fragment belongs to the call before it, unless it has a name.
+        calls the index 0. So it does with arguments when those of the call are whole, which nothing can follow: some
+        servers give all of them one id too, or none. Without an index a fragment belongs to the call before it, unless
+        it has a name.
         """
         call = self._call_by_index.get(index or 0)
         is_other = False
         if call is not None and call.name and name:
             is_other = call_id != call.call_id if call_id else index is None
+            is_other = is_other or (bool(arguments.strip()) and call.seems_whole())
         if call is None or is_other:
             self._call_count += 1
             if self._call_count > MAX_CALLS:

@@ -26,6 +26,11 @@ class Command(BaseCommand):
             action="store_true",
             help="Approve the file's prices too, as --actor; in production only first prices.",
         )
+        parser.add_argument(
+            "--keep-other-files",
+            action="store_true",
+            help="Leave on sale what other catalog files named; what was entered in the admin stays in any case.",
+        )
         parser.add_argument("--dry-run", action="store_true", help="Print what would change; change nothing.")
         add_actor(parser, "Who loads it, for the record.")
 
@@ -45,6 +50,7 @@ class Command(BaseCommand):
                 account=named_operator(options),
                 approve=options["approve"],
                 may_replace_alone=not settings.PRODUCTION,
+                keeps_other_files=options["keep_other_files"],
                 dry_run=options["dry_run"],
             )
         except InvalidCatalogError as error:

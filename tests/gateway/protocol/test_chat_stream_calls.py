@@ -112,6 +112,26 @@ def test_calls_without_index_and_calls_that_share_one() -> None:
     assert blocks_of(repeated) == [("tool_use", "{}")]
 
 
+@pytest.mark.parametrize("call_id", ["call_0", "", None])
+@pytest.mark.parametrize("waits", [False, True])
+def test_calls_that_share_index_and_id(call_id: str | None, waits: bool) -> None:
+    """A name with arguments, behind whole ones, is another call: also of one that waits for its turn."""
+
+    def call(name: str, arguments: str) -> dict[str, Any]:
+        return chat_chunk(
+            {"tool_calls": [{"index": 0, "id": call_id, "function": {"name": name, "arguments": arguments}}]}
+        )
+
+    chunks = [call("a", '{"x": 1}'), call("b", '{"y": 2}'), call("b", "{}"), chat_chunk(finish="stop")]
+    before = [call_chunk(7, "{", call_id="first", name="first")] if waits else []
+    outcome = decode(*before, *chunks[:-1], *([call_chunk(7, "}")] if waits else []), chunks[-1])
+    assert outcome.failure is None
+    calls = call_blocks(outcome)[len(before) :]
+    assert [name for _, name in calls] == ["a", "b", "b"]
+    assert [text for _, text in blocks_of(outcome)][len(before) :] == ['{"x": 1}', '{"y": 2}', "{}"]
+    assert len({given for given, _ in call_blocks(outcome)}) == len(calls) + len(before)
+
+
 @pytest.mark.parametrize(
     ("pieces", "text"),
     [
