@@ -12,6 +12,11 @@ from gateway.protocol.json.structure import MAX_STRUCTURE, TooComplexError, chec
 
 MAX_TOKENS, TOOL_USE, REFUSAL, END_TURN = "max_tokens", "tool_use", "refusal", "end_turn"
 STOP_SEQUENCE = "stop_sequence"
+# What `finish_reason` says, in the words of OpenAI and of those who pass on other words than its own, in any case. Any
+# other word is an end like `stop`.
+CUT_OFF = ("length", "max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded")
+FILTERED = ("content_filter", "safety", "sensitive", "recitation", "prohibited_content", "blocklist", "spii", "refusal")
+FAILED = ("error", "network_error", "insufficient_system_resource", "abort")
 
 
 def text_of(content: object) -> str:
@@ -25,12 +30,17 @@ def text_of(content: object) -> str:
 
 
 def thinking_of(message: Mapping[str, Any]) -> str:
-    """Return the reasoning of a message or delta: DeepSeek's name for it, or the one of vLLM, OpenRouter and Ollama."""
+    """Return the reasoning of a message or delta: DeepSeek's name for it, or the one of vLLM, OpenRouter and Ollama; or
+    parts of the content (Mistral).
+    """
     for name in ("reasoning_content", "reasoning"):
         value = message.get(name)
         if isinstance(value, str) and value:
             return value
-    return ""
+    content = message.get("content")
+    if not isinstance(content, list):
+        return ""
+    return "".join(text_of(part.get("thinking")) for part in content if isinstance(part, dict))
 
 
 def arguments_text(value: object) -> str:
@@ -65,18 +75,21 @@ def _decode_arguments(text: str) -> Any:
 
 
 def require_no_error(payload: Mapping[str, Any], choice: Mapping[str, Any]) -> None:
-    """Refuse a choice that ended in an error of the provider (OpenRouter). Raises UpstreamStreamError."""
-    if choice.get("finish_reason") == "error":
-        raise UpstreamStreamError(f"finish_reason error: {str(choice.get('error') or payload.get('error'))[:200]}")
+    """Refuse a choice that the provider broke off (OpenRouter, DeepSeek, Zhipu, vLLM). Raises UpstreamStreamError."""
+    reason = choice.get("finish_reason")
+    if isinstance(reason, str) and reason.lower() in FAILED:
+        raise UpstreamStreamError(
+            f"finish_reason {reason.lower()}: {str(choice.get('error') or payload.get('error'))[:200]}"
+        )
 
 
 def map_stop_reason(
     finish_reason: str, choice: Mapping[str, Any], *, has_calls: bool, is_refused: bool, stop_sequences: list[str]
 ) -> tuple[str, str | None]:
     """Return `stop_reason` and `stop_sequence`. `stop` may be said although tools were called; calls win."""
-    if finish_reason == "length":
+    if finish_reason in CUT_OFF:
         return MAX_TOKENS, None
-    if finish_reason == "content_filter" or is_refused:
+    if finish_reason in FILTERED or is_refused:
         return REFUSAL, None
     if has_calls:
         return TOOL_USE, None
@@ -88,9 +101,10 @@ def map_stop_reason(
 
 
 def finish_reason_of(choice: Mapping[str, Any]) -> str | None:
+    """Return why the choice ended, in small letters; None where it has not. Raises UpstreamProtocolError."""
     value = choice.get("finish_reason")
     if value is None or value == "":
         return None
     if not isinstance(value, str):
         raise UpstreamProtocolError("finish_reason is not a string")
-    return value
+    return value.lower()

@@ -5,6 +5,7 @@ from typing import Any
 
 from gateway.protocol.chat.names import CallIds, ToolNames
 from gateway.protocol.chat.parts import (
+    CUT_OFF,
     arguments_text,
     finish_reason_of,
     map_stop_reason,
@@ -49,7 +50,7 @@ def decode_chat_reply(
     refusal = text_of(reply.get("refusal"))
     content = _decode_texts(reply, refusal, reader)
     try:
-        calls = _decode_calls(reply, identity, names, reader, is_truncated=finish_reason == "length")
+        calls = _decode_calls(reply, identity, names, reader, is_truncated=finish_reason in CUT_OFF)
     except UpstreamProtocolError as error:
         reader.complete("")
         raise UnusableReplyError(error.reason, reader.reading()) from None

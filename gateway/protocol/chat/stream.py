@@ -11,6 +11,7 @@ import orjson
 from gateway.protocol.chat.blocks import TEXT, THINKING, BlockWriter
 from gateway.protocol.chat.names import CallIds, ToolNames
 from gateway.protocol.chat.parts import (
+    CUT_OFF,
     arguments_text,
     finish_reason_of,
     map_stop_reason,
@@ -154,7 +155,7 @@ class ChatStreamDecoder(StreamFrame):
     def _finish(self) -> StreamEnd:
         if self._finish_reason is None:
             raise UpstreamProtocolError("the stream ended without a finish_reason")
-        self._blocks.finish(is_truncated=self._finish_reason == "length")
+        self._blocks.finish(is_truncated=self._finish_reason in CUT_OFF)
         stop_reason, stop_sequence = map_stop_reason(
             self._finish_reason,
             self._last_choice,

@@ -164,6 +164,11 @@ def test_reasoning_is_a_thinking_block_and_never_inside_the_text(name: str) -> N
     [
         ("stop", {"content": "a"}, "end_turn"),
         ("length", {"content": "a"}, "max_tokens"),
+        ("MAX_TOKENS", {"content": "a"}, "max_tokens"),
+        ("model_length", {"content": "a"}, "max_tokens"),
+        ("model_context_window_exceeded", {"content": "a"}, "max_tokens"),
+        ("SAFETY", {"content": "a"}, "refusal"),
+        ("sensitive", {"content": "a"}, "refusal"),
         ("content_filter", {"content": "a"}, "refusal"),
         ("tool_calls", {"content": "a"}, "end_turn"),
         ("stop", {"refusal": "No."}, "refusal"),
@@ -172,6 +177,19 @@ def test_reasoning_is_a_thinking_block_and_never_inside_the_text(name: str) -> N
 def test_stop_reasons(finish: str, delta: dict[str, Any], stop_reason: str) -> None:
     outcome = decode(chat_chunk(delta), chat_chunk(finish=finish))
     assert outcome.last_events()[0]["delta"] == {"stop_reason": stop_reason, "stop_sequence": None}
+
+
+@pytest.mark.parametrize("finish", ["error", "insufficient_system_resource", "network_error", "abort", "ABORT"])
+def test_a_reply_that_the_provider_broke_off_is_not_whole(finish: str) -> None:
+    failure = decode(chat_chunk({"content": "a"}), chat_chunk(finish=finish), USAGE_CHUNK).failure
+    assert isinstance(failure, UpstreamStreamError)
+    assert failure.is_upstream_fault
+
+
+def test_thinking_as_a_part_of_the_content() -> None:
+    thought = {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}]}
+    outcome = decode(chat_chunk(thought), chat_chunk({"content": "42"}), chat_chunk(finish="stop"))
+    assert blocks_of(outcome) == [("thinking", "Hm."), ("text", "42")]
 
 
 def test_the_matched_stop_sequence() -> None:

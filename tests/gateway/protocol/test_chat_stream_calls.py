@@ -153,9 +153,10 @@ def test_odd_but_usable_arguments(pieces: list[str], text: str) -> None:
 def test_arguments_that_are_no_object_are_a_failure_unless_cut_off(arguments: str) -> None:
     chunk = call_chunk(0, arguments, call_id="c", name="a")
     assert isinstance(decode(chunk, chat_chunk(finish="tool_calls")).failure, UpstreamProtocolError)
-    cut_off = decode(chunk, chat_chunk(finish="length"))
-    assert cut_off.failure is None
-    assert cut_off.last_events()[0]["delta"]["stop_reason"] == "max_tokens"
+    for finish in ("length", "max_tokens"):
+        cut_off = decode(chunk, chat_chunk(finish=finish))
+        assert cut_off.failure is None
+        assert cut_off.last_events()[0]["delta"]["stop_reason"] == "max_tokens"
 
 
 def test_ids_and_names_are_made_good() -> None:
