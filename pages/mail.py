@@ -14,6 +14,7 @@ from django.conf import settings
 from django.core.mail import EmailMultiAlternatives, get_connection
 from django.core.mail.backends.base import BaseEmailBackend
 from django.template.loader import render_to_string
+from django.urls import reverse
 
 from accounts.members import has_confirmed
 from accounts.models import ApiKey, Member
@@ -150,7 +151,10 @@ def _price_drafts(mail: OutgoingMail) -> Mapping[str, Any]:
     return {
         "drafter": shown[0].created_by,
         "lines": [describe_version(draft) for draft in shown],
-        "one": shown[0].pk if count == 1 else None,
+        "one": count == 1,
+        "path": reverse("admin:billing_priceversion_change", args=[shown[0].pk])
+        if count == 1
+        else reverse("admin:billing_priceversion_changelist") + "?approved_at__isempty=1",
         "count": count,
         "more": count - len(shown),
     }
