@@ -12,7 +12,7 @@ from typing import cast
 import httptools
 import httpx
 
-from billing.standstill import LOOK_AGAIN_SECONDS
+from billing.time_outs import LOOK_AGAIN_SECONDS
 
 # Past this many bytes that nobody has taken, reading stops until somebody does: a slow client holds its upstream up.
 MAX_BUFFERED_BYTES = 64 * 1024

@@ -3,7 +3,7 @@
 import asyncio
 from typing import cast
 
-from billing.standstill import LOOK_AGAIN_SECONDS
+from billing.time_outs import LOOK_AGAIN_SECONDS
 from gateway.server.responses import SendChunk
 
 

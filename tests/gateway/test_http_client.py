@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from billing.standstill import LOOK_AGAIN_SECONDS
+from billing.time_outs import LOOK_AGAIN_SECONDS
 from gateway.http import connection
 from gateway.http.client import UpstreamClient
 from gateway.http.errors import UpstreamBrokenError, UpstreamTimeoutError, UpstreamTooLargeError

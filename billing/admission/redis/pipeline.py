@@ -18,7 +18,7 @@ from billing.admission.errors import AdmissionUnavailableError
 from billing.admission.redis.script import Script
 from billing.admission.redis.topology import Address, AsyncServers
 from billing.admission.redis.transport import transport_of
-from billing.standstill import LOOK_AGAIN_SECONDS
+from billing.time_outs import LOOK_AGAIN_SECONDS
 
 MAX_QUEUED_CALLS = 20_000
 # Calls that Redis has and has not answered. Further ones wait here: a crowd is then served in turn, while each call's
