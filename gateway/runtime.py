@@ -26,6 +26,7 @@ from gateway.errors import unavailable
 from gateway.holds import HoldKeeper
 from gateway.http.client import UpstreamClient
 from gateway.idempotency import delete_expired_answers
+from gateway.metering.request_log import flush_lines
 from gateway.metrics import HOLDS, SPOOL_BYTES, UNCONFIRMED
 from gateway.metrics import flush as flush_metrics
 from gateway.refusal_log import RefusalLog
@@ -213,6 +214,7 @@ async def stop_runtime() -> None:
     if _current is not None:
         await _current.stop()
         _current = None
+        flush_lines()
 
 
 def current_runtime() -> GatewayRuntime:

@@ -5,6 +5,7 @@ there, what is long enough to be a secret is left out. What cost nothing can be 
 so many such lines a minute are written, and all whose key is not known share theirs. How many were left out is said.
 """
 
+import asyncio
 import re
 import sys
 from datetime import UTC, datetime
@@ -32,6 +33,7 @@ STATUSES_IN_OUR_WORDS = frozenset({401, 402, 409, 429})
 FAILURES_OF_PARTS = (AdmissionUnavailableError, DatabaseUnavailableError, SpoolFullError)
 MAX_CAUSE_CHARS = 200
 LOGGER = "gateway.request"
+FLUSH_SECONDS = 0.05
 
 
 class _Line(NamedTuple):
@@ -47,6 +49,7 @@ class _Line(NamedTuple):
     trace_id: str
 
 
+_flushing: asyncio.TimerHandle | None = None
 _free = LineBudget(FREE_LINES_PER_MINUTE, FREE_LINES_OF_STRANGERS_PER_MINUTE)
 
 
@@ -76,8 +79,7 @@ def log_request(
         if left_out := _free.take_left_out(organization_id):
             _write_left_out(organization_id, left_out)
     line = _Line(method, shown_path(path), status, duration_ms, request_id, metered, identity, code, why, trace_id)
-    sys.stdout.write(_as_json(line) if settings.LOG_FORMAT == "json" else _as_text(line))
-    sys.stdout.flush()
+    _write(_as_json(line) if settings.LOG_FORMAT == "json" else _as_text(line))
 
 
 def why_refused(error: GatewayError) -> str:
@@ -151,4 +153,21 @@ def _write_left_out(organization_id: int, count: int) -> None:
     if settings.LOG_FORMAT == "json":
         fields = {"level": "WARNING", "logger": LOGGER, "message": text, "organization": organization_id}
         text = orjson.dumps(fields | {"left_out": count}).decode()
-    sys.stdout.write(text + "\n")
+    _write(text + "\n")
+
+
+def _write(line: str) -> None:
+    """Write a line; those of a moment leave together, and wake whoever reads them once."""
+    global _flushing
+    sys.stdout.write(line)
+    if _flushing is None:
+        _flushing = asyncio.get_running_loop().call_later(FLUSH_SECONDS, flush_lines)
+
+
+def flush_lines() -> None:
+    """Let out what was written; to be called once more when the event loop ends."""
+    global _flushing
+    if _flushing is not None:
+        _flushing.cancel()
+        _flushing = None
+    sys.stdout.flush()

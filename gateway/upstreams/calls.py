@@ -94,7 +94,7 @@ class UpstreamCalls:
 
     async def _first_success(self, call: Callable[[PlannedCall, RunningCall, Attempt, float], Awaitable[T]]) -> T:
         deadline = time.monotonic() + self._exchange.timeouts.first_byte_seconds
-        failure = self._no_route()
+        failure: GatewayError | None = None
         waiting = deque(self._planned)
         tried: dict[str, int] = {}
         while waiting and self._has_client:
@@ -135,7 +135,7 @@ class UpstreamCalls:
                 attempt.end(SERVED)
                 self._pool.note_success(route, self._breaker_id)
                 return result
-        raise failure
+        raise failure or self._no_route()
 
     def _no_route(self) -> GatewayError:
         """Return the answer for when no route may be called, with the time until one may be again."""
