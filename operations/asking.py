@@ -11,6 +11,7 @@ from accounts.models import Organization, User
 from billing.approvals.book import REFUSALS, ApprovalError, Asked, ask
 from billing.models import Approval
 from billing.payments.provider import PaymentProviderError
+from operations.reratings import call_for_posting
 from pages.publishing import publish_or_tell
 
 NO_ANSWER = "The provider gave no answer. The refund stands, and is asked for again."
@@ -55,6 +56,7 @@ def tell(request: HttpRequest, asked: Asked, *, done: str) -> None:
     if asked.waits_because:
         messages.warning(request, f"It waits for a second person (#{asked.approval.pk}). {asked.waits_because}")
     else:
+        call_for_posting(asked.approval)
         publish_or_tell(request, done=done, what_waits=done)
 
 

@@ -19,6 +19,7 @@ from billing.webhooks.deliveries import Answer, claim_deliveries, note_answer
 from billing.webhooks.endpoints import live_secrets
 from billing.webhooks.secrets import sign
 from operations.reconciliation import reconcile_due
+from operations.reratings import post_decided
 from operations.webhook_sender import send_webhook
 from pages.mail import MAX_MAILS_PER_ROUND, send_due_mails
 
@@ -98,5 +99,6 @@ def _attempt(delivery: WebhookDelivery) -> Answer:
 
 
 RECONCILIATION = Courier("reconciliation", reconcile_due)
+RERATINGS = Courier("re-ratings", post_decided)
 MAIL = Courier("mail", deliver_mails)
 WEBHOOKS = Courier("webhooks", deliver_webhooks)

@@ -9,6 +9,8 @@ from django.utils import timezone
 
 from accounts.models import AdmissionChange
 from billing.admission.inspection import read_shards
+from billing.approvals.kinds import describe
+from billing.approvals.rerating_work import decided_reratings
 from billing.credit.lots import organizations_with_expired_lots
 from billing.documents.closing import last_month_over
 from billing.documents.invoices import organizations_to_close
@@ -23,6 +25,7 @@ from billing.reconciliation.runs import due_days
 from operations import courier, tasks
 from operations.provider_accounts import find_drifts
 from operations.reconciliation import reconcile_due
+from operations.reratings import post_decided
 from operations.traffic import next_to_count
 
 MAX_SHOWN = 50  # Lines of what is due, of each kind.
@@ -91,6 +94,10 @@ def _payment_lists() -> Iterator[str]:
     yield f"go through the list of {provider.name} since {since:%Y-%m-%d %H:%M} UTC" if provider else "nothing"
 
 
+def _reratings() -> Iterator[str]:
+    yield from (f"post {approval}: {describe(approval)}" for approval in decided_reratings())
+
+
 def _reconcile() -> Iterator[str]:
     yield from (f"compare the books of {day}" for day in due_days(datetime.now(UTC)))
 
@@ -121,6 +128,7 @@ WORK: dict[str, Work] = {
     "documents": Work(tasks.write_documents, _documents),
     "payments": Work(tasks.look_after_payments, _payments),
     "payment_lists": Work(tasks.go_through_payment_lists, _payment_lists),
+    "reratings": Work(post_decided, _reratings),
     "reconcile": Work(reconcile_due, _reconcile),
     "provider_balances": Work(tasks.watch_provider_balances, _provider_balances),
     "price_drift": Work(tasks.draft_price_drifts, _price_drift),

@@ -67,6 +67,7 @@ REGISTRY = (
     Job("payment_lists", "billing.payment_lists", "Compares our orders with the payment provider's list."),
     Job("provider_balances", "billing.provider_balances", "Asks providers what is left on our accounts."),
     Job("price_drift", "billing.price_drift", "Drafts what providers' price lists say otherwise than ours."),
+    Job("reratings", "billing.reratings", "Posts re-ratings that were decided, and goes on with what was cut short."),
     Job("reconcile", "billing.reconcile", "Compares the books with Redis, providers and payments, once a day."),
 )
 BY_NAME = {job.name: job for job in REGISTRY}

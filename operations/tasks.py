@@ -122,6 +122,12 @@ def reconcile_when_due() -> None:
     courier.RECONCILIATION.call()
 
 
+@shared_task(name="billing.reratings")  # type: ignore[untyped-decorator]
+def post_reratings() -> None:
+    """See to it that decided re-ratings are posted. Returns before they are."""
+    courier.RERATINGS.call()
+
+
 @shared_task(name="billing.traffic")  # type: ignore[untyped-decorator]
 def count_what_happened() -> None:
     """Count the minutes and hours that the dashboard shows."""

@@ -2,7 +2,7 @@
 
 What an operator may do alone is applied at once, in the transaction that counts it. What waits is applied once, by
 somebody else, under the lock of its row. Payment refunds ask their provider after the commit, under the same key, and
-re-ratings post after it, one organization after the other.
+re-ratings are posted by a job (rerating_work.py).
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,11 @@ from django.db import transaction
 from django.utils import timezone
 
 from accounts.models import Organization, User
+from billing.approvals.actors import actor_of
 from billing.approvals.bounds import needs_second_person
 from billing.approvals.kinds import CHANGES, REFUSALS, ChangeError
 from billing.approvals.notices import APPROVE_PERMISSION, tell_who_may_decide
-from billing.approvals.reratings import plan_of, preview_rerating
-from billing.corrections.rerating import apply_rerating
+from billing.approvals.reratings import preview_rerating
 from billing.ledger.book import IdempotencyConflictError
 from billing.ledger.statements import posted_nanos
 from billing.models import Approval, LedgerEntry, LedgerTransaction, PaymentRefund, TopUp
@@ -27,7 +27,6 @@ from billing.payments.provider import PaymentProviderError, PaymentRefusedError
 from billing.payments.refunds import InvalidPaymentRefundError, plan_refund, refund_top_up
 
 EXPIRES_AFTER = timedelta(days=7)
-MAX_ACTOR_CHARS = 254
 MAX_WAITING = 1_000
 
 
@@ -183,23 +182,15 @@ def preview(approval: Approval) -> list[str]:
 
 
 def finish(approval: Approval) -> None:
-    """Do what comes after the commit: ask the payment provider, or post a re-rating. Safe to repeat.
-
-    Raises what refund_top_up() and apply_rerating() raise. A re-rating that was cut short is asked for again: only what
-    is missing differs by then.
-    """
-    if approval.state != Approval.State.APPLIED:
-        return
-    if approval.kind == Approval.Kind.RERATING:
-        apply_rerating(plan_of(approval.terms), actor=_actor(approval), reason=approval.reason)
-    if approval.kind != Approval.Kind.PAYMENT_REFUND:
+    """Ask the payment provider, after the commit. Safe to repeat. Raises what refund_top_up() raises."""
+    if approval.state != Approval.State.APPLIED or approval.kind != Approval.Kind.PAYMENT_REFUND:
         return
     try:
         refund_top_up(
             TopUp.objects.get(pk=approval.terms["top_up_id"]),
             amount_nanos=approval.terms["amount_nanos"],
             reason=approval.reason,
-            actor=_actor(approval),
+            actor=actor_of(approval),
             idempotency_key=approval.idempotency_key,
             even_if_disputed=approval.terms["even_if_disputed"],
         )
@@ -213,17 +204,10 @@ def finish(approval: Approval) -> None:
 def _apply(approval: Approval, *, decided_by: User | None) -> bool:
     """Make the change, and say whether it was not there before."""
     approval.decided_by = decided_by
-    posted = CHANGES[approval.kind].apply(approval, _actor(approval))
+    posted = CHANGES[approval.kind].apply(approval, actor_of(approval))
     approval.state, approval.decided_at = Approval.State.APPLIED, timezone.now()
     approval.ledger_transaction = posted.transaction if posted else None
     return posted.is_new if posted else True
-
-
-def _actor(approval: Approval) -> str:
-    """Return who stands in the ledger: who asked, from which shell, and who approved."""
-    asked = str(approval.asked_by) + (f" (shell:{approval.shell_user})" if approval.shell_user else "")
-    both = f"{asked}, approved by {approval.decided_by}" if approval.decided_by else asked
-    return both if len(both) <= MAX_ACTOR_CHARS else str(approval.asked_by)
 
 
 def _lock_open(approval: Approval, by: User, *, is_own: bool = False) -> Approval:

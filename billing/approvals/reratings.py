@@ -7,11 +7,20 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from billing.corrections.rerating import Difference, ReratingError, ReratingPlan, plan_rerating
+from billing.corrections.rerating import (
+    Difference,
+    ReratingError,
+    ReratingPlan,
+    check_plan,
+    count_requests,
+    plan_rerating,
+)
 from billing.models import PriceVersion
 from billing.money import format_usd
 
 MAX_ORGANIZATIONS_SHOWN = 50
+# So many are priced while somebody waits for a page; the job that posts looks at any number, before it posts.
+MAX_REQUESTS_ON_A_PAGE = 20_000
 
 
 def moved_nanos(differences: Sequence[Difference]) -> int:
@@ -65,9 +74,22 @@ def plan_of(terms: Mapping[str, Any]) -> ReratingPlan:
     return ReratingPlan(version.language_model, version, begins, ends)
 
 
+def fits_on_a_page(plan: ReratingPlan) -> bool:
+    """Say whether it is small enough to be priced while somebody waits."""
+    return count_requests(plan, at_most=MAX_REQUESTS_ON_A_PAGE + 1) <= MAX_REQUESTS_ON_A_PAGE
+
+
 def check_rerating(terms: Mapping[str, Any], amount_nanos: int) -> None:
+    """Raise ReratingError when it cannot be done; where it is small, also when nothing or too much would move."""
+    plan = plan_of(terms)
+    check_plan(plan)
+    if fits_on_a_page(plan):
+        check_differences(plan_rerating(plan), amount_nanos)
+
+
+def check_differences(differences: Sequence[Difference], amount_nanos: int) -> None:
     """Raise ReratingError when there is nothing to do any more, or more than was asked for."""
-    moved = moved_nanos(plan_rerating(plan_of(terms)))
+    moved = moved_nanos(differences)
     if not moved:
         raise ReratingError("Nothing differs any more.")
     if moved > amount_nanos:

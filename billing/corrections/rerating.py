@@ -5,7 +5,7 @@ re-rating again, or one whose window overlaps, finds no difference and posts not
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from uuid import UUID
@@ -19,6 +19,7 @@ from billing.corrections.refunded import refunded_by_request
 from billing.ledger.book import Posting, organization_account, post_transaction, system_account
 from billing.ledger.burn_order import PROMOTIONAL
 from billing.models import (
+    Approval,
     CreditLot,
     CreditLotEntry,
     LanguageModel,
@@ -33,6 +34,7 @@ from billing.models import (
 from billing.pricing.cost import MissingPriceError, PriceTable, Usage, cost_nanos
 from billing.request_id import first_id_at
 from billing.shards import shard_of
+from billing.watching import watched
 
 MAX_WINDOW = timedelta(days=92)
 REQUESTS_PER_POSTING = 5_000  # One ledger transaction corrects so many at most: its rows are written under a lock.
@@ -58,12 +60,16 @@ class ReratingPlan:
 
 @dataclass(slots=True)
 class Difference:
-    """What changes for one organization, in nano-dollars. `requests` counts those whose cost differs."""
+    """What changes for one organization, in nano-dollars. `requests` counts those whose cost differs.
+
+    `chunks` are as many as their requests are read in.
+    """
 
     organization: Organization
     requests: int = 0
     before_nanos: int = 0
     after_nanos: int = 0
+    chunks: int = field(default=0, compare=False)
 
     @property
     def difference_nanos(self) -> int:
@@ -84,11 +90,13 @@ class _NothingToPostError(Exception):
 
 def plan_rerating(plan: ReratingPlan) -> list[Difference]:
     """Return the difference for each organization that has one, and change nothing. Raises ReratingError."""
-    table = _check(plan)
+    table = check_plan(plan)
     differences = []
-    for organization in _organizations(plan):
+    organizations = _organizations(plan)
+    for organization in watched(organizations, len(organizations)):
         difference = Difference(organization)
         for records in _chunks(plan, organization):
+            difference.chunks += 1
             for change in _changes(records, table):
                 difference.requests += 1
                 difference.before_nanos += change.before_nanos
@@ -98,15 +106,24 @@ def plan_rerating(plan: ReratingPlan) -> list[Difference]:
     return differences
 
 
-def apply_rerating(plan: ReratingPlan, *, actor: str, reason: str) -> list[Difference]:
+def apply_rerating(
+    plan: ReratingPlan,
+    *,
+    actor: str,
+    reason: str,
+    approval: Approval | None = None,
+    differences: list[Difference] | None = None,
+) -> list[Difference]:
     """Post the differences and return them: more is charged like usage, less goes back to where it came from.
 
     Each organization's requests are corrected by transactions of their own. If this stops in the middle, running it
-    again posts what is missing. Raises ReratingError before anything is posted.
+    again posts what is missing. `differences` are those of a plan that was just made; `approval` is who decided it.
+    Raises ReratingError before anything is posted.
     """
     if not actor.strip() or not reason.strip():
         raise ReratingError("A re-rating names a person and a reason.")
-    differences = plan_rerating(plan)
+    if differences is None:
+        differences = plan_rerating(plan)
     if not differences:
         return []
     rerating = Rerating.objects.create(
@@ -116,12 +133,18 @@ def apply_rerating(plan: ReratingPlan, *, actor: str, reason: str) -> list[Diffe
         ends=plan.ends,
         actor=actor,
         reason=reason,
+        approval=approval,
     )
     table = price_table(plan.price_version)
-    for difference in differences:
-        for records in _chunks(plan, difference.organization):
-            _post(rerating, difference.organization, records, table)
+    parts = ((row.organization, records) for row in differences for records in _chunks(plan, row.organization))
+    for organization, records in watched(parts, sum(difference.chunks for difference in differences)):
+        _post(rerating, organization, records, table)
     return differences
+
+
+def count_requests(plan: ReratingPlan, *, at_most: int) -> int:
+    """Return how many requests would be priced again, and no more than `at_most`."""
+    return UsageRecord.objects.filter(**_records(plan)).order_by()[:at_most].count()
 
 
 def current_costs(request_ids: Sequence[UUID]) -> dict[UUID, int]:
@@ -143,7 +166,8 @@ def rerated_by(request_ids: Sequence[UUID]) -> dict[UUID, int]:
     return dict(rows.distinct("request_id").values_list("request_id", "rerating__price_version_id"))
 
 
-def _check(plan: ReratingPlan) -> PriceTable:
+def check_plan(plan: ReratingPlan) -> PriceTable:
+    """Return the table to price by. Raises ReratingError when the price or the window does not fit."""
     version = plan.price_version
     if version.approved_at is None:
         raise ReratingError(f"Price version {version.pk} is a draft.")

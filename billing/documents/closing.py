@@ -11,6 +11,7 @@ from billing.documents.invoices import close_month, organizations_to_close
 from billing.documents.periods import Month, month_of
 from billing.documents.receipts import issue_receipt, payments_without_receipt
 from billing.models import Document
+from billing.watching import watched
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,8 @@ def close_everywhere(last: Month) -> Iterator[Closing]:
     One that fails holds up no other. Stopped at any point, doing it again does the rest; beside another run, each
     document is written once.
     """
-    for organization in organizations_to_close(last):
+    organizations = organizations_to_close(last)
+    for organization in watched(organizations, organizations.count()):
         try:
             yield Closing(organization, close_month(organization, last))
         except Exception as error:
@@ -46,7 +48,7 @@ def close_everywhere(last: Month) -> Iterator[Closing]:
 
 def issue_receipts(organization: Organization | None = None) -> int:
     """Write the receipts of payments that have none, of one organization or of all; return how many that were."""
-    return len([issue_receipt(payment) for payment in payments_without_receipt(organization)])
+    return len([issue_receipt(payment) for payment in watched(payments_without_receipt(organization))])
 
 
 def count_late_closings() -> int:

@@ -56,12 +56,16 @@ class Approval(models.Model):
     )
     decided_at = models.DateTimeField(null=True)
     decision = models.CharField(max_length=500, blank=True, help_text="Why it was refused.")
+    finished_at = models.DateTimeField(null=True, help_text="Of a re-rating: when the last of it was posted.")
     ledger_transaction = models.ForeignKey(LedgerTransaction, models.PROTECT, null=True, related_name="+")
 
     class Meta:
         ordering = ["-id"]
         indexes = [
             models.Index(fields=["-id"], condition=Q(state="waiting"), name="approval_waiting"),
+            models.Index(
+                fields=["id"], condition=Q(kind="rerating", state="applied", finished_at=None), name="approval_to_post"
+            ),
             models.Index(fields=["asked_by", "-asked_at"], name="approval_by_asker"),
             models.Index(fields=["organization", "-id"], name="approval_by_organization"),
         ]

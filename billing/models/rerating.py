@@ -16,6 +16,13 @@ class Rerating(models.Model):
     ends = models.DateTimeField()
     actor = models.CharField(max_length=254)
     reason = models.CharField(max_length=500)
+    approval = models.ForeignKey(
+        "Approval",
+        models.PROTECT,
+        null=True,
+        related_name="reratings",
+        help_text="Who decided it. One that was cut short is gone on with by a run of its own.",
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:

@@ -12,6 +12,7 @@ from django.db import connection, transaction
 from accounts.models import Organization
 from billing.models import AttributedDay, DataRetention, RefusedRequest, SpenderDay, UsageRecord
 from billing.request_id import first_id_at, time_of
+from billing.watching import watched
 
 MIN_DAYS, MAX_DAYS = 1, 3650
 EPOCH_DAY = date(1970, 1, 1)
@@ -57,7 +58,8 @@ def due_retentions(today: date) -> list[tuple[DataRetention, date, date]]:
 def erase_due_details(*, now: datetime) -> int:
     """Erase what is due, the oldest days first, for MAX_SECONDS at a time; return how many details that were."""
     ends_at, erased = time.monotonic() + MAX_SECONDS, 0
-    for row, first, before in due_retentions(now.date()):
+    due = due_retentions(now.date())
+    for row, first, before in watched(due, len(due)):
         day = first
         while day < before and time.monotonic() < ends_at:
             erased += erase_day(row.organization, day)

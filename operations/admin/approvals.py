@@ -13,10 +13,12 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 
 from billing.approvals.book import REFUSALS, ApprovalError, approve, preview, refuse
 from billing.approvals.kinds import describe
+from billing.approvals.rerating_work import count_posted
 from billing.models import Approval
 from billing.payments.provider import PaymentProviderError
 from operations.admin.base import QuestionForm, ReadOnlyAdmin, detail_action, operator_form, usd_column
 from operations.asking import NO_ANSWER, operator_of
+from operations.reratings import call_for_posting
 from pages.publishing import publish_or_tell
 
 
@@ -49,8 +51,9 @@ class ApprovalAdmin(ReadOnlyAdmin):
         "decided_at",
         "decision",
         "ledger_transaction",
+        "posted",
     ]
-    readonly_fields = ["whom", "change", "amount", "would_post", "standing", "asked_at"]
+    readonly_fields = ["whom", "change", "amount", "would_post", "standing", "asked_at", "posted"]
     actions_detail = ["approve", "refuse"]
     amount = usd_column("amount_nanos", "Counts as")
 
@@ -88,6 +91,15 @@ class ApprovalAdmin(ReadOnlyAdmin):
             return "No posting."
         return format_html("<ul>{}</ul>", format_html_join("", "<li>{}</li>", ((line,) for line in lines)))
 
+    @admin.display(description="Posted")
+    def posted(self, approval: Approval) -> str:
+        if approval.kind != Approval.Kind.RERATING or approval.state != Approval.State.APPLIED:
+            return "-"
+        count = f"{count_posted(approval):,} of {approval.terms['requests']:,} requests"
+        if approval.finished_at is None:
+            return f"{count} so far; the job reratings goes on"
+        return f"{count}, the last at {approval.finished_at:%Y-%m-%d %H:%M:%S} UTC"
+
     @detail_action("Approve", permission="billing.change_approval", url_path="approve")
     def approve(self, request: HttpRequest, object_id: str) -> HttpResponse:
         approval: Approval = self.row_or_404(request, object_id)
@@ -99,7 +111,7 @@ class ApprovalAdmin(ReadOnlyAdmin):
             request,
             row=approval,
             title=f"Approve: {approval.get_kind_display().lower()}{whom}?",
-            text=f"{describe(approval)}. {approval.asked_by} asks for it: {approval.reason}. It is applied at once.",
+            text=f"{describe(approval)}. {approval.asked_by} asks for it: {approval.reason}. {_when(approval)}",
             form=QuestionForm(),
             submit="Approve and apply",
         )
@@ -129,11 +141,16 @@ class ApprovalAdmin(ReadOnlyAdmin):
         self, request: HttpRequest, approval: Approval, decide: Callable[[], Approval], word: str
     ) -> HttpResponse:
         try:
-            decide()
+            decided = decide()
         except (*REFUSALS, ApprovalError) as error:
             messages.error(request, str(error) or "It cannot be applied.")
         except PaymentProviderError:
             messages.warning(request, NO_ANSWER)
         else:
+            call_for_posting(decided)
             publish_or_tell(request, done=f"{word}.", what_waits=f"{word}.")
         return redirect(reverse("admin:billing_approval_change", args=[approval.pk]))
+
+
+def _when(approval: Approval) -> str:
+    return "A worker posts it." if approval.kind == Approval.Kind.RERATING else "It is applied at once."

@@ -26,6 +26,7 @@ from billing.models import PriceComponent, PriceVersion
 from billing.money import InvalidAmountError, parse_usd_per_million
 from billing.pricing.cost import InvalidPriceError
 from operations.admin.base import QuestionForm, ReadOnlyAdmin, detail_action, operator_form, usd_column
+from operations.admin.rerating import propose_rerating
 from operations.asking import operator_of
 from pages.templatetags.amounts import picos_per_million, picos_usd
 
@@ -79,7 +80,7 @@ class PriceVersionAdmin(ReadOnlyAdmin):
     list_filter = [("approved_at", admin.EmptyFieldListFilter), "upstream"]
     list_select_related = ["language_model", "upstream"]
     search_fields = ["language_model__model_id"]
-    actions_detail = ["approve", "draft_successor"]
+    actions_detail = ["approve", "draft_successor", "rerate"]
     fields = ["language_model", "seller", "state", "effective_from", "minimum_charge", "beside", "warnings"]
     fields += [
         "source",
@@ -166,6 +167,10 @@ class PriceVersionAdmin(ReadOnlyAdmin):
             form=form,
             submit="Make draft",
         )
+
+    @detail_action("Price a past window again", permission="billing.adjust_balance", url_path="rerate")
+    def rerate(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return propose_rerating(self, request, self.row_or_404(request, object_id))
 
     @detail_action("Approve", permission="billing.change_priceversion", url_path="approve")
     def approve(self, request: HttpRequest, object_id: str) -> HttpResponse:

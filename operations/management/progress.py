@@ -9,15 +9,22 @@ WIDTH = 30
 T = TypeVar("T")
 
 
-def show_progress(items: Iterable[T], *, total: int, stream: TextIO | None = None) -> Iterator[T]:
-    """Yield the items, and draw after each how many of `total` are done."""
+def show_progress(items: Iterable[T], total: int | None = None, *, stream: TextIO | None = None) -> Iterator[T]:
+    """Yield the items, and draw after each how many are done, and of how many where that is known."""
     out = stream or sys.stderr
-    is_shown = out.isatty() and total > 0
+    is_shown = out.isatty() and total != 0
+    number = 0
     for number, item in enumerate(items, 1):
         yield item
         if is_shown:
-            done = min(WIDTH, WIDTH * number // total)
-            out.write(f"\r[{'#' * done}{' ' * (WIDTH - done)}] {number:,} of {total:,}")
+            out.write(_line(number, total))
             out.flush()
-    if is_shown:
+    if is_shown and number:
         out.write("\n")
+
+
+def _line(number: int, total: int | None) -> str:
+    if total is None:
+        return f"\r{number:,}"
+    done = min(WIDTH, WIDTH * number // total)
+    return f"\r[{'#' * done}{' ' * (WIDTH - done)}] {number:,} of {total:,}"

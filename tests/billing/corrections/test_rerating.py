@@ -13,6 +13,7 @@ from pytest_django import Settings
 from accounts.models import AdmissionChange, Organization
 from accounts.staff_roles import StaffRole
 from billing.approvals.book import AlreadyDecidedError, SamePersonError, approve, ask, preview
+from billing.approvals.rerating_work import post_decided_reratings
 from billing.approvals.reratings import moved_nanos, rerating_terms
 from billing.catalog.price_versions import PriceDraft, approve_price_version, draft_price
 from billing.corrections.rerating import (
@@ -320,5 +321,8 @@ def test_what_waited_is_posted_once_in_the_name_of_both(
     approve(asked.approval, by=finn)
     with pytest.raises(AlreadyDecidedError):
         approve(asked.approval, by=finn)
+    assert balance(alice) == 4000, "A job posts it."
+    assert post_decided_reratings() == 1
+    assert post_decided_reratings() == 0
     assert balance(alice) == 4100
     assert Rerating.objects.get().actor == "olga@example.org, approved by finn@example.org"
