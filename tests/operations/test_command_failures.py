@@ -1,5 +1,6 @@
 """A command that cannot work says why in one line: a newcomer types it while nothing runs, or with a wrong setting."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -40,3 +41,24 @@ def test_a_command_without_postgres(tmp_path: Path, arguments: list[str]) -> Non
 
 def test_a_command_with_a_setting_that_makes_no_sense(tmp_path: Path) -> None:
     assert run_and_fail(tmp_path, "status", PORT="eighty") == "PORT must be a whole number; it is 'eighty'."
+
+
+@pytest.mark.parametrize("arguments", [["help", "--commands"], ["diffsettings", "--all"]], ids=["little", "much"])
+def test_who_has_read_enough_gets_no_traceback(tmp_path: Path, arguments: list[str]) -> None:
+    """As with `manage.py status | head -3`: the reader goes, before the last of it or even the first is written."""
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    try:
+        answer = subprocess.run(
+            [sys.executable, "manage.py", *arguments],
+            cwd=ROOT,
+            env=clean_environment({"CROSSMODEL_DATA": str(tmp_path)}),
+            stdout=write_end,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(write_end)
+    assert answer.stderr == ""
