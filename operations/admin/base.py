@@ -7,10 +7,11 @@ from django import forms
 from django.contrib import admin
 from django.contrib.admin.checks import ModelAdminChecks
 from django.contrib.admin.utils import unquote
+from django.contrib.admin.views.main import ERROR_FLAG
 from django.db import DataError
 from django.db.models import Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.utils.functional import cached_property
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import action
@@ -40,6 +41,13 @@ class OperatorAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
         fields = self.get_search_fields(request)
         has_many = any("__" in field for field in fields if not field.startswith(EXACT))
         return search(queryset, fields, search_term), has_many
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """A value that no column can hold is answered as Django answers what no filter knows: by the list as it is."""
+        if any("\x00" in value for _, values in request.GET.lists() for value in values):
+            return redirect(f"{request.path}?{ERROR_FLAG}=1")
+        response: HttpResponse = super().changelist_view(request, extra_context)
+        return response
 
     def row_or_404(self, request: HttpRequest, object_id: str) -> Any:
         """Return the row that a button's address names. Whatever else stands there, and what is not there, is a 404."""

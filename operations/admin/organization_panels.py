@@ -9,10 +9,12 @@ from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from accounts.models import Organization
+from accounts.models import ApiKey, Organization, User
 from billing.admission.balances import read_balance
 from billing.approvals.kinds import describe
-from billing.models import Approval, CreditLot
+from billing.budgets.amounts import Amounts, HasAmounts
+from billing.budgets.overrides import open_overrides
+from billing.models import Approval, BudgetOverride, CreditLot, SpenderBudget
 from billing.money import format_usd
 from billing.usage.overview import read_activity
 from pages.templatetags.amounts import cents_usd
@@ -80,6 +82,25 @@ class OrganizationPanels:
         text = '<a href="{}">{} of {}</a>, {}{}: {}'
         return format_html("{}{}", _list(text, rows), _more("billing_creditlot", organization, "All lots"))
 
+    @admin.display(description="Budgets of members and end users, and overrides")
+    def budgets(self, organization: Organization) -> SafeString:
+        """What limits requests beside the limits below: with an override, those are not what holds."""
+        budgets = organization.spender_budgets.select_related("user").order_by("scope", "spender")
+        rows: list[tuple[object, ...]] = [
+            (_spender(budget), _amounts(budget), ", only notifies" if budget.budgets_only_notify else "")
+            for budget in budgets[:ROWS]
+        ]
+        rows += [
+            (
+                f"Override: {_holder(override)}",
+                _amounts(override),
+                f", until {override.until:%Y-%m-%d %H:%M:%S} UTC by {override.made_by}: {override.reason}",
+            )
+            for override in open_overrides(organization)[:ROWS]
+        ]
+        more = budgets.count() - ROWS
+        return format_html("{}{}", _list("{}: {}{}", rows), f"and {more:,} more budgets" if more > 0 else "")
+
     @admin.display(description="Documents")
     def documents(self, organization: Organization) -> SafeString:
         rows = (
@@ -119,6 +140,37 @@ class OrganizationPanels:
             ("accounts_auditentry", "Audit"),
         )
         return format_html_join("", "{} ", ((_more(name, organization, label),) for name, label in links))
+
+
+def _spender(budget: SpenderBudget) -> str:
+    scope = budget.get_scope_display()
+    if not budget.spender:
+        return f"Each {scope.lower()} without a budget of their own"
+    return f"{scope} {budget.user or budget.end_user}"
+
+
+def _holder(override: BudgetOverride) -> str:
+    """Return whose budget is another for a while, as its page here can be looked for."""
+    scope = override.get_scope_display().lower()
+    if override.scope == BudgetOverride.Scope.ORGANIZATION:
+        return "the organization"
+    if not override.holder:
+        return f"each {scope} without a budget of their own"
+    if override.scope == BudgetOverride.Scope.KEY:
+        return f"key {ApiKey.objects.filter(pk=override.holder).first() or override.holder}"
+    if override.scope == BudgetOverride.Scope.MEMBER:
+        return f"member {User.objects.filter(pk=override.holder).first() or override.holder}"
+    budget = SpenderBudget.objects.filter(
+        organization=override.organization_id, scope=override.scope, spender=override.holder
+    ).first()
+    return f"{scope} {budget.end_user if budget else override.holder}"
+
+
+def _amounts(row: HasAmounts) -> str:
+    """Return "$5.00 a day, $20.00 a month"."""
+    amounts = zip(Amounts.of(row), ("day", "week", "month"), strict=True)
+    words = [f"${format_usd(nanos)} a {period}" for nanos, period in amounts if nanos is not None]
+    return ", ".join(words) or "no amount"
 
 
 def _list(text: str, rows: Rows) -> SafeString:

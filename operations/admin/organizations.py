@@ -27,8 +27,12 @@ from pages.key_restrictions import (
 from pages.model_form import ModelForm
 from pages.publishing import publish_or_tell
 
-PANELS = ["money", "usage", "waiting", "keys", "lots", "documents", "elsewhere"]
+PANELS = ["money", "usage", "waiting", "budgets", "keys", "lots", "documents", "elsewhere"]
 RECORD = ["created_at", "config_version"]
+NEW_FIELDSETS = [
+    (None, {"fields": ["name", "slug", "shows_cost_in_usage"]}),
+    ("Limits", {"fields": [*LIMIT_FIELDS, *BUDGET_FIELDS]}),
+]
 
 
 class OrganizationAdminForm(BudgetForm):
@@ -124,9 +128,11 @@ class OrganizationAdmin(OrganizationPanels, OrganizationStates, OrganizationMone
     monthly_budget = usd_column("monthly_budget_nanos", "Monthly budget")
 
     def get_fieldsets(self, request: HttpRequest, obj: Organization | None = None) -> Any:
-        """Who only looks sees budgets as money."""
+        """Who only looks sees budgets as money. What is not there yet has nothing to see at a glance."""
+        if obj is None:
+            return NEW_FIELDSETS
         fieldsets = super().get_fieldsets(request, obj)
-        if self.has_change_permission(request, obj) or obj is None:
+        if self.has_change_permission(request, obj):
             return fieldsets
         shown = [
             name.removesuffix("_nanos") if name in BUDGET_FIELDS else name for name in [*LIMIT_FIELDS, *BUDGET_FIELDS]

@@ -1,5 +1,6 @@
 """The admin's page of an organization: at a glance, suspended with a reason, looked at for support, never ownerless."""
 
+import html
 from datetime import timedelta
 
 import pytest
@@ -20,6 +21,9 @@ from accounts.organizations import (
 )
 from accounts.staff_roles import StaffRole
 from billing.admission.redis_keys import shard_keys_of
+from billing.budgets.amounts import Amounts
+from billing.budgets.choices import set_member_budget
+from billing.models import BudgetOverride
 from pages.audit_lines import HOUSE, lines_of_organization
 from pages.support_look import SESSION_KEY
 from tests.billing.ledger_factory import USD, give
@@ -176,3 +180,22 @@ def test_staff_sets_up_a_second_factor_first(people: People, settings: Settings)
     assert client.get("/accounts/2fa/").status_code == 200
     Authenticator.objects.create(user=sue, type=Authenticator.Type.TOTP, data={"secret": "x"})
     assert client.get("/admin/").status_code == 200
+
+
+def test_budgets_of_others_and_overrides_are_seen_beside_the_limits(people: People) -> None:
+    bob = Member.objects.get(user=people.bob)
+    set_member_budget(people.organization, member=bob, amounts=Amounts(5 * USD), only_notifies=True, actor="alice")
+    BudgetOverride.objects.create(
+        organization=people.organization,
+        scope="key",
+        holder=str(people.key.pk),
+        monthly_budget_nanos=20 * USD,
+        until=timezone.now() + timedelta(days=1),
+        reason="a launch",
+        made_by="alice@example.org",
+    )
+    root = operator_client("root", is_superuser=True)
+    shown = html.unescape(root.get(f"/admin/accounts/organization/{people.organization.pk}/change/").content.decode())
+    assert "Member bob@example.org: $5.00 a day, only notifies" in shown
+    assert f"Override: key {people.key}: $20.00 a month, until" in shown
+    assert "by alice@example.org: a launch" in shown
