@@ -37,6 +37,18 @@ KNOWN_BROWSER_COOKIE = "known_browser"
 KNOWN_BROWSER_SALT = "accounts.known_browser"
 KNOWN_BROWSER_SECONDS = 180 * 86_400
 FAILURES_OF_AN_ACCOUNT = "sign_in_failed_anywhere"  # Its limit stands in ACCOUNT_RATE_LIMITS.
+# Anybody may have these sent to any address, by forms that are open to all, or to whoever signs up. Their limit stands in ACCOUNT_RATE_LIMITS.
+MAILS_BY_STRANGERS = "mail_by_strangers"
+STRANGERS_MAILS = frozenset(
+    f"account/email/{name}"
+    for name in (
+        "account_already_exists",
+        "email_confirmation",
+        "email_confirmation_signup",
+        "password_reset_key",
+        "unknown_account",
+    )
+)
 NETWORK_PREFIX_BITS = 64  # What one customer of a network provider has of IPv6.
 WAYS_BACK_IN = {"mfa_reauthenticate:webauthn": "Use a passkey or security key"}
 
@@ -122,7 +134,14 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth sh
         return f"CrossModel: {subject}"
 
     def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
-        """Send it, or say on the page that it could not be sent: what it was about can be asked for again."""
+        """Send it, or say on the page that it could not be sent: what it was about can be asked for again.
+
+        No mailbox is flooded by strangers, from however many addresses of the network they ask.
+        """
+        if not self._may_send(template_prefix, email):
+            text = f"Many mails went to {email} within the last hour. Please wait before you ask for another one."
+            messages.error(allauth_context.request, text)
+            return
         site = Site("CrossModel", urlsplit(settings.BASE_URL).netloc)
         try:
             super().send_mail(template_prefix, email, {**context, "current_site": site, "base_url": settings.BASE_URL})
@@ -132,6 +151,13 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth sh
                 allauth_context.request,
                 f"The mail to {email} could not be sent. Please try again in a few minutes.",
             )
+
+    def _may_send(self, template_prefix: str, email: str) -> bool:
+        """Count a mail that a stranger can have sent, and say whether there was room for it."""
+        request = allauth_context.request
+        if template_prefix not in STRANGERS_MAILS or request is None:
+            return True
+        return bool(ratelimit.consume(request, action=MAILS_BY_STRANGERS, key=email.strip().lower()))
 
     def _get_login_attempts_cache_key(self, request: HttpRequest, **credentials: Any) -> str:
         """Return what failures to sign in are counted for: an account together with the address that tries.

@@ -43,6 +43,7 @@ ACCOUNT_RATE_LIMITS = {
     "login": "30/m/ip",
     "login_failed": "20/m/ip,5/5m/key",
     "sign_in_failed_anywhere": "100/h/key",
+    "mail_by_strangers": "10/h/key",
 }
 LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = "/console/"

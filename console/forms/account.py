@@ -4,7 +4,11 @@ from typing import Any
 
 from allauth.account import forms as account_forms
 from allauth.socialaccount import forms as socialaccount_forms
+from django.contrib.auth.hashers import make_password
 from django.forms import Form
+from django.http import HttpRequest, HttpResponse
+
+from accounts.models import User
 
 LABELS = {
     "login": "E-mail address",
@@ -32,6 +36,13 @@ class SignUpForm(account_forms.SignupForm):  # type: ignore[misc]  # allauth shi
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         rename_fields(self, LABELS | {"password2": "Password, again"})
+
+    def try_save(self, request: HttpRequest) -> tuple[User | None, HttpResponse | None]:
+        """Take as long for an address that has an account, which the answer does not tell, as for a new one."""
+        if self.account_already_exists:
+            make_password(self.cleaned_data["password1"])
+        made: tuple[User | None, HttpResponse | None] = super().try_save(request)
+        return made
 
 
 class OutsideSignUpForm(socialaccount_forms.SignupForm):  # type: ignore[misc]  # allauth ships no types

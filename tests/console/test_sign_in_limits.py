@@ -1,6 +1,7 @@
 """Guessing is limited, and no stranger's guesses shut a customer out."""
 
 import pytest
+from django.core import mail
 from django.core.cache import cache
 from django.test import Client
 from pytest_django import Settings
@@ -82,6 +83,25 @@ def test_operators_sign_in_under_the_same_limits() -> None:
     assert response.status_code == 302
     assert response["Location"].startswith("/accounts/login/?next=")
     assert Client().post("/admin/login/", {"username": "alice@example.org", "password": PASSWORD}).status_code == 302
+
+
+@pytest.mark.parametrize("address", ["alice@example.org", "nobody@example.org"])
+def test_no_mailbox_is_flooded_from_however_many_addresses(address: str, settings: Settings) -> None:
+    settings.ACCOUNT_RATE_LIMITS = {
+        **settings.ACCOUNT_RATE_LIMITS,
+        "mail_by_strangers": "3/h/key",
+        "reset_password": "",
+        "confirm_email": "",
+    }
+    pages = []
+    for number in range(3):
+        of = {"REMOTE_ADDR": PROXY, "HTTP_X_FORWARDED_FOR": f"198.51.{number}.1"}
+        asked = Client().post("/accounts/password/reset/", {"email": address.upper()}, follow=True, **of)
+        new = {"email": address, "password1": PASSWORD, "password2": PASSWORD}
+        signed_up = Client().post("/accounts/signup/", new, follow=True, **of)
+        pages += [asked.content.decode(), signed_up.content.decode()]
+    assert [message.to for message in mail.outbox] == [[address]] * 3
+    assert ["Many mails went to" in page for page in pages] == [False] * 3 + [True] * 3
 
 
 def test_the_counts_are_shared_by_all_processes() -> None:

@@ -1,8 +1,10 @@
 """From the first page to an organization with welcome credit."""
 
 from functools import partial
+from typing import ClassVar
 
 import pytest
+from django.contrib.auth.hashers import MD5PasswordHasher
 from django.core import mail
 from django.core.mail import EmailMessage
 from django.test import Client
@@ -43,6 +45,26 @@ def test_signing_up_leads_to_an_organization_with_welcome_credit() -> None:
     organization = Organization.objects.get()
     assert read_balance(organization).available_nanos == 5 * 10**9
     assert AdmissionChange.objects.count() == 0
+
+
+class CountingHasher(MD5PasswordHasher):
+    hashed: ClassVar[list[str]] = []
+
+    def encode(self, password: str, salt: str) -> str:
+        self.hashed.append(password)
+        return super().encode(password, salt)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("has_account", [False, True])
+def test_the_time_of_an_answer_does_not_tell_who_has_an_account(has_account: bool, settings: Settings) -> None:
+    """What takes most of it, the slow hash of the password, is made for everybody."""
+    if has_account:
+        make_person("dora")
+    settings.PASSWORD_HASHERS = [f"{__name__}.CountingHasher"]
+    CountingHasher.hashed.clear()
+    assert Client().post("/accounts/signup/", CREDENTIALS)["Location"] == "/accounts/confirm-email/"
+    assert CountingHasher.hashed == [PASSWORD]
 
 
 @pytest.mark.django_db
