@@ -27,14 +27,20 @@ class TooManyInvitationsError(Exception):
     """The organization or the address has had as many invitations as it may; the text says which."""
 
 
+class OwnerInvitedError(Exception):
+    """The address is invited as an owner, and who invites it now may make none: it would take that invitation away."""
+
+
 class InvitationGoneError(Exception):
     """The invitation was accepted, withdrawn or replaced, it expired, or who sent it may not invite any more."""
 
 
-def invite(organization: Organization, *, email: str, role: Role, invited_by: User) -> tuple[Invitation, str]:
+def invite(
+    organization: Organization, *, email: str, role: Role, invited_by: User, may_make_owners: bool = False
+) -> tuple[Invitation, str]:
     """Return a new invitation and its token, which is kept nowhere. It replaces an open one for the same address.
 
-    Raises AlreadyMemberError, TooManyInvitationsError.
+    Raises AlreadyMemberError, OwnerInvitedError, TooManyInvitationsError.
     """
     address = email.strip().lower()
     token = secrets.token_urlsafe(TOKEN_BYTES)
@@ -43,8 +49,12 @@ def invite(organization: Organization, *, email: str, role: Role, invited_by: Us
         Organization.objects.select_for_update().get(pk=organization.pk)  # The counts below hold until the commit.
         if Member.objects.filter(organization=organization, user__email__iexact=address).exists():
             raise AlreadyMemberError
-        open_ones = Invitation.objects.filter(organization=organization, accepted_at=None, withdrawn_at=None)
-        open_ones.filter(email=address).update(withdrawn_at=now)
+        open_ones = Invitation.objects.filter(
+            organization=organization, email=address, accepted_at=None, withdrawn_at=None
+        )
+        if not may_make_owners and open_ones.filter(role=Role.OWNER, expires_at__gt=now).exists():
+            raise OwnerInvitedError
+        open_ones.update(withdrawn_at=now)
         _check_room(organization, address)
         invitation = Invitation.objects.create(
             organization=organization,

@@ -10,7 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts.access import Permission, grantable_roles
-from accounts.invitations import TooManyInvitationsError, invite, withdraw_invitation
+from accounts.invitations import OwnerInvitedError, TooManyInvitationsError, invite, withdraw_invitation
 from accounts.members import AlreadyMemberError, LastOwnerError, NoKeysForThemError, change_role, remove_member
 from accounts.models import Invitation, Member, Role, User
 from api.answers import once
@@ -151,7 +151,15 @@ class InvitationsView(ManagementView):
                 "Who made this key is gone, so nobody invites. Make another key.", code="nobody_invites"
             )
         try:
-            invitation, token = invite(acting.organization, email=data["email"], role=role, invited_by=acting.person)
+            invitation, token = invite(
+                acting.organization,
+                email=data["email"],
+                role=role,
+                invited_by=acting.person,
+                may_make_owners=acting.may(Permission.GRANT_OWNERSHIP),
+            )
+        except OwnerInvitedError:
+            raise _owners_only() from None
         except AlreadyMemberError:
             raise ConflictError("This is a member already.", code="already_member") from None
         except TooManyInvitationsError as error:
@@ -206,7 +214,11 @@ def _find_invitation(acting: Acting, text: str) -> Invitation:
 def _require_grant(acting: Acting, role: str) -> None:
     """Raise PermissionDenied when the acting role may not give or touch this role: only owners make owners."""
     if role not in grantable_roles(acting.role):
-        raise PermissionDenied("Only an owner's key makes, changes or removes owners.", code="permission_required")
+        raise _owners_only()
+
+
+def _owners_only() -> PermissionDenied:
+    return PermissionDenied("Only an owner's key makes, changes or removes owners.", code="permission_required")
 
 
 def _last_owner() -> ConflictError:

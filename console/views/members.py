@@ -10,7 +10,13 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
 from accounts.access import Access, Permission
-from accounts.invitations import TooManyInvitationsError, invite, open_invitations, withdraw_invitation
+from accounts.invitations import (
+    OwnerInvitedError,
+    TooManyInvitationsError,
+    invite,
+    open_invitations,
+    withdraw_invitation,
+)
 from accounts.members import AlreadyMemberError, LastOwnerError, change_role, key_takers, remove_member
 from accounts.models import Invitation, Member, Role, User
 from console.entrance import console_page
@@ -90,7 +96,11 @@ def invitation_resend(request: HttpRequest, access: Access, invitation_id: int) 
     invitation = _invitation(access, invitation_id)
     try:
         again, token = invite(
-            access.organization, email=invitation.email, role=Role(invitation.role), invited_by=access.user
+            access.organization,
+            email=invitation.email,
+            role=Role(invitation.role),
+            invited_by=access.user,
+            may_make_owners=access.may(Permission.GRANT_OWNERSHIP),
         )
     except AlreadyMemberError:
         messages.info(request, f"{invitation.email} is a member already.")
@@ -150,9 +160,13 @@ def _invite(request: HttpRequest, access: Access, form: InvitationForm) -> bool:
             email=form.cleaned_data["email"],
             role=Role(form.cleaned_data["role"]),
             invited_by=access.user,
+            may_make_owners=access.may(Permission.GRANT_OWNERSHIP),
         )
     except AlreadyMemberError:
         form.add_error("email", "Already a member. Change the role in the list below.")
+        return False
+    except OwnerInvitedError:
+        form.add_error("email", "Invited as an owner already, which only an owner can change.")
         return False
     except TooManyInvitationsError as error:
         form.add_error(None, str(error))

@@ -90,6 +90,12 @@ def test_only_an_owners_key_makes_or_touches_owners(people: People) -> None:
         ("POST", "invitations", {"email": "x@example.org", "role": "owner"}),
     ):
         assert admin.refusal(method, path, body) == (403, "permission_required")
+    waiting, _ = invite(people.organization, email="y@example.org", role=Role.OWNER, invited_by=people.alice)
+    lower = {"email": "Y@example.org", "role": "viewer"}
+    assert admin.refusal("POST", "invitations", lower) == (403, "permission_required")
+    waiting.refresh_from_db()
+    assert waiting.withdrawn_at is None
+    waiting.delete()
     nobodys = Manager(people.organization)
     assert nobodys.refusal("POST", "invitations", {"email": "x@example.org", "role": "viewer"}) == (
         409, "nobody_invites",

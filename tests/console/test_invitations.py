@@ -11,7 +11,7 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
 
-from accounts.invitations import MAX_INVITATIONS_PER_ADDRESS_AND_DAY, find_invitation, invite
+from accounts.invitations import MAX_INVITATIONS_PER_ADDRESS_AND_DAY, find_invitation, invite, open_invitations
 from accounts.models import Invitation, Member, Role, User
 from tests.support.people import PASSWORD, People, client_of, make_person
 
@@ -158,6 +158,10 @@ def test_only_owners_invite_owners_and_withdraw_what_owners_sent(people: People)
     assert bob.post(MEMBERS, {"email": "charlie@example.org", "role": "owner"}).status_code == 422
     invitation, _ = invite(people.organization, email="charlie@example.org", role=Role.OWNER, invited_by=people.alice)
     assert bob.post(f"/console/alice/invitations/{invitation.pk}/withdraw/").status_code == 403
+    assert bob.post(MEMBERS, {"email": "Charlie@example.org", "role": "viewer"}).status_code == 422
+    assert [each.role for each in open_invitations(people.organization)] == [Role.OWNER]
+    assert client_of(people.alice).post(MEMBERS, {"email": "charlie@example.org", "role": "viewer"}).status_code == 302
+    assert [each.role for each in open_invitations(people.organization)] == [Role.VIEWER]
 
 
 def test_nobodys_mailbox_is_flooded(people: People) -> None:
