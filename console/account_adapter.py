@@ -37,9 +37,8 @@ KNOWN_BROWSER_COOKIE = "known_browser"
 KNOWN_BROWSER_SALT = "accounts.known_browser"
 KNOWN_BROWSER_SECONDS = 180 * 86_400
 FAILURES_OF_AN_ACCOUNT = "sign_in_failed_anywhere"  # Its limit stands in ACCOUNT_RATE_LIMITS.
-# Anybody may have these sent to any address, by forms that are open to all or to whoever signs up. The limit stands there
-# too.
-MAILS_BY_STRANGERS = "mail_by_strangers"
+# Anybody may have these sent to any address, by forms that are open to all or to whoever signs up.
+MAILS_BY_STRANGERS = "mail_by_strangers"  # Its limit stands there too.
 STRANGERS_MAILS = frozenset(
     f"account/email/{name}"
     for name in (
