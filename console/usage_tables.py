@@ -10,9 +10,8 @@ from billing.usage.sums import OTHER, Group, Interval, Sums, UsageFilter, sum_by
 from console.chart import Chart, Point, draw_bars
 from console.forms.usage import METRICS, name_of
 from console.usage_links import UsageLinks
-from pages.templatetags.amounts import duration, permille, shorten_usd
+from pages.templatetags.amounts import duration, permille, shorten_usd, usual_decimals
 
-NANOS_PER_TENTH_OF_A_CENT = 1_000_000
 TOKEN_PARTS = ("input_tokens", "output_tokens", "cache_write_tokens", "cache_read_tokens")
 GROUP_COLUMNS = {"model": "model_id", "key": "key_id", "member": "key_id"}
 EVERYTHING_PERMILLE = 1000
@@ -92,8 +91,7 @@ def usd_text(nanos: int) -> str:
     """Return an amount to the cent, or with more decimals where cents would hide it."""
     if nanos == 0:
         return "$0.00"
-    decimals = 2 if nanos >= 10**9 else 4 if nanos >= 10 * NANOS_PER_TENTH_OF_A_CENT else 6
-    return shorten_usd(-nanos, decimals)[1:]  # Rounded up, as costs are.
+    return shorten_usd(-nanos, usual_decimals(nanos))[1:]  # Rounded up, as costs are.
 
 
 def change_of(metric: str, now: Sums, before: Sums) -> str:

@@ -28,7 +28,11 @@ class UsdField(forms.CharField):
         return nanos
 
     def prepare_value(self, value: Any) -> Any:
-        return format_usd(value) if isinstance(value, int) else value
+        """Return an amount with its separators; what was typed stays as it was typed."""
+        if not isinstance(value, int):
+            return value
+        whole, _, fraction = format_usd(value).partition(".")
+        return f"{int(whole):,}.{fraction}"
 
 
 class LinesField(forms.CharField):

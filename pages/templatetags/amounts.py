@@ -17,6 +17,7 @@ register = template.Library()
 T = TypeVar("T")
 
 DECIMALS_OF_NANO = 9
+NANOS_PER_TENTH_OF_A_CENT = NANOS_PER_USD // 1000
 PICOS_PER_USD = NANOS_PER_USD * PICOS_PER_NANO
 MINUS = "\N{MINUS SIGN}"
 
@@ -34,6 +35,11 @@ def shorten_usd(nanos: int, decimals: int) -> str:
     return f"{sign}${whole:,}.{digits}" if digits else f"{sign}${whole:,}"
 
 
+def usual_decimals(nanos: int) -> int:
+    """How many decimals an amount has that stands alone: cents, or more where cents would hide it."""
+    return 2 if nanos >= NANOS_PER_USD or nanos == 0 else 4 if nanos >= NANOS_PER_TENTH_OF_A_CENT else 6
+
+
 @register.simple_tag
 def balance(nanos: int, decimals: int = 2) -> SafeString:
     """An amount that can be spent or is owed: rounded down, the exact one on hover."""
@@ -44,10 +50,10 @@ def balance(nanos: int, decimals: int = 2) -> SafeString:
 def cost(nanos: int, decimals: int | None = None) -> SafeString:
     """An amount that was spent: rounded up, as costs are, so that no line looks cheaper than it was.
 
-    Without `decimals` it is cents, or four decimals where cents would hide it.
+    Without `decimals` it is cents, or more of them where cents would hide it.
     """
     if decimals is None:
-        decimals = 2 if nanos >= NANOS_PER_USD or nanos == 0 else 4
+        decimals = usual_decimals(nanos)
     if nanos == 0:
         return _amount_element(0, shorten_usd(0, decimals))
     return _amount_element(nanos, shorten_usd(-nanos, decimals).removeprefix(MINUS) if nanos > 0 else _usd(nanos))

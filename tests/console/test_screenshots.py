@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser
+from pytest_django import Settings
 from pytest_django.live_server_helper import LiveServer
 
 from accounts.keys import create_key
 from accounts.models import Member, Role
+from tests.console.test_access import urls as urls
 from tests.console.test_browser import (
     ACCOUNT_PATHS,
     MORE_PATHS,
@@ -25,7 +27,8 @@ from tests.console.test_browser import (
     visit,
 )
 from tests.console.test_browser import browser as browser
-from tests.support.people import make_people, make_person
+from tests.console.test_roles_in_a_browser import FILES
+from tests.support.people import People, client_of, make_people, make_person
 
 FOLDER = os.environ.get("SCREENSHOTS_FOLDER", "")
 LOOKS = {"light": {"color_scheme": "light"}, "dark": {"color_scheme": "dark"}} | {"phone": {"viewport": PHONE}}
@@ -53,6 +56,24 @@ def many() -> list[str]:
         person = make_person(f"person{number}")
         Member.objects.create(organization=owner.organization, user=person, role=Role.DEVELOPER)
     return paths
+
+
+def test_take_pictures_of_what_has_an_address_of_its_own(
+    browser: Browser, live_server: LiveServer, settings: Settings, people: People, urls: dict[str, str]
+) -> None:
+    """A statement, an invoice, a key to revoke, a budget: every page of one organization that can be opened."""
+    settings.PAYMENT_PROVIDER, settings.PAYMENT_SANDBOX_SECRET = "sandbox", "x"  # Nobody asks it for anything.
+    settings.PAYMENT_SANDBOX_URL = "http://127.0.0.1:1"
+    opened = [
+        url for name, url in urls.items() if name not in FILES and client_of(people.alice).get(url).status_code == 200
+    ]
+    folder = Path(FOLDER) / "rows"
+    folder.mkdir(parents=True, exist_ok=True)
+    for look, options in LOOKS.items():
+        visitor = visit(browser, live_server, **options)
+        sign_in(visitor, "alice@example.org")
+        for path in opened:
+            take_picture(visitor, path, folder, look)
 
 
 @pytest.mark.parametrize("fill", [empty, pages_with_content, many], ids=["empty", "one", "many"])
