@@ -8,10 +8,12 @@ from django import template
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
+from billing.catalog.price_list import ListedModel
 from billing.models import UsageRecord
 from billing.money import NANOS_PER_USD, PICOS_PER_NANO, format_usd
 from billing.pricing.cost import FACTOR_ONE_PPM
 from billing.request_id import MESSAGE_PREFIX
+from billing.usage.receipts import Receipt
 
 register = template.Library()
 T = TypeVar("T")
@@ -66,9 +68,9 @@ def change(nanos: int, decimals: int = 6) -> SafeString:
 
 
 @register.simple_tag
-def exact(nanos: int) -> SafeString:
-    """An amount to the nano-dollar."""
-    return _amount_element(nanos, _usd(nanos))
+def exact(nanos: int, decimals: int = 2) -> SafeString:
+    """An amount to the nano-dollar, with at least so many decimals."""
+    return _amount_element(nanos, pad(_usd(nanos), decimals))
 
 
 @register.filter
@@ -155,11 +157,34 @@ def detail_of(details: Mapping[UUID, T] | None, request_id: UUID) -> T | None:
 
 
 @register.filter
-def picos_usd(picos: int) -> str:
-    """Pico-dollars as US dollars, exactly."""
+def picos_usd(picos: int, decimals: int = 2) -> str:
+    """Pico-dollars as US dollars, exactly, with at least so many decimals."""
     whole, fraction = divmod(picos, PICOS_PER_USD)
     digits = f"{fraction:012d}".rstrip("0").ljust(2, "0")
-    return f"${whole:,}.{digits}"
+    return pad(f"${whole:,}.{digits}", decimals)
+
+
+@register.filter
+def pad(amount: str, decimals: int) -> str:
+    """Return an exact amount with zeros up to so many decimals, as the others of its column have."""
+    whole, _, fraction = amount.partition(".")
+    return f"{whole}.{fraction.ljust(decimals, '0')}"
+
+
+@register.filter
+def decimals_of_arithmetic(receipt: Receipt) -> int:
+    """How many decimals the amounts of a receipt have, so that they stand below each other."""
+    nanos = (receipt.record.cost_nanos, receipt.rerated_nanos or 0, receipt.refunded_nanos, receipt.current_nanos)
+    picos = [line.picos for line in receipt.lines] + [amount * PICOS_PER_NANO for amount in nanos]
+    return max(len(picos_usd(abs(amount)).partition(".")[2]) for amount in picos)
+
+
+@register.filter
+def decimals_of_prices(listed: Iterable[ListedModel], component: str) -> int:
+    """How many decimals the exact prices of one component have in a list of models: those of the longest."""
+    tiers = [tier for item in listed for tier in (*item.tiers, *item.next_tiers)]
+    prices = (tier.by_component.get(component, "") for tier in tiers)
+    return max((len(price.partition(".")[2]) for price in prices), default=2)
 
 
 @register.filter

@@ -13,6 +13,7 @@ from pages.templatetags.amounts import (
     duration,
     exact,
     factor,
+    pad,
     picos_per_million,
     picos_usd,
     shorten_usd,
@@ -66,3 +67,9 @@ def test_other_amounts() -> None:
     assert factor(925_000) == "0.925"
     assert [duration(ms) for ms in (0, 999, 1000, 12_340, 123_400)] == ["0 ms", "999 ms", "1.0 s", "12.3 s", "123 s"]
     assert breakable("a/<b>") == "a/<wbr>&lt;b&gt;"
+
+
+def test_exact_amounts_of_a_column_have_the_decimals_of_the_longest() -> None:
+    assert (pad("$1.25", 3), pad("0.125", 3), pad("$1.25", 2)) == ("$1.250", "0.125", "$1.25")
+    assert picos_usd(10_000_000, 6) == "$0.000010"
+    assert ">$0.100000<" in exact(10**8, 6)

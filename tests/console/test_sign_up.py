@@ -39,6 +39,7 @@ def test_signing_up_leads_to_an_organization_with_welcome_credit() -> None:
     assert response.redirect_chain[-1][0] == "/accounts/confirm-email/"
     response = client.post("/accounts/confirm-email/", {"code": code_of(mail.outbox[-1])}, follow=True)
     assert response.redirect_chain[-1][0] == "/organizations/new/"
+    assert [str(message) for message in response.context["messages"]] == ["dora@example.org is confirmed."]
     response = client.post("/organizations/new/", {"name": "Dora's Bakery"}, follow=True)
     assert response.redirect_chain[-1][0] == "/console/doras-bakery/"
     assert 'title="$5.00"' in response.content.decode()
