@@ -72,7 +72,7 @@ def envelope(status: int, code: str, message: str) -> tuple[dict[str, Any], dict
 
 
 def _text_of(error: exceptions.APIException) -> str:
-    return "; ".join(_lines_of(error.detail)) if isinstance(error.detail, dict) else " ".join(_lines_of(error.detail))
+    return " ".join(_lines_of(error.detail))  # Each is a sentence.
 
 
 def _lines_of(detail: Any, name: str = "") -> Iterator[str]:
