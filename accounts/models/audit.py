@@ -39,6 +39,12 @@ class AuditEntry(models.Model):
             ),
             models.Index(fields=["actor_id", "-id"], condition=Q(actor_id__isnull=False), name="audit_by_actor"),
             models.Index(fields=["subject_table", "subject_id", "-id"], name="audit_by_subject"),
+            models.Index(fields=["subject_table", "-id"], name="audit_by_table"),
+            models.Index(fields=["action", "-id"], name="audit_by_action"),
+            models.Index(fields=["key_id", "-id"], condition=Q(key_id__isnull=False), name="audit_by_key"),
+            models.Index(fields=["source", "-id"], condition=~Q(source=""), name="audit_by_source"),
+            models.Index(fields=["address", "-id"], condition=~Q(address=""), name="audit_by_address"),
+            models.Index(fields=["shell_user", "-id"], condition=~Q(shell_user=""), name="audit_by_shell_user"),
         ]
 
     def __str__(self) -> str:

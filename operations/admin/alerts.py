@@ -3,7 +3,10 @@
 from django.contrib import admin
 
 from billing.models import Alert, AlertSettings, OutgoingMail, WebhookDelivery, WebhookEndpoint
+from billing.webhooks.queue import CLEARED, RAISED, TEST
 from operations.admin.base import ReadOnlyAdmin, usd_column
+from operations.admin.filters import known_values
+from pages.mail import CONTEXTS
 
 
 @admin.register(Alert)
@@ -26,7 +29,11 @@ class AlertSettingsAdmin(ReadOnlyAdmin):
 @admin.register(OutgoingMail)
 class OutgoingMailAdmin(ReadOnlyAdmin):
     list_display = ["created_at", "user", "organization", "template", "attempts", "sent_at", "given_up_at", "problem"]
-    list_filter = ["template", ("sent_at", admin.EmptyFieldListFilter), ("given_up_at", admin.EmptyFieldListFilter)]
+    list_filter = [
+        known_values("template", "mail", lambda: CONTEXTS),
+        ("sent_at", admin.EmptyFieldListFilter),
+        ("given_up_at", admin.EmptyFieldListFilter),
+    ]
     list_select_related = ["user", "organization"]
     search_fields = ["=user__email", "=organization__slug"]
     ordering = ["-created_at"]
@@ -44,7 +51,7 @@ class WebhookEndpointAdmin(ReadOnlyAdmin):
 @admin.register(WebhookDelivery)
 class WebhookDeliveryAdmin(ReadOnlyAdmin):
     list_display = ["created_at", "endpoint", "event_type", "state", "attempt_count", "next_attempt_at", "delivered_at"]
-    list_filter = ["state", "event_type"]
+    list_filter = ["state", known_values("event_type", "event", lambda: (RAISED, CLEARED, TEST))]
     list_select_related = ["endpoint"]
     search_fields = ["=event_id", "=endpoint__organization__slug"]
     ordering = ["-created_at"]

@@ -1,6 +1,8 @@
 """The audit, to look at and to search. Postgres writes it; nobody edits it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import reduce
+from operator import or_
 from typing import Any, cast
 
 from django.contrib import admin
@@ -12,9 +14,22 @@ from django.utils.safestring import SafeString
 
 from accounts.models import ApiKey, AuditEntry, Organization, User
 from operations.admin.base import ReadOnlyAdmin
+from operations.admin.filters import known_values
 from pages.audit_lines import NOUNS, AuditChange, AuditLine, describe
 
 CHANGES_IN_A_LIST = 4
+# What triggers write, and acts that change no row of their own.
+ACTIONS = (
+    "created",
+    "changed",
+    "deleted",
+    "called for a test",
+    "erased",
+    "exported",
+    "health reset",
+    "looked at by support",
+    "no longer looked at",
+)
 MAX_MATCHES = 100  # Of people, organizations and keys that a search's text may mean.
 
 
@@ -44,7 +59,7 @@ class DescribedChangeList(ChangeList):
 class AuditEntryAdmin(ReadOnlyAdmin):
     list_display = ["time", "who", "what", "subject", "briefly", "origin", "address"]
     list_display_links = ["time"]
-    list_filter = [SubjectFilter, "action"]
+    list_filter = [SubjectFilter, known_values("action", "action", lambda: ACTIONS)]
     search_fields = ["pk"]
     search_help_text = "A person's e-mail address, an organization, the start of a key, an address, a command or a job."
     ordering = ["-id"]
@@ -79,7 +94,16 @@ class AuditEntryAdmin(ReadOnlyAdmin):
 
     @admin.display(description="Before and after")
     def what_changed(self, entry: AuditEntry) -> SafeString:
-        return _list(_line(entry).changes)
+        rows = ((change.name, change.before or "-", change.after or "-") for change in _line(entry).changes)
+        cells = format_html_join(
+            "",
+            '<tr><th scope="row" class="pr-6 py-1 font-normal align-top">{}</th><td class="pr-6 align-top">{}</td>'
+            '<td class="align-top">{}</td></tr>',
+            rows,
+        )
+        head = '<tr><th scope="col" class="pr-6">Field</th><th scope="col" class="pr-6">Before</th>'
+        head += '<th scope="col">After</th></tr>'
+        return format_html(f'<table class="text-left">{head}{{}}</table>', cells) if cells else format_html("-")
 
     @admin.display(description="Before and after")
     def briefly(self, entry: AuditEntry) -> SafeString:
@@ -106,13 +130,28 @@ def _list(changes: Sequence[AuditChange]) -> SafeString:
 
 
 def _meanings(text: str) -> Q:
-    people = [*User.objects.filter(email__iexact=text).values_list("pk", flat=True)]
+    """Return the condition that holds for what the text means of an entry; each part of it has an index.
+
+    What no entry has is left out: a condition that never holds, beside others, has Postgres read the whole audit.
+    """
+    found = [meaning for meaning in _possible_meanings(text) if AuditEntry.objects.filter(meaning).order_by().exists()]
+    return reduce(or_, found) if found else Q(pk__in=[])
+
+
+def _possible_meanings(text: str) -> Iterator[Q]:
+    for person in User.objects.filter(email__iexact=text).values_list("pk", flat=True):
+        yield Q(actor_id=person)
+        yield Q(subject_table="accounts_user", subject_id=str(person))
     named = Organization.objects.filter(Q(slug__iexact=text) | Q(name__iexact=text))
-    organizations = [*named.values_list("pk", flat=True)[:MAX_MATCHES]]
-    wanted = Q(actor_id__in=people) | Q(organization_id__in=organizations) | Q(address=text)
-    wanted |= Q(source__iendswith=text) | Q(shell_user=text.removeprefix("shell:"))
-    wanted |= Q(subject_table="accounts_user", subject_id__in=[str(pk) for pk in people])
+    if organizations := [*named.values_list("pk", flat=True)[:MAX_MATCHES]]:
+        yield Q(organization_id__in=organizations)
+    yield Q(address=text) & ~Q(address="")
+    # A command, a job or a page, as people write them.
+    words = [text, f"manage.py {text}", f"job {text}", f"job billing.{text}", f"POST {text}", f"GET {text}"]
+    yield Q(source__in=words) & ~Q(source="")
+    yield Q(shell_user=text.removeprefix("shell:")) & ~Q(shell_user="")
     if text.startswith("cm-"):
         keys = [*ApiKey.objects.filter(prefix__startswith=text[:16]).values_list("pk", flat=True)[:MAX_MATCHES]]
-        wanted |= Q(key_id__in=keys) | Q(subject_table="accounts_apikey", subject_id__in=[str(pk) for pk in keys])
-    return wanted
+        if keys:
+            yield Q(key_id__in=keys)
+            yield Q(subject_table="accounts_apikey", subject_id__in=[str(pk) for pk in keys])

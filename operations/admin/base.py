@@ -1,6 +1,7 @@
 """What the admin pages of every app share. Money and limits are never saved past the domain modules."""
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any, TypeVar
 
 from django import forms
@@ -35,6 +36,12 @@ class OperatorAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
     # Unfold's own checks look permissions up in the database, which has no tables yet when the first `migrate` checks.
     checks_class = ModelAdminChecks
 
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        for name in self.readonly_fields:
+            if callable(getattr(type(self), name, None)):
+                setattr(self, name, shown_once(getattr(self, name), name))
+
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
@@ -58,6 +65,19 @@ class OperatorAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
         if row is None:
             raise Http404
         return row
+
+
+def shown_once(show: Callable[[Any], Any], name: str) -> Callable[[Any], Any]:
+    """Return a read-only field that is worked out once for a row: templates ask for it five times."""
+
+    @wraps(show)
+    def remembered(row: Any) -> Any:
+        known = vars(row).setdefault("_shown", {})
+        if name not in known:
+            known[name] = show(row)
+        return known[name]
+
+    return remembered
 
 
 class BoundedPaginator(InfinitePaginator):  # type: ignore[misc]  # unfold ships no types

@@ -9,6 +9,7 @@ from kombu.exceptions import OperationalError
 
 from accounts.models import User
 from operations.admin.base import ReadOnlyAdmin
+from operations.admin.filters import known_values
 from operations.jobs import BY_NAME, read_standings, run_now
 from operations.models import JobRun
 
@@ -16,7 +17,7 @@ from operations.models import JobRun
 @admin.register(JobRun)
 class JobRunAdmin(ReadOnlyAdmin):
     list_display = ["job", "ending", "first_started_at", "last_ended_at", "runs", "slowest", "detail"]
-    list_filter = ["job", "is_failure"]
+    list_filter = [known_values("job", "job", lambda: BY_NAME), "is_failure"]
     ordering = ["-last_ended_at"]
     sortable_by = ()
 

@@ -5,6 +5,7 @@ from datetime import date
 from typing import Any
 
 from django import forms
+from django.conf import settings
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
@@ -38,6 +39,7 @@ from operations.admin.base import (
     operator_form,
     usd_column,
 )
+from operations.admin.filters import known_values
 from operations.admin.organization_money import say_bound
 from operations.asking import ask_or_tell
 
@@ -109,10 +111,14 @@ class DisputeInline(ReadOnlyInline):
     readonly_fields = ["opened_at"]
 
 
+def payment_providers() -> list[str]:
+    return [*settings.PAYMENT_PROVIDERS[1:], "manual"]  # Without "none".
+
+
 @admin.register(TopUp)
 class TopUpAdmin(ReadOnlyAdmin):
     list_display = ["id", "organization", "amount", "currency", "state", "provider", "origin", "created_at", "paid_at"]
-    list_filter = ["state", "provider", "origin"]
+    list_filter = ["state", known_values("provider", "provider", payment_providers), "origin"]
     list_select_related = ["organization"]
     search_fields = ["=organization__slug", "=checkout_id", "=payment_id", "=charge_id", "=reference"]
     ordering = ["-id"]

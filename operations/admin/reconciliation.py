@@ -8,7 +8,7 @@ from django.urls import reverse
 from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminTextInputWidget
 
 from accounts.models import User
-from billing.models import ProviderReport, ProviderReportLine, ReconciliationBreak, ReconciliationRun
+from billing.models import ProviderReport, ProviderReportLine, ReconciliationBreak, ReconciliationRun, Upstream
 from billing.reconciliation.breaks import ResolutionError, resolve, take_over
 from operations.admin.base import (
     QuestionForm,
@@ -18,6 +18,7 @@ from operations.admin.base import (
     operator_form,
     usd_column,
 )
+from operations.admin.filters import known_values
 
 MAY_RESOLVE = "billing.change_reconciliationbreak"
 
@@ -137,10 +138,14 @@ class LineInline(ReadOnlyInline):
     cost = usd_column("cost_nanos", "Cost")
 
 
+def upstream_names() -> list[str]:
+    return list(Upstream.objects.order_by("name").values_list("name", flat=True))
+
+
 @admin.register(ProviderReport)
 class ProviderReportAdmin(ReadOnlyAdmin):
     list_display = ["upstream", "day", "kind", "origin", "imported_at"]
-    list_filter = ["kind", "upstream"]
+    list_filter = ["kind", known_values("upstream", "upstream", upstream_names)]
     ordering = ["-day", "upstream", "kind"]
     inlines = [LineInline]
 

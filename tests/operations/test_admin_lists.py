@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from django.contrib import admin
-from django.db.models import Model
+from django.db.models import BooleanField, Model
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
@@ -61,6 +61,18 @@ def test_what_is_looked_up_whole_has_an_index() -> None:
                 assert column in set(indexed_columns(at)) | {f"{column}_id"}, (model, path)
                 at = field.related_model or at
     assert looked_up > 10
+
+
+def test_no_filter_reads_a_table_for_the_values_to_choose_from() -> None:
+    """As Django does for a text without choices. A relation lists its own, short, table."""
+    filters = 0
+    for model, page in admin.site._registry.items():
+        for entry in page.list_filter:
+            if isinstance(entry, str):
+                field: Any = model._meta.get_field(entry)
+                assert field.choices or field.is_relation or isinstance(field, BooleanField), (model, entry)
+                filters += 1
+    assert filters > 10
 
 
 def test_a_request_an_organization_and_a_transaction_are_found(operator: Client, people: People) -> None:

@@ -6,7 +6,9 @@ from datetime import timedelta
 import pytest
 import redis
 from allauth.mfa.models import Authenticator
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -199,3 +201,11 @@ def test_budgets_of_others_and_overrides_are_seen_beside_the_limits(people: Peop
     assert "Member bob@example.org: $5.00 a day, only notifies" in shown
     assert f"Override: key {people.key}: $20.00 a month, until" in shown
     assert "by alice@example.org: a launch" in shown
+
+
+def test_what_is_seen_at_a_glance_is_worked_out_once(people: People, root: Client) -> None:
+    with CaptureQueriesContext(connection) as queries:
+        assert root.get(page(people)).status_code == 200
+    asked = [query["sql"] for query in queries]
+    assert sum('FROM "billing_usageday"' in sql for sql in asked) == 2, "This month, and today."
+    assert len(asked) < 30
