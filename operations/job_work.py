@@ -11,6 +11,7 @@ from accounts.models import AdmissionChange
 from billing.admission.inspection import read_shards
 from billing.approvals.kinds import describe
 from billing.approvals.rerating_work import decided_reratings
+from billing.checks import open_months, proven_months
 from billing.credit.lots import organizations_with_expired_lots
 from billing.documents.closing import last_month_over
 from billing.documents.invoices import organizations_to_close
@@ -99,7 +100,12 @@ def _reratings() -> Iterator[str]:
 
 
 def _reconcile() -> Iterator[str]:
-    yield from (f"compare the books of {day}" for day in due_days(datetime.now(UTC)))
+    now = datetime.now(UTC)
+    days = due_days(now)
+    yield from (f"compare the books of {day}" for day in days)
+    if days:
+        yield from (f"check the books of {month}, which is not proven" for month, _ in open_months(now=now))
+        yield from (f"check the books of {row.month} again" for row in proven_months(night=now.date()))
 
 
 def _provider_balances() -> Iterator[str]:

@@ -9,7 +9,7 @@ from django.conf import settings
 from billing.models import ReconciliationRun, TopUp
 from billing.payments.provider import PaymentProvider
 from billing.payments.providers import NONE, UnknownProviderError, find_provider
-from billing.reconciliation.runs import due_days, reconcile
+from billing.reconciliation.runs import check_books, due_days, reconcile
 from operations.jobs import job
 from operations.provider_reports import ReportUnavailableError, fetch_reports
 
@@ -17,12 +17,13 @@ logger = logging.getLogger(__name__)
 
 
 def reconcile_due() -> None:
-    """Fetch and compare the last days, unless that was done today. Twice at once changes nothing."""
+    """Compare the last days, and the books with themselves, unless that was done today. Twice changes nothing."""
     with job("reconcile"):  # Also where nothing is due: it has looked, and is not late.
         days = due_days(datetime.now(UTC))
         if days:
             fetch_configured(days)
             reconcile(days, providers=payment_providers())
+            check_books(now=datetime.now(UTC))
 
 
 def fetch_configured(days: Sequence[date]) -> list[str]:

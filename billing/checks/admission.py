@@ -18,7 +18,8 @@ from billing.admission.inspection import ShardState, read_shards
 from billing.admission.outbox import epoch_day
 from billing.budgets.spenders import Spender, read_name
 from billing.bulk_rows import fetch_all
-from billing.checks.invariant import MAX_BREAKS_LISTED, Check, Outcome
+from billing.checks.books import MAX_BREAKS_LISTED, Books, Outcome
+from billing.checks.invariant import Check
 from billing.credit.lots import spendable_credit
 from billing.models import BudgetDay, SpenderDay
 from billing.usage.budgets import WHOLE_ORGANIZATION
@@ -48,7 +49,7 @@ class Comparison(NamedTuple):
 def admission_check(*, looks: int = LOOKS, seconds_between: float = SECONDS_BETWEEN_LOOKS) -> Check:
     """Return the check of Redis. It is run by itself, not on the snapshot of run_checks()."""
     run = partial(_run, looks=looks, seconds_between=seconds_between)
-    return Check("I8", "where nothing is in flight, Redis enforces what Postgres says", run)
+    return Check("I8", "where nothing is in flight, Redis enforces what Postgres says", run, is_whole=True)
 
 
 def compare_admission(*, looks: int = LOOKS, seconds_between: float = SECONDS_BETWEEN_LOOKS) -> Comparison:
@@ -67,7 +68,7 @@ def compare_admission(*, looks: int = LOOKS, seconds_between: float = SECONDS_BE
     return Comparison(holders, found, _note(shards))
 
 
-def _run(*, looks: int, seconds_between: float) -> Outcome:
+def _run(_: Books, *, looks: int, seconds_between: float) -> Outcome:
     try:
         comparison = compare_admission(looks=looks, seconds_between=seconds_between)
     except AdmissionUnavailableError as error:

@@ -1,36 +1,27 @@
 """What a check is, and how several are run on one unmoving view of the database."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from django.db import connection, transaction
 
-from billing.bulk_rows import fetch_all
+from billing.checks.books import EVERYTHING, MAX_BREAKS_LISTED, Books, Outcome, Span
 
-MAX_BREAKS_LISTED = 50
-FETCH_ROWS = 5_000
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How many rows were looked at, and a line with ids for each break; at most MAX_BREAKS_LISTED of each query.
-
-    `note` says what was measured, or what could not be looked at and why.
-    """
-
-    rows: int
-    breaks: Sequence[str] = ()
-    note: str = ""
+# For each step of a query that sorts or hashes: a month of a large installation, mostly without a file.
+SORT_MEMORY = "64MB"
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """`invariant` is its number in the list of invariants, such as "I4"; `name` says what holds."""
+    """`invariant` is its number in the list of invariants, such as "I4"; `name` says what holds.
+
+    One that `is_whole` reads only what is small, or what may change at any time, and is not run for each span.
+    """
 
     invariant: str
     name: str
-    run: Callable[[], Outcome]
+    run: Callable[[Books], Outcome]
+    is_whole: bool = False
 
 
 @dataclass(slots=True)
@@ -46,32 +37,31 @@ class Report:
         return [f"{check.invariant} {line}" for check, outcome in self.outcomes for line in outcome.breaks]
 
 
-def run_checks(checks: Iterable[Check]) -> Report:
-    """Run checks on one snapshot: what is settled meanwhile cannot look like a break."""
-    report = Report()
+def run_checks(checks: Iterable[Check], spans: Sequence[Span] = (EVERYTHING,)) -> Report:
+    """Run checks on one snapshot: what is settled meanwhile cannot look like a break. Of the books, the spans."""
+    checks = list(checks)
+    found: list[list[Outcome]] = [[] for _ in checks]
     with transaction.atomic():
         with connection.cursor() as cursor:
             if len(connection.savepoint_ids) == 0:
                 cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        for check in checks:
-            report.outcomes.append((check, check.run()))
-    return report
+            cursor.execute(f"SET LOCAL work_mem = '{SORT_MEMORY}'")
+        for span in spans:
+            books = Books(span)
+            for check, outcomes in zip(checks, found, strict=True):
+                if not check.is_whole:
+                    outcomes.append(check.run(books))
+        everything = Books()
+        for check, outcomes in zip(checks, found, strict=True):
+            if check.is_whole:
+                outcomes.append(check.run(everything))
+    return Report([(check, _sum(outcomes)) for check, outcomes in zip(checks, found, strict=True)])
 
 
-def stream(query: str) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of a query one by one. Postgres keeps them: however many there are, memory stays flat."""
-    with connection.chunked_cursor() as cursor:
-        cursor.execute(query)
-        while rows := cursor.fetchmany(FETCH_ROWS):
-            yield from rows
-
-
-def judge(rows: str, *breaks: str) -> Outcome:
-    """Return the outcome of queries: `rows` counts what is checked; each row of `breaks` is one line of text."""
-    lines: list[str] = []
-    for query in breaks:
-        found = [row[0] for row in fetch_all(f"{query} LIMIT {MAX_BREAKS_LISTED + 1}")]  # constants of the program
-        lines += found[:MAX_BREAKS_LISTED]
-        if len(found) > MAX_BREAKS_LISTED:
-            lines.append(f"... and more of the same kind as: {found[0]}")
-    return Outcome(int(fetch_all(rows)[0][0]), lines)
+def _sum(outcomes: Sequence[Outcome]) -> Outcome:
+    """Return what a check found in all spans. A break may show in two of them, and is listed once."""
+    if len(outcomes) == 1:
+        return outcomes[0]
+    lines = dict.fromkeys(line for outcome in outcomes for line in outcome.breaks)
+    notes = dict.fromkeys(outcome.note for outcome in outcomes if outcome.note)
+    return Outcome(sum(outcome.rows for outcome in outcomes), list(lines)[: 2 * MAX_BREAKS_LISTED], "; ".join(notes))

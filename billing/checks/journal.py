@@ -9,7 +9,8 @@ from uuid import UUID
 import orjson
 
 from billing.bulk_rows import fetch_all
-from billing.checks.invariant import MAX_BREAKS_LISTED, Check, Outcome
+from billing.checks.books import MAX_BREAKS_LISTED, Outcome
+from billing.checks.invariant import Check
 from billing.request_id import parse_request_id
 from billing.usage_event import PROVIDER
 
@@ -28,7 +29,8 @@ RECORDS_PER_QUERY = 10_000
 
 def journal_check(path: Path) -> Check:
     """Return the check of one journal. Raises OSError when it is run and the file cannot be read."""
-    return Check("I3", f"what {path.name} shows as delivered has one usage record with its counts", lambda: _run(path))
+    name = f"what {path.name} shows as delivered has one usage record with its counts"
+    return Check("I3", name, lambda _: _run(path), is_whole=True)
 
 
 def _run(path: Path) -> Outcome:

@@ -1,13 +1,14 @@
 """I11: payments and the ledger say the same. What stays unattributed, or is paid and not credited, is a break."""
 
-from billing.checks.invariant import Check, Outcome, judge
+from billing.checks.books import Books, Outcome
+from billing.checks.invariant import Check
 
 ORDERS = "SELECT count(*) FROM billing_topup"
 
 
-def paid_orders_are_credited_once() -> Outcome:
+def paid_orders_are_credited_once(books: Books) -> Outcome:
     """A paid order has one credit, of its amount, to its organization; every credit by payment has an order."""
-    return judge(
+    return books.judge(
         ORDERS,
         """SELECT format('top-up %s is %s and has the credit %s of organization %s, of %s nanos; %s were ordered by %s',
                 top_up.id, top_up.state, ledger.id, ledger.organization_id, credit.nanos, top_up.amount_nanos,
@@ -42,9 +43,9 @@ def paid_orders_are_credited_once() -> Outcome:
     )
 
 
-def reversals_are_of_their_orders() -> Outcome:
+def reversals_are_of_their_orders(books: Books) -> Outcome:
     """What was taken back of an order is what its reversals posted, never more than was credited."""
-    return judge(
+    return books.judge(
         "SELECT count(*) FROM billing_paymentreversal",
         """SELECT format('top-up %s of %s nanos: %s taken back, its reversals sum to %s', top_up.id,
                 top_up.amount_nanos, top_up.reversed_nanos, coalesce(sum(reversal.amount_nanos), 0))
@@ -73,8 +74,8 @@ def reversals_are_of_their_orders() -> Outcome:
     )
 
 
-def payments_have_no_open_breaks() -> Outcome:
-    return judge(
+def payments_have_no_open_breaks(books: Books) -> Outcome:
+    return books.judge(
         "SELECT count(*) FROM billing_paymentbreak",
         """SELECT format('%s at %s, %s: %s', kind, provider, reference, detail) FROM billing_paymentbreak
             WHERE resolved_at IS NULL ORDER BY id""",
@@ -82,7 +83,11 @@ def payments_have_no_open_breaks() -> Outcome:
 
 
 PAYMENT_CHECKS = (
-    Check("I11", "paid orders have one credit of their amount, and credits an order", paid_orders_are_credited_once),
-    Check("I11", "reversals are of their orders, and never more than was credited", reversals_are_of_their_orders),
-    Check("I11", "payments have no open breaks", payments_have_no_open_breaks),
+    Check(
+        "I11", "paid orders have one credit of their amount, and credits an order", paid_orders_are_credited_once, True
+    ),
+    Check(
+        "I11", "reversals are of their orders, and never more than was credited", reversals_are_of_their_orders, True
+    ),
+    Check("I11", "payments have no open breaks", payments_have_no_open_breaks, is_whole=True),
 )

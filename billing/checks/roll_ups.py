@@ -1,6 +1,7 @@
 """Roll-ups by day, against the hours and the records that they are sums of."""
 
-from billing.checks.invariant import Check, Outcome, judge
+from billing.checks.books import Books, Outcome
+from billing.checks.invariant import Check
 from billing.checks.true_usage import TRUE_USAGE
 from billing.models import AttributedDay
 
@@ -42,28 +43,31 @@ def attributed_records(where: str = "") -> str:
         GROUP BY 1, 2, 3, 4, 5, 6, 7"""  # noqa: S608  Constants.
 
 
-def attributed_days_sum_records() -> Outcome:
+def attributed_days_sum_records(books: Books) -> Outcome:
     given, counted = (", ".join(f"{of}.{name}" for name in OF_ATTRIBUTED) for of in ("rollup", "records"))
-    return judge(
-        "SELECT count(*) FROM billing_attributedday",
+    return books.judge(
+        "SELECT count(*) FROM billing_attributedday WHERE ON_DATES(day)",
         f"""SELECT format('day %s of organization %s, end user %s, tag %s, session %s, key %s, %s: rolled up (%s),'
                 ' records (%s)', {"day, organization_id, end_user, tag, session, key_id, model_id"},
                 concat_ws(', ', {given}), concat_ws(', ', {counted}))
-            FROM billing_attributedday rollup FULL JOIN ({attributed_records()}) records USING ({", ".join(PLACE)})
+            FROM (SELECT * FROM billing_attributedday WHERE ON_DATES(day)) rollup
+            FULL JOIN ({attributed_records("WHERE ADMITTED(record.admitted_at)")}) records
+                USING ({", ".join(PLACE)})
             WHERE ROW({given}) IS DISTINCT FROM ROW({counted}) ORDER BY 1""",  # noqa: S608  Constants.
     )
 
 
-def days_sum_hours() -> Outcome:
+def days_sum_hours(books: Books) -> Outcome:
     given, counted = (", ".join(f"{of}.{name}" for name in OF_DAYS) for of in ("rollup", "hours"))
-    return judge(
-        "SELECT count(*) FROM billing_usageday",
+    return books.judge(
+        "SELECT count(*) FROM billing_usageday WHERE ON_DATES(day)",
         f"""SELECT format('day %s of organization %s, key %s, %s: (%s), its hours (%s)', day, organization_id, key_id,
                 model_id, concat_ws(', ', {given}), concat_ws(', ', {counted}))
-            FROM billing_usageday rollup
+            FROM (SELECT * FROM billing_usageday WHERE ON_DATES(day)) rollup
             FULL JOIN (SELECT organization_id, (hour AT TIME ZONE 'UTC')::date AS day, key_id, model_id,
                     {", ".join(f"sum({name}) AS {name}" for name in OF_DAYS)}
-                FROM billing_usagehour GROUP BY 1, 2, 3, 4) hours USING (organization_id, day, key_id, model_id)
+                FROM billing_usagehour WHERE ADMITTED(hour) GROUP BY 1, 2, 3, 4) hours
+                USING (organization_id, day, key_id, model_id)
             WHERE ROW({given}) IS DISTINCT FROM ROW({counted}) ORDER BY 1""",  # noqa: S608  Constants.
     )
 

@@ -1,16 +1,20 @@
 """Ledger transactions are what they say: whole, of their kind, and about the request, refund or lot that they name."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
 from uuid import UUID
 
 from billing.bulk_rows import fetch_all
-from billing.checks.invariant import MAX_BREAKS_LISTED, Check, Outcome, judge, stream
+from billing.checks.books import MAX_BREAKS_LISTED, Books, Outcome
+from billing.checks.invariant import Check
 from billing.credit.top_ups import lot_inputs
 from billing.ledger.book import input_digest
 from billing.models import LedgerTransaction
 from billing.shards import SHARD_COUNT
 
-TRANSACTIONS = "SELECT count(*) FROM billing_ledgertransaction"
+TRANSACTIONS = "SELECT count(*) FROM billing_ledgertransaction WHERE POSTED(id)"
+RECORDS_PER_QUERY = 5_000
 OWN = ("prepaid", "promotional", "receivable")
 # The accounts that a transaction of each kind may touch; docs/money.md says what it posts there.
 ACCOUNTS_OF_KIND = {
@@ -28,92 +32,107 @@ ACCOUNTS_OF_KIND = {
 }
 
 
-def transactions_are_whole() -> Outcome:
+def transactions_are_whole(books: Books) -> Outcome:
     """A transaction says how many entries it was written with. Older ones do not say."""
-    return judge(
+    return books.judge(
         TRANSACTIONS,
         """SELECT format('transaction %s was written with %s entries and has %s', id, entry_count, entries) FROM (
-                SELECT ledger.id, ledger.entry_count, (SELECT count(*) FROM billing_ledgerentry entry
-                    WHERE entry.transaction_id = ledger.id) AS entries
-                FROM billing_ledgertransaction ledger WHERE entry_count IS NOT NULL) counted
+                SELECT ledger.id, ledger.entry_count, coalesce(counted.entries, 0) AS entries
+                FROM billing_ledgertransaction ledger
+                LEFT JOIN (SELECT transaction_id, count(*) AS entries FROM billing_ledgerentry
+                    WHERE POSTED(transaction_id) GROUP BY transaction_id) counted ON counted.transaction_id = ledger.id
+                WHERE entry_count IS NOT NULL AND POSTED(ledger.id)) compared
             WHERE entry_count <> entries ORDER BY id""",
     )
 
 
-def transactions_touch_accounts_of_their_kind() -> Outcome:
+def transactions_touch_accounts_of_their_kind(books: Books) -> Outcome:
     allowed = ", ".join(f"('{kind}', '{account}')" for kind, names in ACCOUNTS_OF_KIND.items() for account in names)
-    return judge(
-        "SELECT count(*) FROM billing_ledgerentry",
+    return books.judge(
+        "SELECT count(*) FROM billing_ledgerentry WHERE POSTED(transaction_id)",
         f"""SELECT format('transaction %s of kind %s touches an account of kind %s', ledger.id, ledger.kind,
                 account.kind)
             FROM billing_ledgerentry entry
             JOIN billing_ledgertransaction ledger ON ledger.id = entry.transaction_id
             JOIN billing_ledgeraccount account ON account.id = entry.account_id
-            WHERE (ledger.kind, account.kind) NOT IN ({allowed}) ORDER BY ledger.id""",  # noqa: S608  Constants.
+            WHERE (ledger.kind, account.kind) NOT IN ({allowed}) AND POSTED(entry.transaction_id)
+              AND POSTED(ledger.id) ORDER BY ledger.id""",  # noqa: S608  Constants.
         f"""SELECT format('transaction %s of organization %s touches the system''s accounts of shard %s', ledger.id,
                 ledger.organization_id, account.shard)
             FROM billing_ledgerentry entry
             JOIN billing_ledgertransaction ledger ON ledger.id = entry.transaction_id
             JOIN billing_ledgeraccount account ON account.id = entry.account_id
             WHERE ledger.organization_id IS NOT NULL AND account.organization_id IS NULL
+              AND POSTED(entry.transaction_id) AND POSTED(ledger.id)
               AND account.shard <> ledger.organization_id % {SHARD_COUNT} ORDER BY ledger.id""",  # noqa: S608
     )
 
 
-def debits_name_their_requests() -> Outcome:
-    return judge(
-        "SELECT count(*) FROM billing_ledgertransaction WHERE kind = 'usage'",
+def debits_name_their_requests(books: Books) -> Outcome:
+    return books.judge(
+        "SELECT count(*) FROM billing_ledgertransaction WHERE kind = 'usage' AND POSTED(id)",
         """SELECT format('transaction %s is %s, and no record of that request names it', id, idempotency_key)
             FROM billing_ledgertransaction ledger
-            WHERE kind = 'usage' AND NOT EXISTS (SELECT 1 FROM billing_usagerecord record
-                WHERE record.ledger_transaction_id = ledger.id
+            WHERE kind = 'usage' AND POSTED(ledger.id) AND NOT EXISTS (SELECT 1 FROM billing_usagerecord record
+                WHERE record.ledger_transaction_id = ledger.id AND POSTED(record.ledger_transaction_id)
                   AND 'usage:' || replace(record.request_id::text, '-', '') = ledger.idempotency_key)
             ORDER BY id""",
         """SELECT format('transaction %s is %s and of kind %s', id, idempotency_key, kind)
             FROM billing_ledgertransaction
-            WHERE (idempotency_key LIKE 'usage:%') <> (kind = 'usage')
+            WHERE POSTED(id) AND ((idempotency_key LIKE 'usage:%') <> (kind = 'usage')
                OR (idempotency_key LIKE 'refund:%') <> (kind = 'refund')
-               OR (idempotency_key LIKE 'payment:%' AND kind <> 'top_up') ORDER BY id""",
+               OR (idempotency_key LIKE 'payment:%' AND kind <> 'top_up')) ORDER BY id""",
         """SELECT format('usage %s settled %s, its transaction %s is of %s', record.request_id, record.settled_at,
                 ledger.id, ledger.created_at)
             FROM billing_usagerecord record
             JOIN billing_ledgertransaction ledger ON ledger.id = record.ledger_transaction_id
-            WHERE ledger.kind = 'usage' AND record.settled_at <> ledger.created_at ORDER BY record.request_id""",
+            WHERE ledger.kind = 'usage' AND record.settled_at <> ledger.created_at
+              AND POSTED(record.ledger_transaction_id) AND POSTED(ledger.id) ORDER BY record.request_id""",
     )
 
 
-def refunds_are_of_what_was_charged() -> Outcome:
+def refunds_are_of_what_was_charged(books: Books) -> Outcome:
     """Each refund names a request of its organization and its debit, in its key as in its input; none exceeds it."""
     breaks: list[str] = []
-    given: dict[UUID, int] = {}
     rows = 0
-    for row in stream(
-        """SELECT ledger.id, ledger.organization_id, ledger.idempotency_key, ledger.input_sha256,
-                -sum(entry.amount_nanos)::bigint
-            FROM billing_ledgertransaction ledger
-            JOIN billing_ledgerentry entry ON entry.transaction_id = ledger.id
-            JOIN billing_ledgeraccount account ON account.id = entry.account_id AND account.kind = 'revenue'
-            WHERE ledger.kind = 'refund' GROUP BY ledger.id ORDER BY ledger.id"""
+    for refunds in _batches(
+        books.stream(
+            """SELECT ledger.id, ledger.organization_id, ledger.idempotency_key, ledger.input_sha256,
+                    -sum(entry.amount_nanos)::bigint
+                FROM billing_ledgertransaction ledger
+                JOIN billing_ledgerentry entry ON entry.transaction_id = ledger.id
+                JOIN billing_ledgeraccount account ON account.id = entry.account_id AND account.kind = 'revenue'
+                WHERE ledger.kind = 'refund' AND POSTED(ledger.id) GROUP BY ledger.id ORDER BY ledger.id"""
+        ),
     ):
-        rows += 1
-        breaks += _judge_refund(row, given)
-    if given:
-        breaks += [
-            f"refunds of request {request_id} give back {given[request_id]} of {cost} nanos"
-            for request_id, cost in fetch_all(
-                """SELECT request_id, greatest(record.cost_nanos, correction.cost_after_nanos)
-                    FROM billing_usagerecord record LEFT JOIN billing_usagecorrection correction USING (request_id)
-                    WHERE request_id = ANY(%s)""",
-                [list(given)],
-            )
-            if given[request_id] > cost
-        ]
-    return Outcome(rows, breaks[:MAX_BREAKS_LISTED])
+        rows += len(refunds)
+        requests = {row[0]: _named_request(row[2]) for row in refunds}
+        records = _records([named[0] for named in requests.values() if named])
+        for row in refunds:
+            breaks += _judge_refund(row, requests[row[0]], records)
+        if len(breaks) >= MAX_BREAKS_LISTED:
+            break
+    outcome = books.judge(
+        TRANSACTIONS,
+        # All refunds of the requests that a refund of this span names: earlier ones count too.
+        """SELECT format('refunds of request %s give back %s of %s nanos', request, given,
+                greatest(record.cost_nanos, correction.cost_after_nanos))
+            FROM (SELECT split_part(ledger.idempotency_key, ':', 3) AS request, -sum(entry.amount_nanos) AS given
+                FROM billing_ledgertransaction ledger
+                JOIN billing_ledgerentry entry ON entry.transaction_id = ledger.id
+                JOIN billing_ledgeraccount account ON account.id = entry.account_id AND account.kind = 'revenue'
+                WHERE ledger.kind = 'refund' AND ledger.idempotency_key ~ '^refund:[0-9]+:[0-9a-f]{32}:'
+                GROUP BY 1 HAVING bool_or(POSTED(ledger.id))) refunded
+            JOIN billing_usagerecord record ON record.request_id = request::uuid
+            LEFT JOIN billing_usagecorrection correction ON correction.request_id = record.request_id
+            WHERE given > greatest(record.cost_nanos, correction.cost_after_nanos) ORDER BY request""",
+    )
+    return Outcome(rows, [*breaks, *outcome.breaks][:MAX_BREAKS_LISTED])
 
 
-def lots_are_as_they_were_given() -> Outcome:
-    """A lot was opened full, and what was given as credit has the terms that its transaction was posted with."""
-    outcome = judge(
+def lots_are_as_they_were_given(books: Books) -> Outcome:
+    """A lot was opened full, and has terms only where its transaction gives some."""
+    return books.judge(
         "SELECT count(*) FROM billing_creditlot",
         """SELECT format('lot %s of %s nanos was opened with %s', lot.id, lot.amount_nanos,
                 coalesce(opening.amount_nanos, 0))
@@ -125,17 +144,23 @@ def lots_are_as_they_were_given() -> Outcome:
         """SELECT format('lot %s was opened by transaction %s of kind %s, which gives no terms, and has some', lot.id,
                 ledger.id, ledger.kind)
             FROM billing_creditlot lot
-            JOIN billing_creditlotentry entry ON entry.lot_id = lot.id AND entry.amount_nanos = lot.amount_nanos
-            JOIN billing_ledgertransaction ledger ON ledger.id = entry.transaction_id
+            JOIN LATERAL (SELECT entry.transaction_id, entry.amount_nanos FROM billing_creditlotentry entry
+                WHERE entry.lot_id = lot.id ORDER BY entry.id LIMIT 1) opening
+                ON opening.amount_nanos = lot.amount_nanos
+            JOIN billing_ledgertransaction ledger ON ledger.id = opening.transaction_id
             WHERE ledger.kind IN ('adjustment', 'refund', 'rerating', 'correction', 'reversal', 'tax')
-              AND entry.id = (SELECT min(id) FROM billing_creditlotentry first WHERE first.lot_id = lot.id)
               AND (lot.expires_at IS NOT NULL OR lot.priority <> 100) ORDER BY lot.id""",
     )
-    return Outcome(outcome.rows, [*outcome.breaks, *_wrong_terms()][:MAX_BREAKS_LISTED])
 
 
-def redemptions_gave_their_codes_worth() -> Outcome:
-    return judge(
+def given_credit_has_its_terms(books: Books) -> Outcome:
+    """What was given as credit has the terms that its transaction was posted with."""
+    given = "SELECT count(*) FROM billing_ledgertransaction WHERE kind IN ('top_up', 'promotion') AND POSTED(id)"
+    return Outcome(books.count(given), list(islice(_wrong_terms(books), MAX_BREAKS_LISTED)))
+
+
+def redemptions_gave_their_codes_worth(books: Books) -> Outcome:
+    return books.judge(
         "SELECT count(*) FROM billing_redemption",
         """SELECT format('code %s was redeemed %s times of %s, and says %s', code.id, counted.times,
                 code.max_redemptions, code.redemption_count)
@@ -161,23 +186,42 @@ def redemptions_gave_their_codes_worth() -> Outcome:
     )
 
 
-def _judge_refund(row: tuple[int, int, str, bytes, int], given: dict[UUID, int]) -> list[str]:
-    """Return what is wrong with one refund, and add what it gives back to `given`."""
-    transaction_id, organization_id, key, digest, nanos = row
-    label = f"refund {transaction_id} of organization {organization_id}"
+def _batches(rows: Iterator[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
+    while batch := list(islice(rows, RECORDS_PER_QUERY)):
+        yield batch
+
+
+def _named_request(key: str) -> tuple[UUID, int] | None:
+    """Return the request and the charge that the key of a refund names."""
     try:
         _, charge, hexadecimal, _ = key.split(":", 3)
-        request_id, charge_id = UUID(hexadecimal), int(charge)
+        return UUID(hexadecimal), int(charge)
     except ValueError:
-        return [f"{label} names no request: {key}"]
-    given[request_id] = given.get(request_id, 0) + nanos
-    record = fetch_all(
-        """SELECT record.organization_id, coalesce(record.ledger_transaction_id, correction.ledger_transaction_id)
+        return None
+
+
+def _records(requests: Sequence[UUID]) -> dict[UUID, tuple[int, int]]:
+    """Return the organization and the debit of each of these requests that was billed."""
+    rows = fetch_all(
+        """SELECT request_id, record.organization_id,
+                coalesce(record.ledger_transaction_id, correction.ledger_transaction_id)
             FROM billing_usagerecord record LEFT JOIN billing_usagecorrection correction USING (request_id)
-            WHERE request_id = %s""",
-        [request_id],
+            WHERE request_id = ANY(%s)""",
+        [list(requests)],
     )
-    if record != [(organization_id, charge_id)]:
+    return {row[0]: (row[1], row[2]) for row in rows}
+
+
+def _judge_refund(
+    row: tuple[Any, ...], named: tuple[UUID, int] | None, records: Mapping[UUID, tuple[int, int]]
+) -> list[str]:
+    """Return what is wrong with one refund."""
+    transaction_id, organization_id, key, digest, nanos = row
+    label = f"refund {transaction_id} of organization {organization_id}"
+    if named is None:
+        return [f"{label} names no request: {key}"]
+    request_id, charge_id = named
+    if records.get(request_id) != (organization_id, charge_id):
         return [f"{label} is of request {request_id}, debited by transaction {charge_id}: there is no such record"]
     kind = LedgerTransaction.Kind.REFUND
     for amount in (None, nanos):
@@ -187,9 +231,9 @@ def _judge_refund(row: tuple[int, int, str, bytes, int], given: dict[UUID, int])
     return [f"{label} was posted for another input than {nanos} nanos of request {request_id}"]
 
 
-def _wrong_terms() -> Iterator[str]:
+def _wrong_terms(books: Books) -> Iterator[str]:
     """Yield a line for each transaction of given credit whose lot is missing or has other terms than it was given."""
-    for transaction_id, kind, organization_id, digest, lot_id, provider, *terms in stream(
+    for transaction_id, kind, organization_id, digest, lot_id, provider, *terms in books.stream(
         """SELECT ledger.id, ledger.kind, ledger.organization_id, ledger.input_sha256, lot.id,
                 coalesce((SELECT account.payment_provider FROM billing_ledgerentry entry
                     JOIN billing_ledgeraccount account ON account.id = entry.account_id
@@ -203,6 +247,7 @@ def _wrong_terms() -> Iterator[str]:
                 ORDER BY entry.id LIMIT 1) opening ON true
             LEFT JOIN billing_creditlot lot ON lot.id = opening.lot_id
             WHERE ledger.kind IN ('top_up', 'promotion') AND ledger.idempotency_key NOT LIKE 'redemption:%'
+              AND POSTED(ledger.id)
             ORDER BY ledger.id"""
     ):
         if lot_id is None:
@@ -222,6 +267,12 @@ TRANSACTION_CHECKS = (
     Check("I2", "transactions touch accounts of their kind", transactions_touch_accounts_of_their_kind),
     Check("I4", "debits name the requests that they are of", debits_name_their_requests),
     Check("I9", "refunds are of what was charged, and never more", refunds_are_of_what_was_charged),
-    Check("I10", "lots are as they were given", lots_are_as_they_were_given),
-    Check("I10", "redeemed codes gave what they were worth, as often as they say", redemptions_gave_their_codes_worth),
+    Check("I10", "lots are as they were given", lots_are_as_they_were_given, is_whole=True),
+    Check("I10", "given credit has the terms of its transaction", given_credit_has_its_terms),
+    Check(
+        "I10",
+        "redeemed codes gave what they were worth, as often as they say",
+        redemptions_gave_their_codes_worth,
+        True,
+    ),
 )

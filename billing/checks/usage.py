@@ -2,19 +2,20 @@
 
 from dataclasses import replace
 
-from billing.bulk_rows import fetch_all
 from billing.catalog.price_versions import price_table
-from billing.checks.invariant import MAX_BREAKS_LISTED, Check, Outcome, judge, stream
+from billing.checks.books import MAX_BREAKS_LISTED, Books, Outcome
+from billing.checks.invariant import Check
+from billing.checks.rating import NOT_RATED_RIGHT
 from billing.checks.true_usage import TRUE_USAGE
 from billing.models import PriceVersion
 from billing.pricing.cost import MissingPriceError, PriceTable, PricingError, Usage, cost_nanos
 
-RECORDS = "SELECT count(*) FROM billing_usagerecord"
+RECORDS = "SELECT count(*) FROM billing_usagerecord record WHERE SETTLED(record)"
 
 
-def requests_end_once() -> Outcome:
-    return judge(
-        "SELECT (SELECT count(*) FROM billing_usagerecord) + (SELECT count(*) FROM billing_failedrequest)",
+def requests_end_once(books: Books) -> Outcome:
+    return books.judge(
+        "SELECT count(*) FROM billing_failedrequest",
         """SELECT format('request %s of organization %s is recorded as billed and as failed',
                 failed.request_id, failed.organization_id)
             FROM billing_failedrequest failed JOIN billing_usagerecord record USING (request_id)
@@ -22,9 +23,9 @@ def requests_end_once() -> Outcome:
     )
 
 
-def failures_are_kept() -> Outcome:
+def failures_are_kept(books: Books) -> Outcome:
     """Postgres counts the failed requests of each organization and day as they come: none is lost or passed on."""
-    return judge(
+    return books.judge(
         "SELECT count(*) FROM billing_failedrequest",
         """SELECT format('organization %s had %s failed requests on day %s, and %s are there', organization_id,
                 coalesce(counted.requests, 0), admitted_day, coalesce(found.requests, 0))
@@ -36,8 +37,8 @@ def failures_are_kept() -> Outcome:
     )
 
 
-def quarantine_is_empty() -> Outcome:
-    return judge(
+def quarantine_is_empty(books: Books) -> Outcome:
+    return books.judge(
         "SELECT count(*) FROM billing_usagequarantine",
         """SELECT format('quarantine %s: event %s/%s of organization %s waits since %s: %s',
                 id, shard, stream_id, coalesce(organization_id::text, 'unknown'), created_at, left(reason, 200))
@@ -45,35 +46,40 @@ def quarantine_is_empty() -> Outcome:
     )
 
 
-def records_have_one_debit() -> Outcome:
-    return judge(
+def records_have_one_debit(books: Books) -> Outcome:
+    return books.judge(
         RECORDS,
         """SELECT format('usage %s of organization %s cost %s nanos and has no debit',
                 request_id, organization_id, cost_nanos)
             FROM billing_usagerecord record
-            WHERE cost_nanos <> 0 AND NOT EXISTS (SELECT 1 FROM billing_ledgertransaction ledger
-                WHERE ledger.id = record.ledger_transaction_id AND ledger.kind = 'usage') ORDER BY request_id""",
+            WHERE cost_nanos <> 0 AND SETTLED(record) AND NOT EXISTS (SELECT 1 FROM billing_ledgertransaction ledger
+                WHERE ledger.id = record.ledger_transaction_id AND ledger.kind = 'usage' AND POSTED(ledger.id))
+            ORDER BY request_id""",
         """SELECT format('usage %s cost nothing and names transaction %s', request_id, ledger_transaction_id)
-            FROM billing_usagerecord WHERE cost_nanos = 0 AND ledger_transaction_id IS NOT NULL ORDER BY request_id""",
+            FROM billing_usagerecord
+            WHERE cost_nanos = 0 AND ledger_transaction_id IS NOT NULL AND POSTED(ledger_transaction_id)
+            ORDER BY request_id""",
         """SELECT format('transaction %s debits %s nanos; its usage cost %s', ledger.id, coalesce(debits.nanos, 0),
                 coalesce(records.nanos, 0))
             FROM billing_ledgertransaction ledger
             LEFT JOIN (SELECT entry.transaction_id, -sum(entry.amount_nanos) AS nanos
                 FROM billing_ledgerentry entry JOIN billing_ledgeraccount account ON account.id = entry.account_id
-                WHERE account.organization_id IS NOT NULL GROUP BY 1) debits ON debits.transaction_id = ledger.id
+                WHERE account.organization_id IS NOT NULL AND POSTED(entry.transaction_id) GROUP BY 1) debits
+                ON debits.transaction_id = ledger.id
             LEFT JOIN (SELECT ledger_transaction_id, sum(cost_nanos) AS nanos FROM billing_usagerecord
-                WHERE ledger_transaction_id IS NOT NULL GROUP BY 1) records ON records.ledger_transaction_id = ledger.id
-            WHERE ledger.kind = 'usage' AND coalesce(debits.nanos, 0) <> coalesce(records.nanos, 0)
-            ORDER BY ledger.id""",
+                WHERE ledger_transaction_id IS NOT NULL AND POSTED(ledger_transaction_id) GROUP BY 1) records
+                ON records.ledger_transaction_id = ledger.id
+            WHERE ledger.kind = 'usage' AND POSTED(ledger.id)
+              AND coalesce(debits.nanos, 0) <> coalesce(records.nanos, 0) ORDER BY ledger.id""",
     )
 
 
-def records_are_priced_by_their_models_price() -> Outcome:
+def records_are_priced_by_their_models_price(books: Books) -> Outcome:
     """The price of a record is an approved sale price of its model that was in force when it was admitted.
 
     A day is allowed for clocks that differ and for catalogs that a gateway has not read again yet.
     """
-    return judge(
+    return books.judge(
         RECORDS,
         """SELECT format('usage %s (%s alike) of model %s is rated by price version %s, %s', request_id, alike,
                 used.language_model_id, price_version_id, CASE
@@ -85,7 +91,7 @@ def records_are_priced_by_their_models_price() -> Outcome:
                     ELSE 'which was replaced before' END)
             FROM (SELECT price_version_id, language_model_id, min(request_id::text) AS request_id, count(*) AS alike,
                     min(admitted_at) AS first_admitted, max(admitted_at) AS last_admitted
-                FROM billing_usagerecord GROUP BY 1, 2) used
+                FROM billing_usagerecord record WHERE SETTLED(record) GROUP BY 1, 2) used
             LEFT JOIN billing_priceversion version ON version.id = used.price_version_id
             WHERE version.id IS NULL OR version.language_model_id <> used.language_model_id
                OR version.upstream_id IS NOT NULL OR version.approved_at IS NULL
@@ -98,47 +104,48 @@ def records_are_priced_by_their_models_price() -> Outcome:
         """SELECT format('usage %s (%s alike) of organization %s has the factor %s, which it never had', request_id,
                 alike, used.organization_id, used.factor_ppm)
             FROM (SELECT organization_id, factor_ppm, min(request_id::text) AS request_id, count(*) AS alike
-                FROM billing_usagerecord WHERE factor_ppm <> 1000000 GROUP BY 1, 2) used
+                FROM billing_usagerecord record WHERE factor_ppm <> 1000000 AND SETTLED(record) GROUP BY 1, 2) used
             WHERE NOT EXISTS (SELECT 1 FROM billing_organizationpricefactor factor
                 WHERE factor.organization_id = used.organization_id AND factor.factor_ppm = used.factor_ppm)
             ORDER BY request_id""",
     )
 
 
-def records_are_of_one_organization_and_day() -> Outcome:
-    return judge(
+def records_are_of_one_organization_and_day(books: Books) -> Outcome:
+    return books.judge(
         RECORDS,
         """SELECT format('usage %s (%s alike) of organization %s is by key %s of organization %s', request_id, alike,
                 used.organization_id, used.key_id, key.organization_id)
             FROM (SELECT organization_id, key_id, min(request_id::text) AS request_id, count(*) AS alike
-                FROM billing_usagerecord GROUP BY 1, 2) used
+                FROM billing_usagerecord record WHERE SETTLED(record) GROUP BY 1, 2) used
             JOIN accounts_apikey key ON key.id = used.key_id
             WHERE key.organization_id <> used.organization_id ORDER BY request_id""",
         """SELECT format('usage %s was admitted %s, and counts for day %s', request_id, admitted_at, admitted_day)
-            FROM billing_usagerecord
-            WHERE abs(extract(epoch FROM admitted_at) / 86400 - 0.5 - admitted_day) > 1.5 ORDER BY request_id""",
+            FROM billing_usagerecord record
+            WHERE SETTLED(record) AND abs(extract(epoch FROM admitted_at) / 86400 - 0.5 - admitted_day) > 1.5
+            ORDER BY request_id""",
     )
 
 
-def records_rate_as_recorded() -> Outcome:
-    """Recompute each cost from the price version and the counts. Equal records are rated once for all of them."""
+def records_rate_as_recorded(books: Books) -> Outcome:
+    """Recompute each cost from the price version and the counts, by the program that bills.
+
+    Postgres rates first, by the same rule; only what it does not find right is rated again here.
+    """
     tables = {
         version.pk: price_table(version)
         for version in PriceVersion.objects.filter(upstream=None).prefetch_related("components")
     }
     breaks: list[str] = []
-    for version_id, factor_ppm, recorded, *counts, request_id, alike in stream(
-        """SELECT price_version_id, factor_ppm, cost_nanos, input_tokens, output_tokens, cache_write_5m_tokens,
-                cache_write_1h_tokens, cache_read_tokens, images, web_searches, min(request_id::text), count(*)
-            FROM billing_usagerecord GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10"""
-    ):
+    for version_id, factor_ppm, recorded, request_id, *counts in books.stream(NOT_RATED_RIGHT):
         rated = _rate(tables.get(version_id), Usage(*counts), factor_ppm)
-        if rated != recorded and len(breaks) < MAX_BREAKS_LISTED:
+        if rated != recorded:
             breaks.append(
-                f"usage {request_id} ({alike} alike) cost {recorded} nanos;"
-                f" rated by price version {version_id} it is {rated}"
+                f"usage {request_id} cost {recorded} nanos; rated by price version {version_id} it is {rated}"
             )
-    return Outcome(int(fetch_all(RECORDS)[0][0]), breaks)
+            if len(breaks) == MAX_BREAKS_LISTED:
+                break
+    return Outcome(books.count(RECORDS), breaks)
 
 
 def _rate(table: PriceTable | None, usage: Usage, factor_ppm: int) -> int | str:
@@ -155,18 +162,18 @@ def _rate(table: PriceTable | None, usage: Usage, factor_ppm: int) -> int | str:
         return str(error)
 
 
-def reports_are_possible() -> Outcome:
+def reports_are_possible(books: Books) -> Outcome:
     """What providers reported in the last seven days is possible. Records never change: such a break ends by age."""
-    return judge(
+    return books.judge(
         RECORDS,
         """SELECT format('usage %s of organization %s, upstream %s: %s',
                 request_id, organization_id, upstream, coalesce(attempts -> -1 ->> 'problem', 'more than is possible'))
-            FROM billing_usagerecord WHERE usage_source = 'bounded'
+            FROM billing_usagerecord record WHERE usage_source = 'bounded' AND SETTLED(record)
                 AND settled_at > now() - interval '7 days' ORDER BY request_id""",
     )
 
 
-def hours_sum_records() -> Outcome:
+def hours_sum_records(books: Books) -> Outcome:
     columns = {
         "requests": "sum(requests)",
         "input_tokens": "sum(input_tokens)",
@@ -179,36 +186,37 @@ def hours_sum_records() -> Outcome:
     summed = ", ".join(f"{expression} AS {name}" for name, expression in columns.items())
     given = ", ".join(f"rollup.{name}" for name in columns)
     counted = ", ".join(f"records.{name}" for name in columns)
-    return judge(
-        "SELECT count(*) FROM billing_usagehour",
+    return books.judge(
+        "SELECT count(*) FROM billing_usagehour WHERE ADMITTED(hour)",
         f"""SELECT format('hour %s of organization %s, key %s, %s: rolled up (%s), records (%s)', hour, organization_id,
                 key_id, model_id, concat_ws(', ', {given}), concat_ws(', ', {counted}))
-            FROM billing_usagehour rollup
+            FROM (SELECT * FROM billing_usagehour WHERE ADMITTED(hour)) rollup
             FULL JOIN (SELECT organization_id, date_trunc('hour', admitted_at, 'UTC') AS hour, key_id, model_id,
-                    {summed} FROM ({TRUE_USAGE}) usage GROUP BY 1, 2, 3, 4) records
+                    {summed} FROM ({TRUE_USAGE} WHERE ADMITTED(record.admitted_at)) usage GROUP BY 1, 2, 3, 4) records
                 USING (organization_id, hour, key_id, model_id)
             WHERE ROW({given}) IS DISTINCT FROM ROW({counted}) ORDER BY 1""",  # noqa: S608  Constants.
     )
 
 
-def budget_days_sum_records() -> Outcome:
-    return judge(
-        "SELECT count(*) FROM billing_budgetday",
+def budget_days_sum_records(books: Books) -> Outcome:
+    return books.judge(
+        "SELECT count(*) FROM billing_budgetday WHERE ON_DAYS(admitted_day)",
         """SELECT format('day %s of organization %s, key %s: posted %s nanos, records %s', admitted_day,
                 organization_id, key_id, rollup.cost_nanos, records.cost_nanos)
-            FROM billing_budgetday rollup
+            FROM (SELECT * FROM billing_budgetday WHERE ON_DAYS(admitted_day)) rollup
             FULL JOIN (SELECT record.organization_id, key.key_id, admitted_day, sum(record.cost_nanos + greatest(
                     coalesce(correction.cost_after_nanos - correction.cost_before_nanos, 0), 0)) AS cost_nanos
                 FROM billing_usagerecord record LEFT JOIN billing_usagecorrection correction USING (request_id)
                 CROSS JOIN LATERAL (VALUES (record.key_id), (0)) AS key (key_id)
+                WHERE ON_DAYS(record.admitted_day) AND AROUND(record.admitted_at)
                 GROUP BY 1, 2, 3) records USING (organization_id, key_id, admitted_day)
             WHERE coalesce(rollup.cost_nanos, 0) <> coalesce(records.cost_nanos, 0) ORDER BY 1""",
     )
 
 
-def spender_days_are_within_budget_days() -> Outcome:
+def spender_days_are_within_budget_days(books: Books) -> Outcome:
     """What members, or end users, spent on a day is at most what their organization did. Not all of it names one."""
-    return judge(
+    return books.judge(
         "SELECT count(*) FROM billing_spenderday",
         """SELECT format('day %s of organization %s: %s of scope %s are counted, of %s nanos in all', admitted_day,
                 organization_id, spent.cost_nanos, scope, coalesce(budget.cost_nanos, 0))
@@ -219,9 +227,9 @@ def spender_days_are_within_budget_days() -> Outcome:
     )
 
 
-def corrections_are_of_orphans() -> Outcome:
+def corrections_are_of_orphans(books: Books) -> Outcome:
     """A correction is of an orphan of its organization, and its one transaction posts its difference."""
-    return judge(
+    return books.judge(
         "SELECT count(*) FROM billing_usagecorrection",
         """SELECT format('correction %s of organization %s is of no orphan of that organization', correction.request_id,
                 correction.organization_id)
@@ -245,16 +253,16 @@ def corrections_are_of_orphans() -> Outcome:
 
 
 USAGE_CHECKS = (
-    Check("I3", "every request ends in one state", requests_end_once),
-    Check("I3", "failed requests are kept", failures_are_kept),
-    Check("I3", "nothing is in quarantine", quarantine_is_empty),
+    Check("I3", "every request ends in one state", requests_end_once, is_whole=True),
+    Check("I3", "failed requests are kept", failures_are_kept, is_whole=True),
+    Check("I3", "nothing is in quarantine", quarantine_is_empty, is_whole=True),
     Check("I4", "every usage record has one debit, of its cost", records_have_one_debit),
     Check("I4", "every usage record has the price of its model and time", records_are_priced_by_their_models_price),
     Check("I13", "every usage record is of one organization and day", records_are_of_one_organization_and_day),
     Check("I4", "every usage record costs what its price version says", records_rate_as_recorded),
     Check("I5", "no provider lately reported more than a request can have used", reports_are_possible),
-    Check("I4", "corrections are of orphans, and posted once", corrections_are_of_orphans),
+    Check("I4", "corrections are of orphans, and posted once", corrections_are_of_orphans, is_whole=True),
     Check("I4", "hourly roll-ups are the sums of their records", hours_sum_records),
     Check("I4", "budget days are the sums of their records", budget_days_sum_records),
-    Check("I4", "days of members and end users are within budget days", spender_days_are_within_budget_days),
+    Check("I4", "days of members and end users are within budget days", spender_days_are_within_budget_days, True),
 )

@@ -13,6 +13,7 @@ from billing.models.outgoing_mail import OutgoingMail
 from billing.models.payment import PaymentBreak, PaymentDispute, PaymentMovement, PaymentReversal, TopUp
 from billing.models.price import OrganizationPriceFactor, PriceComponent, PriceVersion
 from billing.models.privacy import DataRetention, DeletionRequest
+from billing.models.proof import ProvenMonth
 from billing.models.reconciliation import (
     ProviderReport,
     ProviderReportLine,
@@ -69,6 +70,7 @@ __all__ = [
     "PaymentReversal",
     "PriceComponent",
     "PriceVersion",
+    "ProvenMonth",
     "ProviderReport",
     "ProviderReportLine",
     "ReconciliationBreak",

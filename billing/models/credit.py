@@ -48,7 +48,7 @@ class CreditLot(models.Model):
 class CreditLotEntry(models.Model):
     """Immutable: what one ledger transaction put into a lot (positive) or drew from it (negative)."""
 
-    lot = models.ForeignKey(CreditLot, models.PROTECT, related_name="entries")
+    lot = models.ForeignKey(CreditLot, models.PROTECT, related_name="entries", db_index=False)
     transaction = models.ForeignKey(LedgerTransaction, models.PROTECT, related_name="lot_entries")
     amount_nanos = models.BigIntegerField()
     remaining_after_nanos = models.PositiveBigIntegerField()
@@ -56,6 +56,7 @@ class CreditLotEntry(models.Model):
     class Meta:
         ordering = ["id"]
         verbose_name_plural = "credit lot entries"
+        indexes = [models.Index(fields=["lot", "id"], name="lot_entry_by_lot")]
 
     def __str__(self) -> str:
         return f"{self.lot_id}: {self.amount_nanos}"

@@ -15,6 +15,7 @@ class ReconciliationSource(models.TextChoices):
     PROVIDER_USAGE = "provider_usage", "Records against the provider's usage"
     PROVIDER_COST = "provider_cost", "Records against the provider's cost"
     PAYMENTS = "payments", "Payments against the provider's list"
+    LEDGER = "ledger", "The ledger against itself"
 
 
 class ReconciliationRun(models.Model):

@@ -4,6 +4,7 @@ Costs in nano-dollars, durations in milliseconds. `timed_requests` are those of 
 known; `first_byte_ms` and `duration_ms` are sums over them.
 """
 
+from django.contrib.postgres.indexes import BrinIndex
 from django.db import models
 
 from billing.usage_event import MAX_END_USER_CHARS, MAX_SESSION_CHARS, MAX_TAG_CHARS
@@ -32,6 +33,7 @@ class UsageDay(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["organization_id", "day", "key_id", "model_id"], name="usage_day_once"),
         ]
+        indexes = [BrinIndex(fields=["day"], opclasses=["date_minmax_multi_ops"], name="usage_day_by_day")]
 
     def __str__(self) -> str:
         return f"{self.organization_id} {self.day}"
@@ -71,6 +73,7 @@ class AttributedDay(models.Model):
                 name="attributed_day_once",
             ),
         ]
+        indexes = [BrinIndex(fields=["day"], opclasses=["date_minmax_multi_ops"], name="attributed_day_by_day")]
 
     def __str__(self) -> str:
         return f"{self.organization_id} {self.day} {self.end_user} {self.tag} {self.session}"

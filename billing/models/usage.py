@@ -1,5 +1,6 @@
 """What was used. A usage record is immutable and inserted in the same transaction as its debit."""
 
+from django.contrib.postgres.indexes import BrinIndex
 from django.db import models
 from django.utils import timezone
 
@@ -55,6 +56,11 @@ class UsageRecord(models.Model):
             models.Index(fields=["organization_id", "-request_id"], name="usage_by_organization"),
             models.Index(fields=["organization_id", "key_id", "-request_id"], name="usage_by_key"),
             models.Index(fields=["ledger_transaction_id"], name="usage_by_transaction"),
+            models.Index(
+                fields=["settled_at"], condition=models.Q(ledger_transaction_id=None), name="usage_free_by_settlement"
+            ),
+            # Small, for reading whole months: rows come nearly in the order of their admission.
+            BrinIndex(fields=["admitted_at"], opclasses=["timestamptz_minmax_multi_ops"], name="usage_by_admission"),
         ]
 
     def __str__(self) -> str:
@@ -154,6 +160,7 @@ class UsageHour(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["organization_id", "hour", "key_id", "model_id"], name="usage_hour_once"),
         ]
+        indexes = [BrinIndex(fields=["hour"], opclasses=["timestamptz_minmax_multi_ops"], name="usage_hour_by_hour")]
 
     def __str__(self) -> str:
         return f"{self.organization_id} {self.hour:%Y-%m-%d %H}h"
@@ -177,7 +184,8 @@ class BudgetDay(models.Model):
             # Alerts read the latest days of all organizations at once.
             models.Index(
                 fields=["admitted_day", "organization_id"], condition=models.Q(key_id=0), name="budget_day_by_day"
-            )
+            ),
+            BrinIndex(fields=["admitted_day"], opclasses=["int4_minmax_multi_ops"], name="budget_day_by_month"),
         ]
 
     def __str__(self) -> str:

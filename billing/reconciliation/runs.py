@@ -4,12 +4,23 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 
 from django.db import DatabaseError, InterfaceError
 from django.utils import timezone
 
 from billing.admission.errors import AdmissionUnavailableError
-from billing.models import ProviderReport, ReconciliationBreak, ReconciliationRun, ReconciliationSource
+from billing.checks import (
+    CHECKS,
+    Report,
+    open_months,
+    prove_due_months,
+    proven_check,
+    proven_months,
+    run_checks,
+    span_of,
+)
+from billing.models import ProvenMonth, ProviderReport, ReconciliationBreak, ReconciliationRun, ReconciliationSource
 from billing.payments.provider import PaymentProviderError
 from billing.reconciliation.admission import compare_with_redis
 from billing.reconciliation.breaks import MAX_BREAKS_PER_RUN, Difference, note_differences
@@ -46,6 +57,18 @@ def reconcile(days: Sequence[date], *, providers: Sequence[ListsPayments] = ()) 
         for source, compare in _comparisons_of(day, providers):
             runs.append(_run(source, day, compare))
     ReconciliationRun.objects.filter(started_at__lt=timezone.now() - KEPT).delete()
+    return runs
+
+
+def check_books(*, now: datetime) -> list[ReconciliationRun]:
+    """Check the open part of the books wholly, and the proven months whose turn it is; then prove what is due."""
+    tonight = proven_months(night=now.date())
+    runs = [_run(Source.LEDGER, None, lambda: _broken(_check_open_books(now)))]
+    for row in tonight:
+        # Of a day of its own, so that a break stays open until the month has its turn again.
+        runs.append(_run(Source.LEDGER, row.begins_on, partial(_check_proven_month, row)))
+    for month, breaks in prove_due_months(CHECKS, now=now):
+        logger.info("%s is %s.", month, "not proven, it has breaks" if breaks else "proven")
     return runs
 
 
@@ -102,6 +125,19 @@ def _admission() -> Compared:
 def _payment_breaks() -> Compared:
     found = open_payment_breaks()
     return Compared(len(found), found)
+
+
+def _check_open_books(now: datetime) -> Report:
+    return run_checks([*CHECKS, proven_check([])], [span for _, span in open_months(now=now)])
+
+
+def _check_proven_month(row: ProvenMonth) -> Compared:
+    checks = [check for check in CHECKS if not check.is_whole]
+    return _broken(run_checks([*checks, proven_check([row])], [span_of(row)]))
+
+
+def _broken(report: Report) -> Compared:
+    return Compared(report.rows, [Difference(line, line, 0) for line in report.breaks])
 
 
 def _reports(kind: ProviderReport.Kind, day: date) -> Compared:

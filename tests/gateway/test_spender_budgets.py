@@ -9,7 +9,7 @@ from billing.admission.blocking import rebuild_shard
 from billing.admission.outbox import publish_pending_changes
 from billing.budgets.amounts import Amounts
 from billing.budgets.choices import set_end_user_budget, set_member_budget
-from billing.checks import admission_check
+from billing.checks import Books, admission_check
 from billing.models import SpenderDay
 from billing.money import NANOS_PER_USD, format_usd
 from billing.shards import shard_of
@@ -48,7 +48,7 @@ def test_each_end_user_has_the_default_or_a_budget_of_their_own(stack: LiveStack
     wait_until_released(stack, tenant)
     days = SpenderDay.objects.filter(organization_id=tenant.organization.pk, end_user="eve")
     assert list(days.values_list("scope", "cost_nanos")) == [("end_user", spent)]
-    own = [line for line in admission_check(looks=3).run().breaks if f"{tenant.organization.pk}-" in line]
+    own = [line for line in admission_check(looks=3).run(Books()).breaks if f"{tenant.organization.pk}-" in line]
     assert own == []
 
 

@@ -19,7 +19,7 @@ UNWATCHED = {
         # The ledger and what hangs on it is its own record: rows are only added, with their actor.
         *("LedgerAccount", "LedgerEntry", "LedgerTransaction", "OrganizationBalance", "CreditLot", "CreditLotEntry"),
         *("UsageCorrection", "ReratedRequest", "Redemption", "PaymentReversal", "PriceComponent"),
-        *("ClosedMonth", "Document", "DocumentLine", "DocumentSeries"),
+        *("ClosedMonth", "Document", "DocumentLine", "DocumentSeries", "ProvenMonth"),
         # Written by requests, settlement, providers and jobs.
         *("AttributedDay", "BudgetDay", "FailedDay", "FailedRequest", "RefusedDay", "RefusedRequest"),
         *("RequestDetail", "SpenderDay", "UsageDay", "UsageHour", "UsageRecord"),

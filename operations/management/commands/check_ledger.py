@@ -1,12 +1,28 @@
-"""manage.py check_ledger: does the book of record agree with itself and with Redis?. Exits with 1 when it does not."""
+"""manage.py check_ledger: does the book of record agree with itself and with Redis? Exits with 1 when it does not."""
 
 from argparse import ArgumentParser
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from billing.checks import CHECKS, Outcome, admission_check, estimates_check, journal_check, run_checks
+from billing.checks import (
+    CHECKS,
+    Books,
+    Outcome,
+    Span,
+    admission_check,
+    estimates_check,
+    journal_check,
+    open_months,
+    prove_due_months,
+    proven_check,
+    proven_months,
+    run_checks,
+    span_of,
+)
+from billing.models import ProvenMonth
 
 
 class Command(BaseCommand):
@@ -14,18 +30,26 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--journal", metavar="FILE", help="Compare with this journal of the sandbox upstream too.")
+        parser.add_argument(
+            "--whole", action="store_true", help="Check all proven months again, not only those whose turn it is today."
+        )
+        parser.add_argument(
+            "--prove", action="store_true", help="Then prove the months that are over, as the nightly job does."
+        )
         parser.add_argument("--quiet", action="store_true", help="Print only what is broken, and the summary.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        checks = list(CHECKS)
+        now = datetime.now(UTC)
+        months, spans = _spans(now, whole=options["whole"])
+        checks = [*CHECKS, proven_check(months)]
         if options["journal"]:
             checks += [journal_check(Path(options["journal"])), estimates_check(Path(options["journal"]))]
         try:
-            report = run_checks(checks)
+            report = run_checks(checks, spans)
         except OSError as error:
             raise CommandError(str(error)) from None
         redis_check = admission_check()
-        report.outcomes.append((redis_check, redis_check.run()))
+        report.outcomes.append((redis_check, redis_check.run(Books())))
         for check, outcome in report.outcomes:
             if outcome.breaks or not options["quiet"]:
                 self.stdout.write(f"{_word(outcome):<7} {check.invariant:<4} {check.name}")
@@ -37,6 +61,21 @@ class Command(BaseCommand):
         if report.breaks:
             raise CommandError(summary)
         self.stdout.write(summary)
+        if options["prove"]:
+            self._prove(now)
+        last = ProvenMonth.objects.last()
+        if last and not options["quiet"]:
+            self.stdout.write(f"proven until the end of {last.month}: {last.sha256}")
+
+    def _prove(self, now: datetime) -> None:
+        for month, breaks in prove_due_months(CHECKS, now=now):
+            self.stdout.write(f"{month} is {'not proven: it has breaks' if breaks else 'proven'}")
+
+
+def _spans(now: datetime, *, whole: bool) -> tuple[list[ProvenMonth], list[Span]]:
+    """Return the proven months that are read again, and all parts of the books that are checked."""
+    months = proven_months(night=None if whole else now.date())
+    return months, [*map(span_of, months), *(span for _, span in open_months(now=now))]
 
 
 def _word(outcome: Outcome) -> str:

@@ -16,6 +16,7 @@ from billing.budgets.choices import remove_spender_budget, set_end_user_budget, 
 from billing.budgets.overrides import end_override, make_override, open_overrides
 from billing.budgets.spenders import END_USER, MEMBER, Spender, digest_of, read_name
 from billing.budgets.spent import DAYS_KEPT, forget_old_spender_days
+from billing.checks.books import Books
 from billing.checks.usage import spender_days_are_within_budget_days
 from billing.models import BudgetDay, BudgetOverride, SpenderBudget, SpenderDay
 from tests.support.people import People, make_people
@@ -81,9 +82,9 @@ def test_settlement_counts_for_whom_there_are_budgets_and_what_was_before(people
     assert key is not None
     assert key.config["member"] == people.alice.pk
     assert AdmissionChange.objects.filter(key=people.key).exists()
-    assert not spender_days_are_within_budget_days().breaks
+    assert not spender_days_are_within_budget_days(Books()).breaks
     SpenderDay.objects.filter(scope="end_user").update(cost_nanos=10 * USD)
-    assert len(spender_days_are_within_budget_days().breaks) == 1
+    assert len(spender_days_are_within_budget_days(Books()).breaks) == 1
 
 
 def test_an_override_stands_in_until_its_time_with_who_and_why(people: People) -> None:

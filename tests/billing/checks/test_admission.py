@@ -16,7 +16,7 @@ from accounts.organizations import change_organization
 from billing.admission.blocking import confirm_batch, rebuild_shard, standing_epoch
 from billing.admission.outbox import epoch_day, publish_pending_changes
 from billing.admission.redis_keys import ShardKeys, shard_keys_of
-from billing.checks import Outcome, admission_check
+from billing.checks import Books, Outcome, admission_check
 from billing.credit.lots import expire_lots
 from billing.models import OrganizationBalance
 from billing.shards import shard_of
@@ -46,7 +46,7 @@ def settle_one(organization: Organization, key: ApiKey, cost_nanos: int) -> None
 
 
 def check(looks: int = 2) -> Outcome:
-    return admission_check(looks=looks, seconds_between=0.0).run()
+    return admission_check(looks=looks, seconds_between=0.0).run(Books())
 
 
 def names(organization: Organization) -> ShardKeys:

@@ -11,9 +11,18 @@ from django.db import IntegrityError, InternalError, connection, transaction
 
 from accounts.keys import create_key
 from billing.catalog.price_versions import PriceDraft, approve_price_version, draft_price
-from billing.checks import CHECKS, run_checks
+from billing.checks import (
+    CHECKS,
+    open_months,
+    prove_due_months,
+    proven_check,
+    proven_months,
+    run_checks,
+    span_of,
+)
 from billing.corrections.refunds import refund_usage
 from billing.credit.redemption import create_codes, redeem
+from billing.documents.periods import month_of
 from billing.models import (
     CreditLot,
     LanguageModel,
@@ -24,11 +33,13 @@ from billing.models import (
     Upstream,
 )
 from tests.billing.checks.corruptions import CORRUPTIONS, NEVER, Corruption
-from tests.billing.ledger_factory import give, make_event, make_failed_event, make_organization, settle
+from tests.billing.ledger_factory import KEY, give, make_event, make_failed_event, make_organization, settle
 
 pytestmark = pytest.mark.django_db
 DOCUMENT = Path(__file__).parents[3] / "docs" / "money.md"
-ROW = re.compile(r"^\| (.+?) \| (yes|no) \| (I\d+|never possible|no) \|$", re.MULTILINE)
+ROW = re.compile(r"^\| (.+?) \| (yes|no) \| (I\d+|never possible|no) \| (I\d+|never possible|no) \|$", re.MULTILINE)
+# When this month and the next are proven.
+LATER = month_of(datetime.now(UTC)).next.ends + timedelta(days=11)
 THIS_YEARS = PriceDraft(
     effective_from=datetime(2026, 1, 1, tzinfo=UTC),
     source="test",
@@ -43,6 +54,12 @@ def ids() -> dict[str, Any]:
     prices = make_prices()
     alice, bob = make_organization("Alice"), make_organization("Bob")
     give(bob, 9_000)
+    with connection.cursor() as cursor:  # The events below are by a key of the number KEY, which must not be Bob's.
+        cursor.execute(
+            "SELECT setval(name, greatest(nextval(name), %s))"
+            " FROM pg_get_serial_sequence('accounts_apikey', 'id') AS name",
+            [KEY],
+        )
     bobs_key, _ = create_key(bob, name="Bob's", created_by=None)
     lot = give(alice, 50_000)
     expiring = give(alice, 100, kind="promotional", expires_at=datetime.now(UTC) + timedelta(days=9), priority=200)
@@ -145,6 +162,25 @@ def test_what_is_refused_and_what_is_noticed(corruption: Corruption, ids: dict[s
         assert invariants == set()  # Whoever finds a way to tell takes the gap out of the table.
 
 
+@pytest.mark.parametrize(
+    "corruption", [each for each in CORRUPTIONS if each.noticed != NEVER], ids=lambda corruption: corruption.what
+)
+def test_what_is_noticed_in_a_month_that_was_proven(corruption: Corruption, ids: dict[str, Any]) -> None:
+    assert [breaks for _, breaks in prove_due_months(CHECKS, now=LATER)] == [[], []]
+    assert check_months() == []
+    force(statement(corruption, ids))
+    invariants = {line.split()[0] for line in check_months()}
+    expected = corruption.proven_by
+    assert expected in invariants if expected else invariants == set()
+
+
+def check_months() -> list[str]:
+    """Check as check_ledger --whole does once this month is long over."""
+    months = proven_months()
+    spans = [*map(span_of, months), *(span for _, span in open_months(now=LATER))]
+    return run_checks([*CHECKS, proven_check(months)], spans).breaks
+
+
 def is_refused(sql: str, setting: str = "SELECT 1") -> bool:
     """Say whether Postgres refuses a statement, at once or at the end of its transaction; nothing of it stays."""
 
@@ -177,4 +213,7 @@ def force(sql: str) -> None:
 
 def test_the_document_shows_the_table() -> None:
     shown = ROW.findall(DOCUMENT.read_text().partition("## What is refused, and what is noticed")[2])
-    assert shown == [(item.what, "yes" if item.refused else "no", item.noticed or "no") for item in CORRUPTIONS]
+    assert shown == [
+        (item.what, "yes" if item.refused else "no", item.noticed or "no", item.proven_by or "no")
+        for item in CORRUPTIONS
+    ]

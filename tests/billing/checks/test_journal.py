@@ -8,7 +8,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from accounts.models import Organization
-from billing.checks import Outcome, estimates_check, journal_check
+from billing.checks import Books, Outcome, estimates_check, journal_check
 from billing.usage_event import UsageEvent
 from tests.billing.ledger_factory import give, make_event, make_organization, settle
 
@@ -48,7 +48,7 @@ def test_a_journal_agrees_with_the_records(alice: Organization, tmp_path: Path) 
         delivered(3, events[2], delivered="aborted_by_client"),
         {"n": 4, "request_id": None, "delivered": "complete", "usage": None},
     )
-    outcome = journal_check(journal).run()
+    outcome = journal_check(journal).run(Books())
     assert (outcome.rows, list(outcome.breaks)) == (2, [])
 
 
@@ -58,7 +58,7 @@ def test_a_journal_shows_what_was_not_billed_and_what_was_billed_otherwise(alice
     journal = write_journal(
         tmp_path / "journal.jsonl", delivered(1, missing), delivered(2, wrong, usage={"input": 21, "output": 0})
     )
-    lines = list(journal_check(journal).run().breaks)
+    lines = list(journal_check(journal).run(Books()).breaks)
     assert len(lines) == 2
     assert "was delivered complete (journal line 1) and has no usage record" in lines[0]
     assert "'input': 21" in lines[1]
@@ -80,13 +80,13 @@ def test_the_error_of_estimates_is_measured(alice: Organization, tmp_path: Path)
         delivered(3, orphan, delivered="failed:reset", usage={"input": 80, "output": 1}, text_chars=4),
         delivered(4, drained, usage={"input": 60, "output": 12}, text_chars=6),
     )
-    outcome = estimates_check(journal).run()
+    outcome = estimates_check(journal).run(Books())
     assert (outcome.rows, list(outcome.breaks)) == (3, [])
     assert outcome.note == (
         "estimated: 2 requests, input +10.0 %, output +10.0 %; orphan: 1 requests, input +0.0 %, output -25.0 %"
     )
     journal.write_text("")
-    assert estimates_check(journal).run() == Outcome(0, note="every count is the provider's")
+    assert estimates_check(journal).run(Books()) == Outcome(0, note="every count is the provider's")
 
 
 def test_the_command_reads_a_journal(alice: Organization, tmp_path: Path) -> None:
