@@ -22,7 +22,7 @@ from billing.admission.errors import AdmissionUnavailableError
 from billing.admission.inspection import read_shards
 from billing.documents.closing import count_late_closings, last_month_over
 from billing.mail_outbox import count_late_mails
-from billing.models import Approval, PriceVersion, UsageQuarantine
+from billing.models import Approval, DeletionRequest, PriceVersion, UsageQuarantine
 from billing.money import NANOS_PER_USD, parse_usd
 from billing.partitions import missing_partitions
 from billing.reconciliation.runs import count_open_breaks
@@ -38,6 +38,7 @@ CLOSING_TO_WORRY_SECONDS = 86_400  # After the end of a month everybody's docume
 MEBIBYTE = 1024 * 1024
 FREE_TO_WORRY_BYTES = 256 * MEBIBYTE
 BOUNDED_SECONDS = 3600  # So far back usage is looked through; check_ledger looks through seven days.
+MAX_DELETIONS_SHOWN = 20
 CREDENTIAL = "credential "
 LOW_BALANCE = "our-account-at-a-provider-runs-dry"
 STORES, SETTLEMENT = "redis-or-postgres-cannot-be-reached", "settlement-is-behind"  # Sections of docs/operating.md.
@@ -185,6 +186,13 @@ def _documents() -> Iterator[Line]:
     yield _count("months not closed", late, late > 0 and is_overdue, "jobs")
 
 
+def _deletions() -> Iterator[Line]:
+    """A closed organization that is to be erased, and cannot be: something is owed, or documents are missing."""
+    waiting = DeletionRequest.objects.filter(ended_at=None).exclude(waits_because="").select_related("organization")
+    for request in waiting[:MAX_DELETIONS_SHOWN]:
+        yield Line(f"deletion of {request.organization.slug}", request.waits_because, 1, True, "jobs")
+
+
 def _breaks() -> Iterator[Line]:
     breaks = count_open_breaks()
     yield _count(
@@ -271,8 +279,8 @@ def _count(
 CHECKS: dict[str, tuple[Check, ...]] = {
     "redis": (_shards, _redis, _upstreams),
     "postgres": (
-        _changes, _quarantine, _price_drafts, _approvals, _bounded_usage, _documents, _breaks, _outboxes, _jobs,
-        _partitions, _provider_balances,
+        _changes, _quarantine, _price_drafts, _approvals, _bounded_usage, _documents, _deletions, _breaks,
+        _outboxes, _jobs, _partitions, _provider_balances,
     ),
     "spool": (_disk, _spool),
 }  # fmt: skip

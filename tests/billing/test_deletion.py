@@ -23,6 +23,7 @@ from billing.privacy.deletion import (
     withdraw_deletion,
 )
 from billing.privacy.erasure import erase_organization
+from operations.status import read_status
 from pages.mail import send_due_mails
 from tests.billing.documents.months import Customer, at
 from tests.billing.ledger_factory import USD
@@ -89,6 +90,8 @@ def test_it_waits_for_documents_and_for_what_is_owed_and_says_so(people: People)
     assert erase_due_organizations(now=make_due(request)) == 0
     request.refresh_from_db()
     assert request.waits_because == "The documents of 2026-09 are not written."
+    told = [line for line in read_status() if line.name == "deletion of alice"]
+    assert [(line.says, line.needs_a_person) for line in told] == [(request.waits_because, True)]
     close_month(people.organization, last_month_over())
     spent = Customer(people.organization)
     spent.use(version, datetime.now(UTC), input_tokens=2_000_000, output_tokens=0)
