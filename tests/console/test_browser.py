@@ -10,6 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from django.core import mail
 from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Route as NetworkRoute
 from pytest_django.live_server_helper import LiveServer
 
 from accounts.invitations import invite
@@ -148,6 +149,28 @@ def test_going_back_to_the_form_and_sending_it_again_makes_no_second_key(
     page.go_forward()
     assert secret not in page.content()
     assert ApiKey.objects.filter(name="Laptop").count() == 1
+
+
+def test_forms_of_strangers_are_sent_once_too(browser: Browser, live_server: LiveServer) -> None:
+    visitor = visit(browser, live_server)
+    page = visitor.page
+    held: list[NetworkRoute] = []
+    page.route(
+        "**/accounts/signup/",
+        lambda route: held.append(route) if route.request.method == "POST" else route.continue_(),
+    )
+    visitor.go("/accounts/signup/")
+    page.get_by_label("E-mail address").fill("dora@example.org")
+    page.get_by_label("Password", exact=True).fill(PASSWORD)
+    page.get_by_label("Password, again").fill(PASSWORD)
+    # The second click comes while what the first one sent is on its way.
+    page.evaluate("setTimeout(() => document.querySelector('main form button').click(), 500)")
+    page.get_by_role("button", name="Create account").click(no_wait_after=True)
+    page.wait_for_timeout(1_500)
+    assert len(held) == 1
+    held[0].continue_()
+    page.get_by_label("Code").wait_for()
+    assert len(mail.outbox) == 1
 
 
 PATHS = ["", "keys/", "keys/new/", "usage/", "requests/", "billing/", "members/", "settings/", "alerts/", "webhooks/"]
