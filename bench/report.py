@@ -104,6 +104,17 @@ def show_settlement(results: dict[str, Any]) -> None:
     table(["CPU per event", "ms"], [[name, ms(value)] for name, value in cpu.items()])
 
 
+def show_rebuild(results: dict[str, Any]) -> None:
+    say(
+        f"{results['organizations']} organizations, {results['running']} of them with a stream, and Redis is emptied.\n"
+        f"Served: the first after {results['first_served_seconds']:.1f} s, half after"
+        f" {results['half_served_seconds']:.1f} s, all after {results['all_served_seconds']:.1f} s. All whose money a"
+        f" stream held were told so after {results['all_held_again_seconds']:.1f} s; {results['beyond']} were admitted"
+        f" beyond it.\nRefused meanwhile: {results['refusals']}. CPU of the gateway for each organization, with its"
+        f" requests: {results['gateway_cpu_ms'] / results['organizations']:.1f} ms."
+    )
+
+
 def show_overdraft(results: dict[str, Any]) -> None:
     statuses = ", ".join(f"{count} x {status}" for status, count in sorted(results["statuses"].items()))
     say(
@@ -155,6 +166,7 @@ SHOWN = {
     "steps": show_steps,
     "settlement": show_settlement,
     "overdraft": show_overdraft,
+    "rebuild": show_rebuild,
     "bodies": show_bodies,
     "idle": show_idle,
 }

@@ -17,7 +17,7 @@ import django
 from bench import report
 from bench.deployment import ROOT, Deployment
 
-SECTIONS = ("requests", "streams", "many-streams", "steps", "settlement", "overdraft", "bodies", "idle")
+SECTIONS = ("requests", "streams", "many-streams", "steps", "settlement", "overdraft", "rebuild", "bodies", "idle")
 
 
 def main() -> int:
@@ -55,7 +55,7 @@ def main() -> int:
 
 def _section(name: str) -> Callable[[Deployment, bool], dict[str, Any]]:
     # Only now: what they use can be imported once Django is set up.
-    from bench import bodies, idle, many_streams, overdraft, requests, settlement, steps
+    from bench import bodies, idle, many_streams, overdraft, rebuild, requests, settlement, steps
 
     sections: dict[str, Callable[[Deployment, bool], dict[str, Any]]] = {
         "requests": requests.measure,
@@ -64,6 +64,7 @@ def _section(name: str) -> Callable[[Deployment, bool], dict[str, Any]]:
         "steps": steps.measure,
         "settlement": settlement.measure,
         "overdraft": overdraft.measure,
+        "rebuild": rebuild.measure,
         "bodies": bodies.measure,
         "idle": idle.measure,
     }

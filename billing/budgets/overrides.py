@@ -1,5 +1,6 @@
 """Overrides: other amounts that stand in for a budget until a time, with who made them and why."""
 
+from collections.abc import Collection
 from datetime import datetime
 
 from django.db import transaction
@@ -105,6 +106,20 @@ def find_override(organization_id: int, holder: Holder) -> BudgetOverride | None
         organization=organization_id, scope=holder.scope, holder=holder.id, ended_at=None, until__gt=timezone.now()
     )
     return rows.first()
+
+
+def find_overrides(
+    scope: str, organization_ids: Collection[int], ids: Collection[str] = (EVERYBODY,)
+) -> dict[tuple[int, str], BudgetOverride]:
+    """Return the overrides that stand now for many holders of one scope, by organization and id."""
+    rows = BudgetOverride.objects.filter(
+        organization__in=list(organization_ids),
+        scope=scope,
+        holder__in=list(ids),
+        ended_at=None,
+        until__gt=timezone.now(),
+    )
+    return {(row.organization_id, row.holder): row for row in rows}
 
 
 def _has_budget(organization: Organization, holder: Holder) -> bool:

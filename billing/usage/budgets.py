@@ -4,7 +4,7 @@ Days are numbers, as in billing/days.py. BudgetDay keeps a row for each key, and
 keys of an organization together, so that no sum is wide.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,6 +23,21 @@ def posted_nanos_by_day(*, organization_id: int, key_id: int = WHOLE_ORGANIZATIO
     """Return what an organization, or one key of it, spent by day of admission, from `first_day` on."""
     rows = BudgetDay.objects.filter(organization_id=organization_id, key_id=key_id, admitted_day__gte=first_day)
     return dict(rows.values_list("admitted_day", "cost_nanos"))
+
+
+def posted_nanos_by_days(
+    *, organization_ids: Collection[int], key_ids: Collection[int] = (WHOLE_ORGANIZATION,), first_day: int
+) -> dict[tuple[int, int], dict[int, int]]:
+    """The same of many at once, by organization and key."""
+    rows = BudgetDay.objects.filter(
+        organization_id__in=list(organization_ids), key_id__in=list(key_ids), admitted_day__gte=first_day
+    )
+    posted: dict[tuple[int, int], dict[int, int]] = defaultdict(dict)
+    for organization_id, key_id, day, nanos in rows.values_list(
+        "organization_id", "key_id", "admitted_day", "cost_nanos"
+    ):
+        posted[organization_id, key_id][day] = nanos
+    return posted
 
 
 def spent_nanos_by_day(*, organization_id: int, key_id: int = WHOLE_ORGANIZATION, first_day: int = 0) -> dict[int, int]:

@@ -6,6 +6,7 @@ is old is read again.
 
 import asyncio
 import time
+from collections.abc import Sequence
 
 from billing.admission.calls.admit import Admitted, Refused
 from billing.admission.calls.not_ready import NotReady
@@ -13,8 +14,9 @@ from billing.admission.calls.publish import Publication
 from billing.admission.client import AdmissionClient
 from billing.admission.errors import AdmissionUnavailableError
 from billing.admission.hold import Hold
-from billing.admission.outbox import read_key, read_organization, read_spender
+from billing.admission.outbox import read_spender
 from billing.budgets.spenders import read_name
+from gateway.admission.accounts import KEY, ORGANIZATION, AccountReader
 from gateway.admission.identify import AuthenticatedKey, check_restrictions
 from gateway.admission.propose import Proposal
 from gateway.admission.rate_headers import rate_headers
@@ -50,6 +52,7 @@ class RequestAdmission:
         self._client = client
         self._keys = keys
         self._database = database
+        self._accounts = AccountReader(database)
         self._hold_keeper = hold_keeper
         self._spool = spool
         self._token_estimator = token_estimator
@@ -137,22 +140,24 @@ class RequestAdmission:
         if not answer.reason.startswith("LOAD"):
             raise unavailable("Admission is being rebuilt.", code="admission_rebuilding")
         try:
-            publication = await self._read_missing(answer, key.identity)
-            if publication is not None:
-                # Where the epoch no longer stands nothing is written, and whoever asks again is told so.
-                await self._client.publish(publication, epoch=answer.epoch)
+            publications = await self._read_missing(answer, key.identity)
+            for publication in publications:
+                if publication is not None:
+                    # Where the epoch no longer stands nothing is written, and whoever asks again is told so.
+                    await self._client.publish(publication, epoch=answer.epoch)
         except (DatabaseUnavailableError, AdmissionUnavailableError) as error:
             raise unavailable("The account cannot be loaded right now.", code="account_unavailable") from error
-        if publication is None:
+        if None in publications:
             raise invalid_key()  # Deleted meanwhile.
 
-    async def _read_missing(self, answer: NotReady, identity: KeyIdentity) -> Publication | None:
-        organization_id, run_for = identity.organization_id, self._database.run_for
-        if answer.reason == "LOAD org":
-            return await run_for(organization_id, read_organization, organization_id)
+    async def _read_missing(self, answer: NotReady, identity: KeyIdentity) -> Sequence[Publication | None]:
+        organization_id = identity.organization_id
+        if answer.reason == "LOAD org":  # Then its key is missing too, or was read with the organization before.
+            return await self._accounts.read((ORGANIZATION, organization_id), (KEY, identity.key_id))
         if answer.reason == "LOAD key":
-            return await run_for(organization_id, read_key, identity.key_id)
-        return await run_for(organization_id, read_spender, read_name(answer.reason.removeprefix("LOAD ")))
+            return await self._accounts.read((KEY, identity.key_id))
+        spender = read_name(answer.reason.removeprefix("LOAD "))
+        return [await self._database.run_for(organization_id, read_spender, spender)]
 
     def _release_in_background(self, facts: RequestFacts, hold: Hold) -> None:
         """Nobody knows whether the hold was written: see to it that it is not."""
