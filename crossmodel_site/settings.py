@@ -125,6 +125,12 @@ DATABASE_URL = read_text(
     "DATABASE_URL", EMBEDDED_SERVERS.get("DATABASE_URL", "postgresql://crossmodel@localhost:5432/crossmodel")
 )
 DATABASES = {"default": database_entry(DATABASE_URL, DATABASE_CONNECT_TIMEOUT_SECONDS)}
+# A copy of it that follows by streaming, for pages that show past usage; billing/read_replica.py says for what.
+REPLICA_URL = read_text("CROSSMODEL_REPLICA_URL", "")
+REPLICA_MAX_LAG_SECONDS = read_float("CROSSMODEL_REPLICA_MAX_LAG_SECONDS", 10.0, minimum=0.1)
+REPLICA_CONNECT_TIMEOUT_SECONDS = 2  # Pages wait for it, and can do without.
+if REPLICA_URL:
+    DATABASES["replica"] = database_entry(REPLICA_URL, REPLICA_CONNECT_TIMEOUT_SECONDS)
 
 # Who makes pages and answers of `/api/`: "here" this process beside `/v1/`, "only" this one and it serves nothing else,
 # "elsewhere" others, to which a load balancer sends them; or the Unix socket of a process that they are passed on to.

@@ -16,6 +16,7 @@ from django.db import DatabaseError, InterfaceError
 from django.utils import timezone
 
 from accounts.models import AdmissionChange
+from billing import read_replica
 from billing.admission.blocking import oldest_waiting_ms
 from billing.admission.durability import find_shortcomings
 from billing.admission.errors import AdmissionUnavailableError
@@ -243,6 +244,16 @@ def _partitions() -> Iterator[Line]:
         yield Line("partition missing", name, 1, True, "a-partition-is-missing", "missing_partitions")
 
 
+def _replica() -> Iterator[Line]:
+    if read_replica.is_configured():
+        try:
+            lag = read_replica.lag_seconds()
+        except AWAY as error:
+            yield Line("read replica", " ".join(str(error).split()), 0, True, STORES)
+        else:
+            yield Line("read replica", f"{lag:.1f} s behind", lag, lag > settings.REPLICA_MAX_LAG_SECONDS, STORES)
+
+
 def _disk() -> Iterator[Line]:
     """Say how much room the spool on this machine has: its gateway admits nobody when nothing can be written down."""
     folder = settings.DATA_DIR / "spool"
@@ -280,7 +291,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     "redis": (_shards, _redis, _upstreams),
     "postgres": (
         _changes, _quarantine, _price_drafts, _approvals, _bounded_usage, _documents, _deletions, _breaks,
-        _outboxes, _jobs, _partitions, _provider_balances,
+        _outboxes, _jobs, _partitions, _provider_balances, _replica,
     ),
     "spool": (_disk, _spool),
 }  # fmt: skip

@@ -10,6 +10,7 @@ from billing.budgets.amounts import Amounts, Holder
 from billing.budgets.overrides import Scope, find_override
 from billing.days import ORDINAL_OF_EPOCH, days_in_month, first_day_of_month, first_day_of_week
 from billing.models import BudgetOverride, FailedDay, RefusedDay
+from billing.read_replica import read
 from billing.usage.budgets import posted_nanos_by_day
 from billing.usage.sums import Sums, UsageFilter, sum_period
 
@@ -117,12 +118,12 @@ def read_month(organization: Organization, today: date) -> MonthSpending:
 def read_activity(organization: Organization, *, last_day: date, days: int) -> Activity:
     """Return what happened in the `days` days up to `last_day`."""
     first_day = last_day - timedelta(days=days - 1)
-    failed = FailedDay.objects.filter(
+    failed = read(FailedDay).filter(
         organization_id=organization.pk,
         admitted_day__gte=first_day.toordinal() - ORDINAL_OF_EPOCH,
         admitted_day__lte=last_day.toordinal() - ORDINAL_OF_EPOCH,
     )
-    refused = RefusedDay.objects.filter(organization_id=organization.pk, day__gte=first_day, day__lte=last_day)
+    refused = read(RefusedDay).filter(organization_id=organization.pk, day__gte=first_day, day__lte=last_day)
     return Activity(
         sum_period(organization, UsageFilter(first_day, last_day)),
         failed.aggregate(n=Sum("requests", default=0))["n"],

@@ -15,6 +15,7 @@ from django.db.models import Max, Min, Q, QuerySet
 
 from accounts.models import Organization
 from billing.models import FailedRequest, RefusedRequest, RequestDetail, UsageDay, UsageRecord
+from billing.read_replica import read
 from billing.request_id import first_id_at
 from billing.usage.corrected import show_corrected
 from billing.usage.report import start_of_day
@@ -110,16 +111,16 @@ def latest_requests(organization: Organization, *, limit: int) -> list[ListedReq
 
 def _latest(organization: Organization, first_day: date, today: date, *, limit: int) -> list[ListedRequest]:
     reach = _Reach(first_id_at(start_of_day(first_day)), first_id_at(start_of_day(today + timedelta(days=2))))
-    billed = reach.cut(UsageRecord.objects.filter(organization_id=organization.pk))[:limit]
-    failed = reach.cut(FailedRequest.objects.filter(organization_id=organization.pk))[:limit]
-    refused = reach.cut(RefusedRequest.objects.filter(organization_id=organization.pk))[:limit]
+    billed = reach.cut(read(UsageRecord).filter(organization_id=organization.pk))[:limit]
+    failed = reach.cut(read(FailedRequest).filter(organization_id=organization.pk))[:limit]
+    refused = reach.cut(read(RefusedRequest).filter(organization_id=organization.pk))[:limit]
     return list(_merge(billed, failed, refused, limit=limit))
 
 
 def has_requests(organization: Organization) -> bool:
     """Return whether anything was ever asked for with a key of the organization."""
     tables = (UsageRecord, FailedRequest, RefusedRequest)
-    return any(table.objects.filter(organization_id=organization.pk).exists() for table in tables)
+    return any(read(table).filter(organization_id=organization.pk).exists() for table in tables)
 
 
 def find_details(requests: Iterable[ListedRequest]) -> dict[UUID, RequestDetail | RefusedRequest]:
@@ -130,7 +131,7 @@ def find_details(requests: Iterable[ListedRequest]) -> dict[UUID, RequestDetail 
     }
     ids = [row.request_id for row in listed if row.request_id not in details]
     if ids:
-        details |= RequestDetail.objects.in_bulk(ids)
+        details |= read(RequestDetail).in_bulk(ids)
     return details
 
 
@@ -168,7 +169,7 @@ def _read(
     lists: list[Iterable[ListedRequest]] = []
     goes_on_at: UUID | None = None
     if wanted.outcome in ("", "refused"):
-        refused = RefusedRequest.objects.filter(_narrow(wanted, *ATTRIBUTES), organization_id=organization.pk)
+        refused = read(RefusedRequest).filter(_narrow(wanted, *ATTRIBUTES), organization_id=organization.pk)
         lists.append(reach.cut(refused)[:limit])
     if wanted.names_attributes and wanted.outcome != "refused":
         found, goes_on_at = _scan_details(organization, wanted, reach, limit=limit)
@@ -190,10 +191,10 @@ def _ended(
     """Return the billed and the failed requests that are asked for, each list for itself."""
     lists: list[Iterable[ListedRequest]] = []
     if wanted.outcome in ("", "billed") and (used := _days_of_use(organization, wanted, reach)) is not None:
-        billed = UsageRecord.objects.filter(_narrow(wanted), organization_id=organization.pk)
+        billed = read(UsageRecord).filter(_narrow(wanted), organization_id=organization.pk)
         lists.append(used.cut(billed)[:limit])
     if wanted.outcome in ("", "failed"):
-        failed = FailedRequest.objects.filter(_narrow(wanted), organization_id=organization.pk)
+        failed = read(FailedRequest).filter(_narrow(wanted), organization_id=organization.pk)
         lists.append(reach.cut(failed)[:limit])
     return lists
 
@@ -202,9 +203,11 @@ def _days_of_use(organization: Organization, wanted: RequestFilter, reach: _Reac
     """Return the part of `reach` in which a model was used at all, so that nobody looks for it elsewhere."""
     if not wanted.model_id:
         return reach
-    days = UsageDay.objects.filter(
-        _narrow(wanted), organization_id=organization.pk, day__gte=wanted.first_day, day__lte=wanted.last_day
-    ).aggregate(first=Min("day"), last=Max("day"))
+    days = (
+        read(UsageDay)
+        .filter(_narrow(wanted), organization_id=organization.pk, day__gte=wanted.first_day, day__lte=wanted.last_day)
+        .aggregate(first=Min("day"), last=Max("day"))
+    )
     if days["first"] is None:
         return None
     # An id is made by a gateway's clock, its day by that of Redis.
@@ -218,9 +221,7 @@ def _scan_details(
 ) -> tuple[list[ListedRequest], UUID | None]:
     """Return billed and failed requests of an end user, tag or session, and where to go on once it is too much."""
     found: list[ListedRequest] = []
-    details = RequestDetail.objects.filter(
-        _narrow(wanted, *ATTRIBUTES, only=ATTRIBUTES), organization_id=organization.pk
-    )
+    details = read(RequestDetail).filter(_narrow(wanted, *ATTRIBUTES, only=ATTRIBUTES), organization_id=organization.pk)
     for name in ATTRIBUTES:
         if getattr(wanted, name):
             details = details.exclude(**{name: ""})  # As the index says it.
@@ -231,9 +232,9 @@ def _scan_details(
             narrowed = _narrow(whole) & Q(request_id__in=ids, organization_id=organization.pk)
             lists: list[Iterable[ListedRequest]] = []
             if wanted.outcome in ("", "billed"):
-                lists.append(reach.cut(UsageRecord.objects.filter(narrowed)))
+                lists.append(reach.cut(read(UsageRecord).filter(narrowed)))
             if wanted.outcome in ("", "failed"):
-                lists.append(reach.cut(FailedRequest.objects.filter(narrowed)))
+                lists.append(reach.cut(read(FailedRequest).filter(narrowed)))
             found += _merge(*lists, limit=SCANNED_AT_ONCE, is_rising=reach.is_rising)
         if len(ids) < SCANNED_AT_ONCE:
             return found[:limit], None

@@ -14,6 +14,7 @@ from django.db.models.functions import TruncMonth
 
 from accounts.models import Organization
 from billing.models import AttributedDay, UsageDay, UsageHour
+from billing.read_replica import read
 from billing.usage.report import start_of_day
 
 ATTRIBUTES = ("end_user", "tag", "session")
@@ -154,7 +155,7 @@ def sum_by_day_and_model(
 
 def used_models(organization: Organization, wanted: UsageFilter) -> list[str]:
     """Return the models that were used in the period, by name."""
-    rows = UsageDay.objects.filter(organization_id=organization.pk, day__gte=wanted.first_day, day__lte=wanted.last_day)
+    rows = read(UsageDay).filter(organization_id=organization.pk, day__gte=wanted.first_day, day__lte=wanted.last_day)
     return list(rows.order_by("model_id").values_list("model_id", flat=True).distinct()[:MAX_MODELS])
 
 
@@ -164,19 +165,21 @@ _SUMS: Mapping[str, Sum] = {name: Sum(name, default=0) for name in SUM_NAMES}
 def _rows(organization: Organization, wanted: UsageFilter, *, by: str = "") -> QuerySet[Any]:
     """Return the rows by day that are asked for, of the smaller table that knows them."""
     table: type[Model] = AttributedDay if wanted.names_attributes or by in ATTRIBUTES else UsageDay
-    rows = table._default_manager.filter(
-        organization_id=organization.pk, day__gte=wanted.first_day, day__lte=wanted.last_day
-    )
+    rows = read(table).filter(organization_id=organization.pk, day__gte=wanted.first_day, day__lte=wanted.last_day)
     return rows.filter(_narrow(wanted)).order_by()
 
 
 def _hours(organization: Organization, wanted: UsageFilter) -> QuerySet[UsageHour]:
-    return UsageHour.objects.filter(
-        _narrow(wanted),
-        organization_id=organization.pk,
-        hour__gte=start_of_day(wanted.first_day),
-        hour__lt=start_of_day(wanted.last_day + timedelta(days=1)),
-    ).order_by()
+    return (
+        read(UsageHour)
+        .filter(
+            _narrow(wanted),
+            organization_id=organization.pk,
+            hour__gte=start_of_day(wanted.first_day),
+            hour__lt=start_of_day(wanted.last_day + timedelta(days=1)),
+        )
+        .order_by()
+    )
 
 
 def _narrow(wanted: UsageFilter) -> Q:
