@@ -11,9 +11,9 @@ from typing import Any
 
 from accounts.audit_entries import entries_of_organization
 from accounts.models import ApiKey, AuditEntry, Member, User
-from billing.money import format_usd
 from billing.pricing.cost import FACTOR_ONE_PPM
 from pages.dates import SECOND, moment_text
+from pages.templatetags.amounts import usd
 
 # What the owners of an organization see of it; the rest is the operators' own.
 TABLES_OF_OWNERS = {
@@ -181,7 +181,7 @@ def _value(name: str, value: Any, emails: Mapping[int, str]) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if name.endswith("_nanos") and isinstance(value, int):
-        return f"{format_usd(value)} USD"
+        return f"{usd(value).replace('$', '')} USD"
     if name.endswith("_ppm") and isinstance(value, int):
         return f"{value / FACTOR_ONE_PPM:g}"
     if name in PEOPLE and isinstance(value, int):

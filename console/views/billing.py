@@ -10,12 +10,12 @@ from billing.admission.balances import read_balance
 from billing.credit.redemption import RedemptionError, redeem
 from billing.ledger.statements import corrected_requests, find_transaction, list_statement
 from billing.models import CreditLot, LedgerTransaction
-from billing.money import format_usd
 from billing.usage.paid import records_paid_by
 from console.entrance import console_page
 from console.forms.billing import RedeemForm
 from pages.dates import moment_text
 from pages.publishing import publish_or_tell
+from pages.templatetags.amounts import usd
 
 MAX_LOTS_SHOWN = 100
 MAX_RECORDS_SHOWN = 100
@@ -81,8 +81,8 @@ def _redeem(request: HttpRequest, access: Access, form: RedeemForm) -> bool:
         at = redeemed.posted.transaction.created_at
         messages.info(request, f"This code was redeemed here before, on {moment_text(at)} UTC.")
         return True
-    amount = format_usd(redeemed.code.amount_nanos)
-    publish_or_tell(request, done=f"${amount} of credit is added.", what_waits=f"${amount} of credit is added.")
+    done = f"{usd(redeemed.code.amount_nanos)} of credit is added."
+    publish_or_tell(request, done=done, what_waits=done)
     return True
 
 

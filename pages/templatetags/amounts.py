@@ -98,7 +98,8 @@ def message_id(request_id: UUID) -> str:
 
 
 def _usd(nanos: int) -> str:
-    return (MINUS if nanos < 0 else "") + "$" + format_usd(abs(nanos))
+    whole, _, fraction = format_usd(abs(nanos)).partition(".")
+    return f"{MINUS if nanos < 0 else ''}${int(whole):,}.{fraction}"
 
 
 def _amount_element(nanos: int, text: str) -> SafeString:

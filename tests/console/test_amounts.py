@@ -73,3 +73,4 @@ def test_exact_amounts_of_a_column_have_the_decimals_of_the_longest() -> None:
     assert (pad("$1.25", 3), pad("0.125", 3), pad("$1.25", 2)) == ("$1.250", "0.125", "$1.25")
     assert picos_usd(10_000_000, 6) == "$0.000010"
     assert ">$0.100000<" in exact(10**8, 6)
+    assert ">$1,234,567.00<" in exact(1_234_567 * 10**9)

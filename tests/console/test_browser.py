@@ -11,6 +11,7 @@ from axe_playwright_python.sync_playwright import Axe
 from django.core import mail
 from playwright.sync_api import Browser, Page, sync_playwright
 from playwright.sync_api import Route as NetworkRoute
+from pytest_django import Settings
 from pytest_django.live_server_helper import LiveServer
 
 from accounts.invitations import invite
@@ -175,7 +176,7 @@ def test_forms_of_strangers_are_sent_once_too(browser: Browser, live_server: Liv
 
 PATHS = ["", "keys/", "keys/new/", "usage/", "requests/", "billing/", "members/", "settings/", "alerts/", "webhooks/"]
 OTHERS = ["settings/audit", "settings/close", "settings/billing", "billing/documents", "models", "leave", "limits"]
-OTHERS += ["settings/address", "settings/export", "settings/delete", "billing/top-ups"]
+OTHERS += ["settings/address", "settings/export", "settings/delete", "billing/top-ups", "billing/automatic"]
 PATHS += ["playground/", "keys/management/", "settings/retention/"]
 MORE_PATHS = [f"/console/alice/{path}/" for path in OTHERS]
 ACCOUNT_PATHS = [f"/accounts/{path}" for path in ("email/", "password/change/", "2fa/", "sessions/")]
@@ -238,8 +239,10 @@ IS_PLACE_IN_VIEW = """() => [...document.querySelectorAll(".sidebar nav a[aria-c
 
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
 def test_long_names_spill_over_nothing_and_nothing_is_glued_together(
-    browser: Browser, live_server: LiveServer, viewport: dict[str, int]
+    browser: Browser, live_server: LiveServer, settings: Settings, viewport: dict[str, int]
 ) -> None:
+    settings.PAYMENT_PROVIDER, settings.PAYMENT_SANDBOX_SECRET = "sandbox", "x"  # Nobody asks it for anything.
+    settings.PAYMENT_SANDBOX_URL = "http://127.0.0.1:1"
     paths = pages_with_content()
     organization = Organization.objects.get(slug="alice")
     Organization.objects.filter(pk=organization.pk).update(name="o" * 100)
