@@ -99,9 +99,12 @@ def erase_due_organizations(*, now: datetime) -> int:
         try:
             _refuse_what_waits(organization)
             erase_organization(organization)
-        except (CannotEraseError, AdmissionUnavailableError) as error:
+        except CannotEraseError as error:
             logger.warning("%s waits to be erased: %s", organization.slug, error)
             DeletionRequest.objects.filter(pk=request.pk).update(waits_because=str(error)[:300])
+            continue
+        except AdmissionUnavailableError as error:  # The next run asks again; owners need not know of our Redis.
+            logger.warning("%s waits to be erased: %s", organization.slug, error)
             continue
         record("erased", subject_table="accounts_organization", subject_id=organization.pk)
         erased += 1

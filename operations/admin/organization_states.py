@@ -12,6 +12,7 @@ from accounts.models import Organization
 from accounts.organizations import change_organization
 from billing.admission.balances import read_balance
 from billing.models import AutomaticTopUp
+from billing.privacy.deletion import withdraw_deletion
 from operations.admin.base import OperatorAdmin, detail_action, operator_form
 from pages.publishing import publish_or_tell
 from pages.support_look import LASTS, begin_look
@@ -81,6 +82,8 @@ class OrganizationStates(Base):
             fields = {"status": status, "status_reason": form.cleaned_data["reason"]}
             if organization.status != status:
                 change_organization(organization, fields=fields)
+            if status != Status.CLOSED:  # Its owner wanted the closed one deleted; closed again, they say so again.
+                withdraw_deletion(organization, actor=request.user.get_username())
             done = f"{organization} is {status.label.lower()}."
             publish_or_tell(request, done=done, what_waits=done)
             return redirect(reverse("admin:accounts_organization_change", args=[organization.pk]))

@@ -27,7 +27,7 @@ from operations.status import read_status
 from pages.mail import send_due_mails
 from tests.billing.documents.months import Customer, at
 from tests.billing.ledger_factory import USD
-from tests.support.people import People, make_person
+from tests.support.people import People, client_of, make_person
 from tests.support.settled_usage import sell_model
 
 pytestmark = pytest.mark.django_db
@@ -111,6 +111,24 @@ def test_one_that_was_opened_again_is_kept(people: People) -> None:
     request.refresh_from_db()
     assert (request.ended_at is not None, request.ended_by) == (True, "system")
     assert Organization.objects.get(pk=people.organization.pk).slug == "alice"
+
+
+def test_reopened_by_an_operator_it_is_not_deleted_when_it_is_closed_again(people: People) -> None:
+    ask(people)
+    operator = client_of(make_person("root", is_staff=True, is_superuser=True))
+    address = f"/admin/accounts/organization/{people.organization.pk}/reopen/"
+    assert operator.post(address, {"reason": "A mistake"}).status_code == 302
+    assert DeletionRequest.objects.get().ended_by == "root@example.org"
+    close_organization(people.organization, name=NAME, closed_by=people.alice)
+    assert due_deletions(datetime.now(UTC) + 2 * WAITING) == []
+
+
+@pytest.mark.usefixtures("redis_away")
+def test_without_redis_it_waits_and_owners_read_nothing_of_it(people: People) -> None:
+    request = ask(people)
+    assert erase_due_organizations(now=make_due(request)) == 0
+    request.refresh_from_db()
+    assert (request.waits_because, request.ended_at) == ("", None)
 
 
 def test_an_erasure_that_was_broken_off_is_done_again(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
