@@ -141,6 +141,7 @@ class TopUpsView(ManagementView):
                 provider=provider.name,
                 idempotency_key=_order_key(request),
                 actor=_payer(acting),
+                origin=TopUp.Origin.API,
             )
         except TooManyOrdersError:
             raise OrdersUsedUpError from None

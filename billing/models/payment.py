@@ -32,6 +32,7 @@ class TopUp(models.Model):
 
     class Origin(models.TextChoices):
         CONSOLE = "console", "Console"
+        API = "api", "API"
         AUTOMATIC = "automatic", "Automatic"
 
     CREDITED_STATES = (State.PAID, State.REFUNDED)

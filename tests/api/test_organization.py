@@ -111,6 +111,7 @@ def test_a_top_up_is_ordered_once_and_leads_to_its_payment_page(
     again = manager.do("POST", "top-ups", sent, **{"idempotency-key": "jan"})["data"]
     assert first == again
     assert (first["amount"], first["state"], first["currency"]) == ("25.00", "pending", "USD")
+    assert first["origin"] == "api"
     assert first["pay_url"].startswith("http")
     assert manager.get(f"top-ups/{first['id']}")["data"] == first
     assert manager.refusal("POST", "top-ups", {"amount": "26"}, **{"idempotency-key": "jan"}) == (

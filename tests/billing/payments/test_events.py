@@ -83,9 +83,11 @@ def test_orders_are_limited_by_the_hour(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("billing.payments.orders.MAX_ORDERS_PER_HOUR", 2)
     organization = make_organization()
     first = order(organization, idempotency_key="k")
-    order(organization)
+    order(organization, origin=TopUp.Origin.API)
     with pytest.raises(TooManyOrdersError):
         order(organization)
+    with pytest.raises(TooManyOrdersError):
+        order(organization, origin=TopUp.Origin.API)
     assert order(organization, idempotency_key="k").pk == first.pk
 
 
