@@ -6,6 +6,7 @@ Checked is what the reference names; what it does not name passes unchanged. The
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -40,6 +41,7 @@ MAX_STOP_SEQUENCES = 8_191
 MAX_STOP_SEQUENCE_CHARS = 10_000
 MAX_USER_ID_CHARS = 4_096
 MIN_THINKING_TOKENS = 1_024
+MAX_FINGERPRINT_BLOCKS = 256  # Of the system and of the first message: what begins alike is taken for one conversation.
 THINKING_TYPES = ("adaptive", "between_tools", "disabled", "enabled")
 FIELDS_FOR_REPLY = ("stop_sequences", "tools")
 # Claude Code's first system block: it differs in every request of one conversation and means nothing to a model.
@@ -106,11 +108,11 @@ class MessagesRequest:
         Made of system and first message, without what changes from turn to turn: cache marks and billing headers.
         """
         digest = hashlib.blake2b(digest_size=16)
-        for text in _texts_of(self.body.get("system")):
+        for text in islice(_texts_of(self.body.get("system")), MAX_FINGERPRINT_BLOCKS):
             if not text.startswith(BILLING_HEADER_PREFIX):
                 digest.update(text.encode() + b"\x00")
         digest.update(b"\x01")
-        for text in _texts_of(self.body["messages"][0]["content"]):
+        for text in islice(_texts_of(self.body["messages"][0]["content"]), MAX_FINGERPRINT_BLOCKS):
             digest.update(text.encode() + b"\x00")
         return digest.hexdigest()
 
