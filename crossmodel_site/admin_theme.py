@@ -9,6 +9,8 @@ UNFOLD = {
     "SITE_ICON": lambda request: static("icon.svg"),
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("icon.svg")}],
     "STYLES": [lambda request: static("admin.css")],
+    "SCRIPTS": [lambda request: static("admin.js")],
+    "SIDEBAR": {"navigation": "operations.menu.make_menu"},
     "DASHBOARD_CALLBACK": "operations.dashboard.add_dashboard",
     "COLORS": {
         # The green of static/crossmodel.css.

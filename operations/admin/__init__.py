@@ -1,5 +1,7 @@
 """Operators' pages, one module for each noun. Most of it is to look at: money has one writer each."""
 
+from django.contrib import admin
+
 from operations.admin import (
     alerts,
     approvals,
@@ -41,3 +43,5 @@ __all__ = [
     "upstreams",
     "usage",
 ]
+
+admin.site.index_title = "Operations"

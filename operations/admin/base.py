@@ -109,6 +109,13 @@ class ReadOnlyAdmin(OperatorAdmin):
 class OperatorInline(TabularInline):  # type: ignore[misc]  # unfold ships no types
     extra = 0
 
+    def get_formset(self, request: HttpRequest, obj: Model | None = None, **options: Any) -> Any:
+        """Say at each field what it is: in a table its label stands at the top, where a screen reader is not."""
+        formset = super().get_formset(request, obj, **options)
+        for field in formset.form.base_fields.values():
+            field.widget.attrs.setdefault("aria-label", str(field.label or ""))
+        return formset
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Read what the rows name together with them, not row by row."""
         relations = {field.name for field in self.model._meta.fields if field.is_relation}
