@@ -128,7 +128,8 @@ def _fetch_keys() -> dict[str, str]:
         raise KeysUnavailableError(f"{settings.SECRET_SCANNING_URL}: {error}") from error
     if not isinstance(listed, dict) or not isinstance(listed.get("public_keys"), list):
         raise KeysUnavailableError(f"{settings.SECRET_SCANNING_URL} answered {status}, without public keys.")
-    return {str(item["key_identifier"]): str(item["key"]) for item in listed["public_keys"] if "key" in item}
+    items = [item for item in listed["public_keys"] if isinstance(item, dict)]
+    return {str(item["key_identifier"]): str(item["key"]) for item in items if {"key", "key_identifier"} <= item.keys()}
 
 
 def _answer(status: int, text: str) -> HttpResponse:

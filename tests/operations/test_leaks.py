@@ -31,7 +31,8 @@ SIGNER, STRANGER = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
 def published(settings: Any) -> Iterator[None]:
     """GitHub's list of keys, served over HTTP."""
     pem = SIGNER.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
-    listed = {"public_keys": [{"key_identifier": "k1", "key": pem, "is_current": True}]}
+    odd: list[object] = ["key", None, {"key": pem}, {"key_identifier": "k2"}]  # Other forms take no key from us.
+    listed = {"public_keys": [*odd, {"key_identifier": "k1", "key": pem, "is_current": True}]}
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
