@@ -167,6 +167,9 @@ def _console(label: str, organization: Any) -> Iterator[tuple[str, Any, str, dic
         "one model": "model=load/model-19",
         "failed": "outcome=failed",
         "a past quarter": year,
+        "by hour": "period=7d&interval=hour",
+        "by key": "period=30d&group=key",
+        "by session": "period=30d&group=session",
     }.items():
         yield f"{label} console usage, {name}", client, f"{usage}?{query}", {}
     billing = reverse("billing", kwargs={"slug": organization.slug})

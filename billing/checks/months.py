@@ -123,7 +123,7 @@ def span_of(row: ProvenMonth) -> Span:
 
 def proven_check(months: Sequence[ProvenMonth]) -> Check:
     """Return the check that these months are as they were proven, and that no row about any month was changed."""
-    return Check("I16", "proven months are as they were proven", lambda _: _compare(months), is_whole=True)
+    return Check("I17", "proven months are as they were proven", lambda _: _compare(months), is_whole=True)
 
 
 def _prove(month: Month, span: Span, checks: Sequence[Check]) -> Sequence[str]:
@@ -134,7 +134,7 @@ def _prove(month: Month, span: Span, checks: Sequence[Check]) -> Sequence[str]:
         digests.update(_digest(books, FORM))
         return Outcome(0)
 
-    breaks = run_checks([*checks, Check("I16", "digests", run)], [span]).breaks
+    breaks = run_checks([*checks, Check("I17", "digests", run)], [span]).breaks
     if breaks:
         return breaks
     row = ProvenMonth(

@@ -44,6 +44,7 @@ FAULTS = {
         servers.redis_loses_its_last_writes,
         servers.redis_full,
         servers.redis_slow,
+        servers.postgres_away_for_a_minute,
         servers.postgres_restored,
         disks.disk_full,
         disks.spool_folder_away,

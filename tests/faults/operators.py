@@ -29,7 +29,7 @@ PAUSE_SECONDS = (0.02, 0.15)  # Between the operations of a operator.
 CUT_SHARE = 0.25
 CUT_AFTER_SECONDS = 0.03  # Within this a operation is usually done.
 RETRY_PAUSE_SECONDS = 0.1
-STOP_SECONDS = 60.0  # By then a operator that waits for Postgres has its answer.
+STOP_SECONDS = 120.0  # By then a operator that waits for Postgres has its answer.
 
 Outcome = Literal["new", "repeated", "refused", "cut"]
 

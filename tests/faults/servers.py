@@ -9,6 +9,9 @@ from django.core.management import call_command
 from tests.faults.scenario import Scenario
 
 SLOW_SECONDS = 2
+AWAY_SECONDS = 60
+ANSWERS_WHILE_AWAY = 20
+QUICK_REPLIES = "tokens=5; pace=0; delay=0"
 MAX_BYTES_CUT = 20_000
 
 
@@ -69,6 +72,19 @@ def postgres_killed(scenario: Scenario) -> None:
     scenario.stack.postgres.kill()
     scenario.pause()
     scenario.stack.postgres.start()
+
+
+def postgres_away_for_a_minute(scenario: Scenario) -> None:
+    """As many requests as there is room for, while nobody settles: all that was used waits, and service goes on."""
+    scenario.crowd_on(None, wishes=QUICK_REPLIES)
+    scenario.pause()
+    scenario.stack.postgres.kill()
+    ends_at = time.monotonic() + AWAY_SECONDS
+    while time.monotonic() < ends_at:
+        scenario.load.wait_for_answers(ANSWERS_WHILE_AWAY)
+        time.sleep(AWAY_SECONDS / 20)
+    scenario.stack.postgres.start()
+    scenario.crowd_on(None)
 
 
 def postgres_restored(scenario: Scenario) -> None:

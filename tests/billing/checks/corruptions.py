@@ -10,7 +10,7 @@ docs/money.md shows this table, and a test compares the two.
 from typing import NamedTuple
 
 NEVER = "never possible"
-DIGESTS = "I16"
+DIGESTS = "I17"
 
 
 class Corruption(NamedTuple):

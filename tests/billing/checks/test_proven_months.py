@@ -144,11 +144,11 @@ def test_each_proven_month_has_its_turn_once_in_so_many_nights(alice: Organizati
     noticed = [bool(check(night=night)) for night in nights]
     assert noticed == [first.month in turn for turn in turns]
     assert check(night=nights[noticed.index(True)]) == [
-        f"I16 proven month {first.month}: one of 2 rows of billing_usagerecord is not what it was"
+        f"I17 proven month {first.month}: one of 2 rows of billing_usagerecord is not what it was"
     ]
 
 
-def test_i16_what_was_written_of_a_month_cannot_be_changed(alice: Organization) -> None:
+def test_i17_what_was_written_of_a_month_cannot_be_changed(alice: Organization) -> None:
     prove()
     with pytest.raises(IntegrityError), transaction.atomic():
         ProvenMonth.objects.update(sha256="0")
@@ -158,13 +158,13 @@ def test_i16_what_was_written_of_a_month_cannot_be_changed(alice: Organization) 
         str(BEFORE_LAST),
     )
     # Each says the one before, too, and that one is compared every night.
-    assert check(night=night_without_turn())[0].startswith(f"I16 proven month {BEFORE_LAST}: what was written down")
+    assert check(night=night_without_turn())[0].startswith(f"I17 proven month {BEFORE_LAST}: what was written down")
 
 
-def test_i16_a_proven_month_that_is_gone(alice: Organization) -> None:
+def test_i17_a_proven_month_that_is_gone(alice: Organization) -> None:
     prove()
     force("DELETE FROM billing_provenmonth WHERE month = %s", str(BEFORE_LAST))
-    assert any(line.startswith(f"I16 proven month {LAST_MONTH}: what") for line in check(night=night_without_turn()))
+    assert any(line.startswith(f"I17 proven month {LAST_MONTH}: what") for line in check(night=night_without_turn()))
 
 
 def night_without_turn() -> date:
@@ -212,4 +212,4 @@ def test_the_command_proves_and_says_until_when(alice: Organization) -> None:
     assert f"{BEFORE_LAST} is proven" in lines
     last = ProvenMonth.objects.latest("month")
     assert lines[-1] == f"proven until the end of {last.month}: {last.sha256}"
-    assert any(line.startswith("ok      I16 ") for line in run("--whole"))
+    assert any(line.startswith("ok      I17 ") for line in run("--whole"))
