@@ -34,6 +34,7 @@ FAILURES_OF_PARTS = (AdmissionUnavailableError, DatabaseUnavailableError, SpoolF
 MAX_CAUSE_CHARS = 200
 LOGGER = "gateway.request"
 FLUSH_SECONDS = 0.05
+MAX_WAITING_LINES = 1_000
 
 
 class _Line(NamedTuple):
@@ -49,7 +50,7 @@ class _Line(NamedTuple):
     trace_id: str
 
 
-_flushing: asyncio.TimerHandle | None = None
+_waiting: list[str] = []
 _free = LineBudget(FREE_LINES_PER_MINUTE, FREE_LINES_OF_STRANGERS_PER_MINUTE)
 
 
@@ -157,17 +158,18 @@ def _write_left_out(organization_id: int, count: int) -> None:
 
 
 def _write(line: str) -> None:
-    """Write a line; those of a moment leave together, and wake whoever reads them once."""
-    global _flushing
-    sys.stdout.write(line)
-    if _flushing is None:
-        _flushing = asyncio.get_running_loop().call_later(FLUSH_SECONDS, flush_lines)
+    """Write a line, a moment later: lines that come together wake whoever reads them once."""
+    _waiting.append(line)
+    if len(_waiting) == 1:
+        asyncio.get_running_loop().call_later(FLUSH_SECONDS, flush_lines)
+    elif len(_waiting) >= MAX_WAITING_LINES:
+        flush_lines()
 
 
 def flush_lines() -> None:
-    """Let out what was written; to be called once more when the event loop ends."""
-    global _flushing
-    if _flushing is not None:
-        _flushing.cancel()
-        _flushing = None
-    sys.stdout.flush()
+    """Let out what waits; to be called once more when the event loop ends."""
+    lines = "".join(_waiting)
+    _waiting.clear()
+    if lines:
+        sys.stdout.write(lines)
+        sys.stdout.flush()
