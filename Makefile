@@ -17,7 +17,7 @@ help:
 	@echo "make check         lint, types, import rules, migrations, templates"
 	@echo "make check-deploy  render the Helm chart, and check it against the schemas of Kubernetes"
 	@echo "make audit         look up known holes of every dependency; asks PyPI"
-	@echo "make bench         measure what a request costs"
+	@echo "make bench         measure what a request costs; with PEERS=1 beside other gateways, which it installs"
 	@echo "make faults        kill processes and servers under load for SECONDS=n, and check that no money is lost"
 	@echo "make screenshots   take pictures of every console page into var/screenshots"
 	@echo "make soak          use everything at an ordinary pace for MINUTES=n, and check that nothing grows"
@@ -56,7 +56,7 @@ check-deploy: environment-dev
 	@UV=$(abspath $(VENV)/uv) deploy/check
 
 bench: environment-dev
-	@exec $(VENV)/python -m bench.run
+	@exec $(VENV)/python -m bench.run $(if $(PEERS),--only peers)
 
 faults: environment-dev
 	@exec $(VENV)/python -m tests.faults $(if $(SEEDS),--seeds $(SEEDS),--seconds $(or $(SECONDS),600)) \

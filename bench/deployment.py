@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from crossmodel_site.embedded.process import start_child
 
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 60.0
+PEER_START_SECONDS = 300.0  # Other gateways may take more than a minute to start.
 STOP_SECONDS = 20.0
 POLL_SECONDS = 0.05
 
@@ -110,7 +111,6 @@ class Deployment:
             "CELERY_BROKER_URL": self.redis.url.removesuffix("/0") + "/1",
             "CROSSMODEL_SANDBOX_URL": f"http://127.0.0.1:{self.upstream_port}",
             "PYTHONPATH": str(ROOT),
-            "PYTHONUNBUFFERED": "1",
         }
 
     def start_servers(self) -> None:
@@ -179,6 +179,15 @@ class Deployment:
         self._wait_until(lambda: _status(port) == 200, program)
         return program
 
+    def start_peer(self, name: str, command: list[str], variables: Mapping[str, str]) -> Program:
+        """Start another gateway; `{port}` in its command is where it is to listen. Returns once it answers."""
+        port = find_free_port()
+        ours = ("CROSSMODEL_", "DATABASE_URL", "REDIS_URL", "CELERY_", "DJANGO_", "PYTHONPATH")
+        kept = {key: value for key, value in self.environment.items() if not key.startswith(ours)}
+        program = self._start(name, [part.format(port=port) for part in command], port, {**kept, **variables})
+        self._wait_until(lambda: _status(port) != 0, program, seconds=PEER_START_SECONDS)
+        return program
+
     def stop(self) -> None:
         for program in reversed(self._programs):
             if program.process.poll() is None:
@@ -199,9 +208,10 @@ class Deployment:
     def _python(self, name: str, module: str, *arguments: str, port: int = 0) -> Program:
         return self._start(name, [sys.executable, "-m", module, *arguments], port)
 
-    def _start(self, name: str, command: list[str], port: int) -> Program:
+    def _start(self, name: str, command: list[str], port: int, environment: Mapping[str, str] | None = None) -> Program:
         with self._log_path(name).open("wb") as log:
-            process = start_child(command, environment=self.environment, folder=ROOT, output=log.fileno())
+            given = dict(environment if environment is not None else self.environment)
+            process = start_child(command, environment=given, folder=ROOT, output=log.fileno())
         program = Program(name, process, port)
         self._programs.append(program)
         return program
@@ -209,8 +219,8 @@ class Deployment:
     def _log_path(self, name: str) -> Path:
         return self.folder / f"{name}.log"
 
-    def _wait_until(self, is_ready: Callable[[], bool], program: Program) -> None:
-        ends_at = time.monotonic() + START_SECONDS
+    def _wait_until(self, is_ready: Callable[[], bool], program: Program, *, seconds: float = START_SECONDS) -> None:
+        ends_at = time.monotonic() + seconds
         while not is_ready():
             if program.process.poll() is not None or time.monotonic() > ends_at:
                 log = self._log_path(program.name).read_text()[-3000:]

@@ -159,6 +159,33 @@ def show_bodies(results: dict[str, Any]) -> None:
     )
 
 
+def show_peers(results: dict[str, Any]) -> None:
+    table(PEER_HEADS, peer_rows(results))
+    for name, why in results["missing"].items():
+        say(f"{name}: {why}")
+
+
+PEER_HEADS = ["CPU per request, not streamed", "x ours", "x nginx", "ms", "rounds", "requests/s", "p50 ms"]
+
+
+def peer_rows(results: dict[str, Any]) -> list[list[str]]:
+    """Return a row for each gateway: ratios first, then what they were made of."""
+    medians = {name: statistics.median(samples) for name, samples in results["cpu_ms"].items()}
+    ours, nginx = next(iter(medians.values())), medians.get("nginx")
+    return [
+        [
+            name,
+            f"{median / ours:.2f}",
+            f"{median / nginx:.1f}" if nginx else "?",
+            ms(median),
+            f"{min(results['cpu_ms'][name]):.3f} - {max(results['cpu_ms'][name]):.3f}",
+            f"{statistics.median(results['per_second'][name]):.0f}",
+            f"{statistics.median(results['p50_ms'][name]):.1f}",
+        ]
+        for name, median in medians.items()
+    ]
+
+
 SHOWN = {
     "requests": show_requests,
     "streams": show_streams,
@@ -169,4 +196,5 @@ SHOWN = {
     "rebuild": show_rebuild,
     "bodies": show_bodies,
     "idle": show_idle,
+    "peers": show_peers,
 }

@@ -18,11 +18,12 @@ from bench import report
 from bench.deployment import ROOT, Deployment
 
 SECTIONS = ("requests", "streams", "many-streams", "steps", "settlement", "overdraft", "rebuild", "bodies", "idle")
+PEERS = "peers"  # Asked for by name only: it installs other people's programs.
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Measure what a request costs. docs/speed.md explains the results.")
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS, metavar="SECTION")
+    parser.add_argument("--only", nargs="+", choices=(*SECTIONS, PEERS), default=SECTIONS, metavar="SECTION")
     parser.add_argument("--quick", action="store_true", help="fewer requests and rounds; for a first look")
     options = parser.parse_args()
     results: dict[str, Any] = {
@@ -55,7 +56,7 @@ def main() -> int:
 
 def _section(name: str) -> Callable[[Deployment, bool], dict[str, Any]]:
     # Only now: what they use can be imported once Django is set up.
-    from bench import bodies, idle, many_streams, overdraft, rebuild, requests, settlement, steps
+    from bench import bodies, idle, many_streams, overdraft, peers, rebuild, requests, settlement, steps
 
     sections: dict[str, Callable[[Deployment, bool], dict[str, Any]]] = {
         "requests": requests.measure,
@@ -67,13 +68,15 @@ def _section(name: str) -> Callable[[Deployment, bool], dict[str, Any]]:
         "rebuild": rebuild.measure,
         "bodies": bodies.measure,
         "idle": idle.measure,
+        PEERS: peers.measure,
     }
     return sections[name]
 
 
 def _set_up_django(deployment: Deployment) -> None:
+    environment = deployment.environment
     os.environ.clear()
-    os.environ.update(deployment.environment)
+    os.environ.update(environment)
     os.environ["DJANGO_SETTINGS_MODULE"] = "crossmodel_site.settings"
     django.setup()
 
