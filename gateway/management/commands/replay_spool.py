@@ -1,16 +1,21 @@
 """manage.py replay_spool: tells Redis again of spooled events that Postgres does not have, after it was restored."""
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from billing.admission.client import AdmissionClient
+from billing.admission.errors import AdmissionUnavailableError
 from gateway.runtime import GatewayRuntime, find_settled_ids
 from gateway.spool import SpooledEvent, read_all
 
 BATCH = 5_000
+PATIENCE_SECONDS = 60.0  # With Redis, for each event.
+PAUSE_SECONDS = 0.5
 
 
 class Command(BaseCommand):
@@ -33,17 +38,33 @@ class Command(BaseCommand):
 
 
 async def _send(events: list[SpooledEvent]) -> None:
+    """Send each, again for a while where Redis does not answer. Raises CommandError."""
     runtime = GatewayRuntime()
     try:
-        for spooled in events:
-            input_tokens, output_tokens = spooled.used_tokens()
-            await runtime.admission_client.close_hold(
-                spooled.as_hold(),
-                cost_nanos=spooled.cost_nanos,
-                event=spooled.event,
-                input_tokens=input_tokens,
-                output_tokens=output_tokens,
-                release=spooled.is_release,
-            )
+        for number, spooled in enumerate(events):
+            ends_at = time.monotonic() + PATIENCE_SECONDS
+            while True:
+                try:
+                    await _send_one(runtime.admission_client, spooled)
+                    break
+                except AdmissionUnavailableError as error:
+                    if time.monotonic() > ends_at:
+                        raise CommandError(
+                            f"{number} of {len(events)} events were sent, then: {error} Run it again later:"
+                            " none counts twice."
+                        ) from error
+                    await asyncio.sleep(PAUSE_SECONDS)
     finally:
         await runtime.stop()
+
+
+async def _send_one(admission: AdmissionClient, spooled: SpooledEvent) -> None:
+    input_tokens, output_tokens = spooled.used_tokens()
+    await admission.close_hold(
+        spooled.as_hold(),
+        cost_nanos=spooled.cost_nanos,
+        event=spooled.event,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        release=spooled.is_release,
+    )
