@@ -24,7 +24,7 @@ from crossmodel_site.metrics import PATH as METRICS_PATH  # noqa: E402
 from crossmodel_site.metrics import Metrics, forget_dead_processes  # noqa: E402
 from crossmodel_site.page_bodies import send_refusal  # noqa: E402
 from crossmodel_site.page_relay import PageRelay, with_true_client  # noqa: E402
-from crossmodel_site.pages import PagesHandler  # noqa: E402
+from crossmodel_site.pages import PagesHandler, prepare_pages  # noqa: E402
 from gateway.runtime import start_runtime, stop_runtime  # noqa: E402
 from gateway.server.handler import LeanHandler  # noqa: E402
 from gateway.spool import SpoolUnusableError  # noqa: E402
@@ -86,6 +86,8 @@ async def _live(receive: Receive, send: Send) -> None:
             try:
                 if serves_gateway:
                     await start_runtime()
+                else:
+                    prepare_pages()
             except (SpoolUnusableError, UnfitRedisError) as error:
                 await send({"type": "lifespan.startup.failed", "message": str(error)})
                 return

@@ -1,5 +1,6 @@
 """Django's own handler, for pages and `/api/`, made fit for whatever strangers send."""
 
+import gc
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -9,6 +10,7 @@ from django.conf import settings
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
+from django.urls import get_resolver
 
 from billing.request_id import REQUEST_PREFIX, make_request_id
 from crossmodel_site.page_bodies import (
@@ -23,6 +25,17 @@ from crossmodel_site.page_bodies import (
 from crossmodel_site.page_threads import PageThreads, TooBusyError
 
 REQUEST_ID = "request-id"
+
+
+def prepare_pages() -> None:
+    """Load what pages are made of before the first one is asked for.
+
+    It lives as long as the process, so it is not looked through for cycles again: that took 90 ms of CPU, in the middle
+    of whichever page it came to.
+    """
+    get_resolver().resolve("/")
+    gc.collect()
+    gc.freeze()
 
 
 class PageRequest(ASGIRequest):
