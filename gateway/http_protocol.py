@@ -98,6 +98,9 @@ class HttpProtocol(HttpToolsProtocol):
             # The last request that came may be another one: uvicorn tells only that of the loss.
             self._answering.disconnected = True
             self._answering.message_event.set()
+        for cycle in (self.cycle, self._answering):
+            if cycle is not None:
+                cycle.transport = self.transport  # Not what leads back here: who holds the other would hold both.
         _connections[self._address] -= 1
         if not _connections[self._address]:
             del _connections[self._address]

@@ -106,7 +106,7 @@ def test_from_the_landing_page_to_a_paid_invoice(
 
 def sign_up(page: Page, mails: Path) -> None:
     page.get_by_role("link", name="Create an account").click()
-    page.get_by_label("E-mail address").fill("dora@example.org")
+    page.get_by_label("E-mail address").fill("newcomer@example.org")
     page.get_by_label("Password", exact=True).fill(PASSWORD)
     page.get_by_label("Password, again").fill(PASSWORD)
     page.get_by_role("button", name="Create account").click()
