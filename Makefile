@@ -13,7 +13,7 @@ VENV := .venv/bin
 help:
 	@echo "make run           run everything on this machine; Ctrl-C stops it"
 	@echo "make test          run the tests against a real Postgres and Redis"
-	@echo "make test-long     run what takes minutes: other kinds of Redis, many machines, fresh clones, terminals"
+	@echo "make test-long     run what takes minutes: other kinds of Redis, many machines, fresh clones, every page"
 	@echo "make check         lint, types, import rules, migrations, templates"
 	@echo "make check-deploy  render the Helm chart, and check it against the schemas of Kubernetes"
 	@echo "make audit         look up known holes of every dependency; asks PyPI"
@@ -33,7 +33,8 @@ run: environment-run
 test: environment-dev
 	@exec $(VENV)/python -m pytest -m "not clients and not long" $(if $(REDIS_URL),,-n 3)
 
-# Other kinds of Redis, many machines, a pooler, fresh clones, terminals: each starts whole installations.
+# Other kinds of Redis, many machines, a pooler, fresh clones, terminals, which start whole installations; and every
+# page of console and admin in Chromium, or with nonsense in its address.
 test-long: environment-dev
 	@exec $(VENV)/python -m pytest -m long -n 2
 

@@ -19,6 +19,7 @@ from tests.support.roles import pages, who
 __all__ = ["browser"]  # A fixture that is used here, too.
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.browser,
     pytest.mark.django_db(transaction=True),
     pytest.mark.skipif(not CHROMIUM, reason="no Chromium: apt-get install chromium, or set CHROMIUM"),

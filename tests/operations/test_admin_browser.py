@@ -43,6 +43,7 @@ def sign_in(visitor: console.Visitor) -> None:
     visitor.page.get_by_role("button", name="Sign in", exact=True).click()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("part", [0, 1, 2, 3])
 def test_axe_finds_nothing(browser: Browser, live_server: LiveServer, part: int) -> None:
     fill_every_table(make_people())

@@ -16,6 +16,8 @@ from tests.support.operators import make_operator
 from tests.support.people import People, client_of
 from tests.support.roles import routes
 
+pytestmark = pytest.mark.long
+
 SUPERUSER = "superuser"
 FINE = {200, 302, 400, 403, 404, 405, 422}
 ODD_IDS = ["0", "-1", "9" * 30, "abc", "a" * 3000, "%00", "1%00", "%F0%9F%98%80", "1_2F2", "%25"]
