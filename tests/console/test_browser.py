@@ -104,7 +104,7 @@ def test_from_sign_up_to_a_revoked_key(browser: Browser, live_server: LiveServer
     page = visitor.page
     visitor.go("/")
     page.get_by_role("link", name="Create an account").click()
-    page.get_by_label("E-mail address").fill("dora@example.org")
+    page.get_by_label("E-mail address").fill("frieda@example.org")
     page.get_by_label("Password", exact=True).fill(PASSWORD)
     page.get_by_label("Password, again").fill(PASSWORD)
     page.get_by_role("button", name="Create account").click()
@@ -161,7 +161,7 @@ def test_forms_of_strangers_are_sent_once_too(browser: Browser, live_server: Liv
         lambda route: held.append(route) if route.request.method == "POST" else route.continue_(),
     )
     visitor.go("/accounts/signup/")
-    page.get_by_label("E-mail address").fill("dora@example.org")
+    page.get_by_label("E-mail address").fill("gustav@example.org")
     page.get_by_label("Password", exact=True).fill(PASSWORD)
     page.get_by_label("Password, again").fill(PASSWORD)
     # The second click comes while what the first one sent is on its way.
