@@ -1,11 +1,13 @@
 """What is particular about Claude Code: how it gives a key, when it gives up, how it heals, what it thinks it spent."""
 
+import time
 from collections.abc import Iterator
 from decimal import Decimal
 
 import pytest
 
 from billing.money import NANOS_PER_USD
+from gateway.metering.request_log import FLUSH_SECONDS
 from tests.clients.client_process import ClientProcess
 from tests.clients.matrix import CLIENTS
 from tests.gateway.catalog_factory import sell_catalog_model
@@ -113,6 +115,7 @@ def test_a_rate_limit_is_waited_for(stack: LiveStack, claude: ClientProcess) -> 
 
 
 def statuses(stack: LiveStack) -> list[int]:
-    """Return how the gateway answered each POST /v1/messages so far, by its log."""
+    """Return how the gateway answered each POST /v1/messages so far, by its log: lines leave a moment after answers."""
+    time.sleep(10 * FLUSH_SECONDS)
     lines = (stack.folder / "uvicorn.log").read_text().splitlines()
     return [int(line.split()[2]) for line in lines if line.startswith("POST /v1/messages ")]
