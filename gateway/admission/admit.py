@@ -171,7 +171,7 @@ class RequestAdmission:
 
 
 def _never_ready(missing: str) -> AdmissionUnavailableError:
-    return AdmissionUnavailableError(f"{missing} is still missing after {MAX_ADMISSION_ROUNDS} rounds.")
+    return AdmissionUnavailableError(f"Redis still asked for something after {MAX_ADMISSION_ROUNDS} rounds: {missing}.")
 
 
 def _unavailable() -> GatewayError:
