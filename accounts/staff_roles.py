@@ -134,6 +134,12 @@ def operators_who_may(permission: str) -> list[User]:
     return list(staff.order_by("pk").distinct()[:MAX_OPERATORS])
 
 
+def operators_with(role: StaffRole) -> list[User]:
+    """Return the active operators who have this role."""
+    staff = User.objects.filter(groups__name=role, is_active=True, is_staff=True)
+    return list(staff.order_by("pk").distinct()[:MAX_OPERATORS])
+
+
 def staff_roles(user: User) -> frozenset[StaffRole]:
     """Return the roles of an operator, read once for this object. Whoever is no active staff has none."""
     if not (user.is_active and user.is_staff):

@@ -14,6 +14,8 @@ from typing import Any
 
 from asgiref.sync import ThreadSensitiveContext
 
+from gateway.metrics import PAGE_THREADS, PAGES_WAITING
+
 MAX_WAITING = 200
 MAX_WAIT_SECONDS = 10.0
 MAX_KEPT_BYTES = 4 * 1024 * 1024  # Of one answer; what is longer goes out as it is made.
@@ -39,6 +41,7 @@ class PageThreads:
         self._executors = [ThreadPoolExecutor(1, thread_name_prefix=f"page-{number}") for number in range(count)]
         self._free = list(self._executors)
         self._waiting: list[asyncio.Future[ThreadPoolExecutor]] = []
+        self._tell()
 
     async def run(self, application: Application, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the application answer in a thread, then send what it said. Raises TooBusyError before it is called."""
@@ -58,11 +61,14 @@ class PageThreads:
 
     async def _take(self) -> ThreadPoolExecutor:
         if self._free:
-            return self._free.pop()
+            executor = self._free.pop()
+            self._tell()
+            return executor
         if len(self._waiting) >= MAX_WAITING:
             raise TooBusyError
         place: asyncio.Future[ThreadPoolExecutor] = asyncio.get_running_loop().create_future()
         self._waiting.append(place)
+        self._tell()
         try:
             async with asyncio.timeout(MAX_WAIT_SECONDS):
                 return await place
@@ -71,6 +77,7 @@ class PageThreads:
         finally:
             if place in self._waiting:
                 self._waiting.remove(place)
+            self._tell()
             if place.done() and not place.cancelled() and asyncio.current_task().cancelling():  # type: ignore[union-attr]
                 self._give(place.result())
 
@@ -90,6 +97,13 @@ class PageThreads:
                 place.set_result(executor)
                 return
         self._free.append(executor)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Let Prometheus know how many threads are left."""
+        PAGE_THREADS.labels("free").set(len(self._free))
+        PAGE_THREADS.labels("busy").set(len(self._executors) - len(self._free))
+        PAGES_WAITING.set(len(self._waiting))
 
 
 class Outbox:

@@ -51,6 +51,16 @@ UNCONFIRMED = Gauge(
     "crossmodel_unconfirmed_events", "Usage events that Postgres is not known to have.", multiprocess_mode="livesum"
 )
 SPOOL_BYTES = Gauge("crossmodel_spool_bytes", "Bytes of usage events on disk.", multiprocess_mode="livesum")
+REDIS_CALLS = Gauge(
+    "crossmodel_redis_calls_waiting", "Calls that Redis has not answered yet.", multiprocess_mode="livesum"
+)
+PAGE_THREADS = Gauge(
+    "crossmodel_page_threads", "Threads that make pages, each with a connection to Postgres.", ["state"],
+    multiprocess_mode="livesum",
+)  # fmt: skip
+PAGES_WAITING = Gauge(
+    "crossmodel_pages_waiting", "Requests for pages that wait for a thread.", multiprocess_mode="livesum"
+)
 
 
 _added: dict[Counter, float] = {}

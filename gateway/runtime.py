@@ -27,7 +27,7 @@ from gateway.holds import HoldKeeper
 from gateway.http.client import UpstreamClient
 from gateway.idempotency import delete_expired_answers
 from gateway.metering.request_log import flush_lines
-from gateway.metrics import HOLDS, SPOOL_BYTES, UNCONFIRMED
+from gateway.metrics import HOLDS, REDIS_CALLS, SPOOL_BYTES, UNCONFIRMED
 from gateway.metrics import flush as flush_metrics
 from gateway.refusal_log import RefusalLog
 from gateway.server.body_work import LargeBodies, UnpaidWork
@@ -161,6 +161,7 @@ class GatewayRuntime:
             HOLDS.set(self.hold_keeper.running_count)
             UNCONFIRMED.set(self.hold_keeper.unconfirmed_count)
             SPOOL_BYTES.set(self.spool.unconfirmed_bytes)
+            REDIS_CALLS.set(self.admission_client.waiting_calls)
 
     async def _read_clock(self) -> None:
         with contextlib.suppress(AdmissionUnavailableError):  # What was known of it goes on being used.

@@ -1,5 +1,7 @@
 """Asks for a change of money from a form of the admin, and says what became of it."""
 
+import json
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,12 +10,14 @@ from django.contrib import messages
 from django.http import HttpRequest
 
 from accounts.models import Organization, User
-from billing.approvals.book import REFUSALS, ApprovalError, Asked, ask
+from billing.approvals.book import REFUSALS, ApprovalError, Asked, ask, preview
+from billing.approvals.bounds import needs_second_person
 from billing.models import Approval
 from billing.payments.provider import PaymentProviderError
 from operations.reratings import call_for_posting
 from pages.publishing import publish_or_tell
 
+MARK = "shown"
 NO_ANSWER = "The provider gave no answer. The refund stands, and is asked for again."
 
 
@@ -49,6 +53,49 @@ def ask_or_tell(
         return True
     tell(request, asked, done=done)
     return True
+
+
+def show_first(
+    request: HttpRequest,
+    form: forms.Form,
+    kind: Approval.Kind,
+    *,
+    organization: Organization,
+    terms: Mapping[str, Any],
+    amount_nanos: int,
+) -> list[str]:
+    """Return what a change would post, line by line, until the form says that just this was shown; then nothing.
+
+    The form has a hidden field `shown`, which `mark_of()` fills. Refused, the form says why, and nothing is returned.
+    """
+    if form.cleaned_data[MARK] == mark_of(terms):
+        return []
+    approval = Approval(
+        kind=kind,
+        organization=organization,
+        terms=dict(terms),
+        amount_nanos=amount_nanos,
+        reason=form.cleaned_data["reason"],
+        asked_by=operator_of(request),
+        idempotency_key=f"{kind}:{form.cleaned_data['form_id'].hex}",
+    )
+    try:
+        lines = preview(approval)
+    except REFUSALS as error:
+        form.add_error(None, str(error))
+        return []
+    return ["It would post:", *(f"- {line}" for line in lines), *filter(None, [would_wait(approval)])]
+
+
+def would_wait(approval: Approval) -> str:
+    """Say whether a second person would be needed."""
+    reason = needs_second_person(approval.asked_by, approval)
+    return f"It will wait for a second person. {reason}" if reason else ""
+
+
+def mark_of(terms: Mapping[str, Any]) -> str:
+    """Return what stands for these terms in a form that has shown what they do."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, json.dumps(dict(terms), sort_keys=True)))
 
 
 def tell(request: HttpRequest, asked: Asked, *, done: str) -> None:

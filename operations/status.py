@@ -21,6 +21,7 @@ from billing.admission.blocking import oldest_waiting_ms
 from billing.admission.durability import find_shortcomings
 from billing.admission.errors import AdmissionUnavailableError
 from billing.admission.inspection import read_shards
+from billing.admission.server_use import read_server_use
 from billing.documents.closing import count_late_closings, last_month_over
 from billing.mail_outbox import count_late_mails
 from billing.models import Approval, DeletionRequest, PriceVersion, UsageQuarantine
@@ -29,6 +30,8 @@ from billing.partitions import missing_partitions
 from billing.reconciliation.runs import count_open_breaks
 from billing.upstream_health.sharing import read_upstream_health
 from billing.webhooks.deliveries import count_late_deliveries
+from billing.webhooks.endpoints import count_endpoints
+from operations.database_use import read_database_use
 from operations.jobs import read_standings
 from operations.models import ProviderBalance
 from operations.traffic import traffic_between
@@ -37,6 +40,7 @@ LAG_TO_WORRY_SECONDS = 60
 UNPUBLISHED_TO_WORRY_SECONDS = 60
 CLOSING_TO_WORRY_SECONDS = 86_400  # After the end of a month everybody's documents are there.
 MEBIBYTE = 1024 * 1024
+USE_TO_WORRY = 0.9  # Of the connections or the memory that there may be.
 FREE_TO_WORRY_BYTES = 256 * MEBIBYTE
 BOUNDED_SECONDS = 3600  # So far back usage is looked through; check_ledger looks through seven days.
 MAX_DELETIONS_SHOWN = 20
@@ -49,7 +53,7 @@ class Line(NamedTuple):
     """One thing that was looked at, and how it is. `value` is the number in it, for machines.
 
     `runbook` is the section of docs/operating.md; `gauge` what Prometheus knows it as, with `labels`; `page` the admin
-    page that shows more, for operators who have `permission`.
+    page that shows more, for operators who have `permission`. `is_detail`: for graphs, not for the screen.
     """
 
     name: str
@@ -61,6 +65,7 @@ class Line(NamedTuple):
     labels: tuple[str, ...] = ()
     page: str = ""
     permission: str = ""
+    is_detail: bool = False
 
 
 class Gauge(NamedTuple):
@@ -76,7 +81,7 @@ AWAY = (AdmissionUnavailableError, DatabaseError, InterfaceError, OSError)
 
 def read_status() -> list[Line]:
     """Return what every check says, in an order for reading. A store that is away is a line of its own."""
-    return [line for store, checks in CHECKS.items() for line in _ask(store, checks)]
+    return [line for store, checks in CHECKS.items() for line in _ask(store, checks) if not line.is_detail]
 
 
 def read_gauges(store: str) -> list[tuple[str, Gauge, list[Line]]]:
@@ -84,8 +89,19 @@ def read_gauges(store: str) -> list[tuple[str, Gauge, list[Line]]]:
 
     Asked every few seconds: only of checks that cost next to nothing.
     """
-    lines = [line for check in CHECKS[store] if check in FREQUENT for line in check()]
+    lines = [line for check in CHECKS[store] if check in FREQUENT for line in _look(check)]
     return [(name, gauge, [line for line in lines if line.gauge == name]) for name, gauge in GAUGES[store].items()]
+
+
+def _look(check: Check) -> list[Line]:
+    """Return what a check says now or, of one that reads much, said a moment ago."""
+    seconds = SELDOM.get(check)
+    if seconds is None:
+        return list(check())
+    looked_at, lines = _said.get(check, (-seconds, []))
+    if time.monotonic() - looked_at >= seconds:
+        looked_at, lines = _said[check] = time.monotonic(), list(check())
+    return lines
 
 
 def _ask(store: str, checks: tuple[Check, ...]) -> Iterator[Line]:
@@ -138,6 +154,32 @@ def _upstreams() -> Iterator[Line]:
         )  # fmt: skip
 
 
+def _redis_use() -> Iterator[Line]:
+    used = read_server_use()
+    runbook = "redis-is-slow-or-full"
+    yield from _use("redis connections", used.connections, used.max_connections, runbook, "redis_connections")
+    yield from _use("redis memory", used.memory_bytes, used.max_memory_bytes, runbook, "redis_memory_bytes", MEBIBYTE)
+
+
+def _postgres_use() -> Iterator[Line]:
+    used = read_database_use()
+    gauge = "postgres_connections"
+    for state, count in used.by_state.items():
+        yield Line(f"{state} connections", str(count), count, gauge=gauge, labels=(state,), is_detail=True)
+    whole, most = _use(
+        "postgres connections", used.connections, used.max_connections, "postgres-has-no-connections-left", gauge
+    )
+    yield from (whole._replace(gauge=""), most)  # Its states are what is drawn.
+
+
+def _use(name: str, used: int, most: int, runbook: str, gauge: str, unit: int = 1) -> Iterator[Line]:
+    """Say how much is used of what there may be; somebody should look once little is left."""
+    word = " MiB" if unit == MEBIBYTE else ""
+    says = f"{used // unit:,}{word}" + (f" of {most // unit:,}{word}" if most else "")
+    yield Line(name, says, used, bool(most) and used > USE_TO_WORRY * most, runbook, gauge)
+    yield Line(f"{name} at most", str(most), most, gauge=f"{gauge}_max", is_detail=True)
+
+
 def _changes() -> Iterator[Line]:
     changes = AdmissionChange.objects.all()
     old = changes.filter(created_at__lt=timezone.now() - timedelta(seconds=UNPUBLISHED_TO_WORRY_SECONDS))
@@ -184,7 +226,7 @@ def _bounded_usage() -> Iterator[Line]:
 def _documents() -> Iterator[Line]:
     late = count_late_closings()
     is_overdue = timezone.now() - last_month_over().ends > timedelta(seconds=CLOSING_TO_WORRY_SECONDS)
-    yield _count("months not closed", late, late > 0 and is_overdue, "jobs")
+    yield _count("months not closed", late, late > 0 and is_overdue, "documents-are-late", "late_documents")
 
 
 def _deletions() -> Iterator[Line]:
@@ -222,6 +264,15 @@ def _outboxes() -> Iterator[Line]:
         "webhooks late", deliveries, deliveries > 0, runbook, "late_webhooks",
         "admin:billing_webhookdelivery_changelist", "billing.view_webhookdelivery",
     )  # fmt: skip
+
+
+def _webhook_endpoints() -> Iterator[Line]:
+    """Endpoints are their owners' to mend: they have mail about it."""
+    for state, count in count_endpoints().items():
+        yield Line(
+            f"webhook endpoints {state}", str(count), count, gauge="webhook_endpoints", labels=(state,),
+            page="admin:billing_webhookendpoint_changelist", permission="billing.view_webhookendpoint", is_detail=True,
+        )  # fmt: skip
 
 
 def _provider_balances() -> Iterator[Line]:
@@ -288,16 +339,20 @@ def _count(
 
 
 CHECKS: dict[str, tuple[Check, ...]] = {
-    "redis": (_shards, _redis, _upstreams),
+    "redis": (_shards, _redis, _redis_use, _upstreams),
     "postgres": (
-        _changes, _quarantine, _price_drafts, _approvals, _bounded_usage, _documents, _deletions, _breaks,
-        _outboxes, _jobs, _partitions, _provider_balances, _replica,
+        _changes, _quarantine, _price_drafts, _approvals, _bounded_usage, _documents, _deletions, _breaks, _outboxes,
+        _webhook_endpoints, _jobs, _partitions, _provider_balances, _postgres_use, _replica,
     ),
     "spool": (_disk, _spool),
 }  # fmt: skip
 FREQUENT = (
     _shards,
+    _redis_use,
     _upstreams,
+    _documents,
+    _webhook_endpoints,
+    _postgres_use,
     _changes,
     _quarantine,
     _price_drafts,
@@ -308,6 +363,9 @@ FREQUENT = (
     _partitions,
     _provider_balances,
 )
+# What reads a row of each organization, and how often that is asked for gauges.
+SELDOM: dict[Check, float] = {_documents: 60.0}
+_said: dict[Check, tuple[float, list[Line]]] = {}
 GAUGES: dict[str, dict[str, Gauge]] = {
     "redis": {
         "settlement_lag_seconds": Gauge("Age of the oldest usage event that is not settled."),
@@ -317,6 +375,10 @@ GAUGES: dict[str, dict[str, Gauge]] = {
             "How long an open breaker, a suspicion or a suspended credential lasts yet, as gateways told each other.",
             ("upstream", "what"),
         ),
+        "redis_connections": Gauge("Connections that the Redis servers have."),
+        "redis_connections_max": Gauge("Connections that they may have."),
+        "redis_memory_bytes": Gauge("Memory that the Redis servers use."),
+        "redis_memory_bytes_max": Gauge("Memory that they may use; 0 is no bound."),
     },
     "postgres": {
         "unpublished_changes": Gauge("Changes that Redis does not know yet."),
@@ -328,6 +390,10 @@ GAUGES: dict[str, dict[str, Gauge]] = {
         "price_drafts": Gauge("Price versions that nobody has approved."),
         "jobs_in_trouble": Gauge("Jobs that are late, stuck or failing."),
         "missing_partitions": Gauge("Monthly partitions that should be there and are not."),
+        "late_documents": Gauge("Organizations without the documents of a month that is over."),
+        "webhook_endpoints": Gauge("Webhook endpoints of customers.", ("state",)),
+        "postgres_connections": Gauge("Connections that Postgres has.", ("state",)),
+        "postgres_connections_max": Gauge("Connections that clients may have."),
         "provider_balance_usd": Gauge("What is left on our account at a provider.", ("upstream",)),
     },
 }

@@ -12,4 +12,9 @@ urlpatterns = [
     path("jobs/", admin.site.admin_view(show_jobs), name="operations_jobs"),
     path("jobs/<slug:name>/run/", admin.site.admin_view(run_job_now), name="operations_run_job"),
     path("requests/<slug:request_id>/", admin.site.admin_view(views.request_story), name="operations_request"),
+    path(
+        "requests/<slug:request_id>/support/",
+        admin.site.admin_view(views.send_to_support),
+        name="operations_send_to_support",
+    ),
 ]

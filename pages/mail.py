@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from email.utils import parseaddr
 from smtplib import SMTPException
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
 from django.core.mail import EmailMultiAlternatives, get_connection
@@ -18,13 +19,16 @@ from django.urls import reverse
 
 from accounts.members import has_confirmed
 from accounts.models import ApiKey, Member
+from accounts.staff_roles import StaffRole, staff_roles
 from billing.approvals.kinds import describe
 from billing.approvals.notices import may_decide
 from billing.catalog import notices as price_notices
 from billing.catalog.load import describe_version
 from billing.mail_outbox import claim_mails, note_failed, note_sent
 from billing.models import Alert, Approval, DeletionRequest, OutgoingMail, PriceVersion
+from billing.usage.story import tell_story
 from pages.alert_text import describe_alert
+from pages.templatetags.amounts import usd
 
 MAX_MAILS_PER_ROUND = 50
 MAX_ALERTS_SHOWN = 20
@@ -160,12 +164,28 @@ def _price_drafts(mail: OutgoingMail) -> Mapping[str, Any]:
     }
 
 
+def _request_for_support(mail: OutgoingMail) -> Mapping[str, Any]:
+    story = tell_story(UUID(mail.context["request"]))
+    if story is None:
+        raise NotWorthTellingError("The request is gone.")
+    if StaffRole.SUPPORT not in staff_roles(mail.user):
+        raise NotWorthTellingError("The person is no longer support.")
+    return {
+        "story": story,
+        "ending": story.ending,
+        "paid": usd(story.billed.current_nanos) if story.billed else "",
+        "note": mail.context["note"],
+        "sender": mail.context["sender"],
+    }
+
+
 CONTEXTS: dict[str, Callable[[OutgoingMail], Mapping[str, Any]]] = {
     "alerts": _alerts,
     "approval": _approval,
     "deletion": _deletion,
     "key_leaked": _key_leaked,
     "price_drafts": _price_drafts,
+    "request_for_support": _request_for_support,
 }
 
 

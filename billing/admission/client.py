@@ -118,6 +118,11 @@ class AdmissionClient:
         """
         return rebuild.read_reply(await self._send(rebuild.make_call(prefix, reopen_ms=self._reopen_ms))).epoch
 
+    @property
+    def waiting_calls(self) -> int:
+        """Calls that Redis has not answered yet."""
+        return self._router.waiting_count
+
     async def leave_former_master(self) -> None:
         """Go to the master that the Sentinels name, if that is another by now. To be called with every heartbeat."""
         await self._router.leave_former_master()

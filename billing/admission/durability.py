@@ -55,14 +55,15 @@ def find_shortcomings() -> list[Shortcoming]:
     """Return what the servers fall short of, each once. Raises AdmissionUnavailableError."""
     found: dict[Shortcoming, None] = {}
     try:
-        for server in _servers():
+        for server in servers():
             found.update(dict.fromkeys(_shortcomings_of(server)))
     except (redis.RedisError, OSError, AttributeError) as error:
         raise AdmissionUnavailableError(f"Redis cannot be used: {error}") from error
     return list(found)
 
 
-def _servers() -> list[Any]:
+def servers() -> list[Any]:
+    """Return a client of each server that holds shards."""
     client = redis_client()
     if isinstance(client, RedisCluster):
         return [client.get_redis_connection(node) for node in client.get_primaries()]

@@ -124,7 +124,7 @@ def redeem(organization: Organization, *, code: str, actor: str) -> Redeemed:
     CodeExpiredError, CodeUsedUpError, and TooManyAttemptsError before the code is looked at.
     """
     _take_attempt(organization)
-    found = RedemptionCode.objects.select_related("approval").filter(code_sha256=_digest(code)).first()
+    found = find_code(code)
     if found is None:
         raise UnknownCodeError("There is no such code. Check that it is typed as you received it.")
     if found.approval is not None and found.approval.state != Approval.State.APPLIED:
@@ -157,6 +157,11 @@ def redeem(organization: Organization, *, code: str, actor: str) -> Redeemed:
         compose=compose,
     )
     return Redeemed(found, posted)
+
+
+def find_code(text: str) -> RedemptionCode | None:
+    """Return the code that somebody typed, whether or not it can be redeemed."""
+    return RedemptionCode.objects.select_related("approval").filter(code_sha256=_digest(text)).first()
 
 
 def revoke_code(code: RedemptionCode, *, revoked_by: str) -> bool:

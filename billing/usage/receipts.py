@@ -64,6 +64,10 @@ class Receipt:
         return paid_nanos - self.refunded_nanos
 
     @property
+    def can_be_refunded(self) -> bool:
+        return self.current_nanos > 0
+
+    @property
     def is_corrected(self) -> bool:
         return self.rerated_nanos is not None or self.refunded_nanos != 0
 

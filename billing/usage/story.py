@@ -47,6 +47,17 @@ class RequestStory:
         receipt = self.billed or self.failed
         return receipt.attempts if receipt is not None else ()
 
+    @property
+    def ending(self) -> str:
+        """How it ended, in a few words."""
+        if self.refused is not None:
+            return f"refused, HTTP {self.refused.status}, {self.refused.error_code}"
+        if self.failed is not None:
+            return f"failed, nothing billed: {self.failed.record.error_code}"
+        if self.billed is not None:
+            return f"billed, usage {self.billed.record.get_usage_source_display().lower()}"
+        return "in quarantine"
+
 
 def tell_story(request_id: UUID) -> RequestStory | None:
     """Return what is known of a request, or None when nothing is: it runs yet, waits for settlement, or never was."""

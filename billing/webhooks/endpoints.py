@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, QuerySet
+from django.db.models import Count, F, Q, QuerySet
 from django.utils import timezone
 
 from accounts.models import Organization, User
@@ -184,3 +184,15 @@ def reseal_secrets(*, is_dry: bool = False) -> tuple[int, list[WebhookEndpoint]]
 
 def _resealed(sealed: str) -> str | None:
     return reseal(sealed, purpose=PURPOSE) if sealed else None
+
+
+def count_endpoints() -> dict[str, int]:
+    """Return how many endpoints of all organizations work, fail, and are switched off."""
+    kept = WebhookEndpoint.objects.filter(removed_at=None)
+    is_on = Q(switched_off_at=None)
+    counts = kept.aggregate(
+        well=Count("pk", filter=is_on & Q(failing_since=None)),
+        failing=Count("pk", filter=is_on & Q(failing_since__isnull=False)),
+        switched_off=Count("pk", filter=~is_on),
+    )
+    return {"well": counts["well"], "failing": counts["failing"], "switched off": counts["switched_off"]}

@@ -13,6 +13,7 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 
 from billing.approvals.book import REFUSALS, ApprovalError, approve, preview, refuse
 from billing.approvals.kinds import describe
+from billing.approvals.notices import APPROVE_PERMISSION
 from billing.approvals.rerating_work import count_posted
 from billing.models import Approval
 from billing.payments.provider import PaymentProviderError
@@ -99,6 +100,12 @@ class ApprovalAdmin(ReadOnlyAdmin):
         if approval.finished_at is None:
             return f"{count} so far; the job reratings goes on"
         return f"{count}, the last at {approval.finished_at:%Y-%m-%d %H:%M:%S} UTC"
+
+    def offers(self, request: HttpRequest, row: Approval, button: str) -> bool:
+        """Nobody decides what is decided, or approves what they asked for; their own they withdraw."""
+        is_own = row.asked_by_id == operator_of(request).pk
+        may_refuse = is_own or operator_of(request).has_perm(APPROVE_PERMISSION)
+        return row.is_open and (not is_own if button == "approve" else may_refuse)
 
     @detail_action("Approve", permission="billing.change_approval", url_path="approve")
     def approve(self, request: HttpRequest, object_id: str) -> HttpResponse:

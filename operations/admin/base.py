@@ -9,6 +9,7 @@ from django.contrib import admin
 from django.contrib.admin.checks import ModelAdminChecks
 from django.contrib.admin.utils import unquote
 from django.contrib.admin.views.main import ERROR_FLAG
+from django.core.exceptions import PermissionDenied
 from django.db import DataError
 from django.db.models import Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
@@ -55,6 +56,24 @@ class OperatorAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
             return redirect(f"{request.path}?{ERROR_FLAG}=1")
         response: HttpResponse = super().changelist_view(request, extra_context)
         return response
+
+    def require_view(self, request: HttpRequest) -> None:
+        """Raise PermissionDenied for whoever may not look at the rows of this table."""
+        if not self.has_view_or_change_permission(request):
+            raise PermissionDenied
+
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
+        """The buttons of a row: of those that the operator may use, what its state leaves to do."""
+        actions = super().get_actions_detail(request, object_id)
+        row = self.get_object(request, unquote(str(object_id))) if actions else None
+        if row is None:
+            return []
+        begins = f"{self.opts.app_label}_{self.opts.model_name}_"
+        return [action for action in actions if self.offers(request, row, action.action_name.removeprefix(begins))]
+
+    def offers(self, request: HttpRequest, row: Any, button: str) -> bool:
+        """Say whether a button makes sense for a row as it is now."""
+        return True
 
     def row_or_404(self, request: HttpRequest, object_id: str) -> Any:
         """Return the row that a button's address names. Whatever else stands there, and what is not there, is a 404."""
@@ -192,8 +211,12 @@ def operator_form(
     form: forms.Form,
     submit: str,
     is_dangerous: bool = False,
+    back_url: str = "",
 ) -> HttpResponse:
-    """Render a form (or, without fields, a question) about one row, or for new ones, inside the admin."""
+    """Render a form (or, without fields, a question) about one row, or for new ones, inside the admin.
+
+    "Cancel" leads to the row, or to the list of rows, or to `back_url`.
+    """
     context = {
         **model_admin.admin_site.each_context(request),
         "opts": model_admin.opts,
@@ -203,6 +226,7 @@ def operator_form(
         "form": form,
         "submit_label": submit,
         "is_dangerous": is_dangerous,
+        "back_url": back_url,
     }
     return render(
         request, "operations/operator_form.html", context, status=422 if form.is_bound and not form.is_valid() else 200

@@ -94,6 +94,9 @@ class ApiKeyAdmin(OperatorAdmin):
             obj.__dict__.update(change_key(obj, fields=form.changed_values).__dict__)
             publish_or_tell(request)
 
+    def offers(self, request: HttpRequest, row: ApiKey, button: str) -> bool:
+        return not row.is_revoked
+
     @detail_action("Revoke", permission="accounts.change_apikey", url_path="revoke")
     def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
         key = self.row_or_404(request, object_id)

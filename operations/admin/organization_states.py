@@ -43,6 +43,12 @@ else:
 class OrganizationStates(Base):
     """Buttons of the organization's page."""
 
+    def offers(self, request: HttpRequest, row: Organization, button: str) -> bool:
+        becomes = {"suspend": Status.SUSPENDED, "reopen": Status.ACTIVE, "close": Status.CLOSED}.get(button)
+        if button == "suspend" and row.status == Status.CLOSED:
+            return False
+        return row.status != becomes
+
     @detail_action("Suspend", permission="accounts.suspend_organization", url_path="suspend")
     def suspend(self, request: HttpRequest, object_id: str) -> HttpResponse:
         text = "Its requests are refused (402, organization_suspended) until it is reopened."

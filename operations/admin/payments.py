@@ -5,7 +5,6 @@ from datetime import date
 from typing import Any
 
 from django import forms
-from django.conf import settings
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
@@ -26,6 +25,7 @@ from billing.models import (
     TopUp,
 )
 from billing.money import format_usd
+from billing.payments.providers import provider_names
 from billing.payments.recurring import end_monthly
 from billing.payments.refunds import InvalidPaymentRefundError, plan_refund, refundable_nanos
 from billing.reconciliation.breaks import resolve_payment_break
@@ -111,20 +111,19 @@ class DisputeInline(ReadOnlyInline):
     readonly_fields = ["opened_at"]
 
 
-def payment_providers() -> list[str]:
-    return [*settings.PAYMENT_PROVIDERS[1:], "manual"]  # Without "none".
-
-
 @admin.register(TopUp)
 class TopUpAdmin(ReadOnlyAdmin):
     list_display = ["id", "organization", "amount", "currency", "state", "provider", "origin", "created_at", "paid_at"]
-    list_filter = ["state", known_values("provider", "provider", payment_providers), "origin"]
+    list_filter = ["state", known_values("provider", "provider", provider_names), "origin"]
     list_select_related = ["organization"]
     search_fields = ["=organization__slug", "=checkout_id", "=payment_id", "=charge_id", "=reference"]
     ordering = ["-id"]
     inlines = [ReversalInline, RefundInline, MovementInline, DisputeInline]
     actions_detail = ["pay_back"]
     amount = usd_column("amount_nanos", "Amount")
+
+    def offers(self, request: HttpRequest, row: TopUp, button: str) -> bool:
+        return refundable_nanos(row) > 0
 
     @detail_action("Pay back", permission="billing.change_topup", url_path="pay-back")
     def pay_back(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -197,6 +196,9 @@ class PaymentBreakAdmin(ReadOnlyAdmin):
     actions_detail = ["resolve"]
     amount = usd_column("amount_nanos", "Amount")
 
+    def offers(self, request: HttpRequest, row: PaymentBreak, button: str) -> bool:
+        return row.resolved_at is None
+
     @detail_action("Resolve", permission="billing.change_paymentbreak", url_path="resolve")
     def resolve(self, request: HttpRequest, object_id: str) -> HttpResponse:
         row: PaymentBreak = self.row_or_404(request, object_id)
@@ -263,6 +265,9 @@ class RecurringCreditAdmin(ReadOnlyAdmin):
             form=form,
             submit="Include",
         )
+
+    def offers(self, request: HttpRequest, row: RecurringCredit, button: str) -> bool:
+        return row.last_month is None or row.last_month > timezone.now().date()
 
     @detail_action("End", permission="billing.change_recurringcredit", url_path="end")
     def end(self, request: HttpRequest, object_id: str) -> HttpResponse:

@@ -112,6 +112,9 @@ class UserAdmin(DjangoUserAdmin, OperatorAdmin):  # type: ignore[type-arg]  # it
         """Never: the ledger and keys name people. Deactivate the login instead."""
         return False
 
+    def offers(self, request: HttpRequest, row: User, button: str) -> bool:
+        return is_superuser(request) and Authenticator.objects.filter(user=row).exists()
+
     @detail_action("Remove second factor", permission="accounts.change_user", url_path="remove-second-factor")
     def remove_second_factor(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """For somebody who has lost the phone and the recovery codes, once they have shown who they are."""

@@ -149,6 +149,11 @@ class PriceVersionAdmin(ReadOnlyAdmin):
             self, request, row=None, title="Compare with a price list", text=text, form=form, submit=submit
         )
 
+    def offers(self, request: HttpRequest, row: PriceVersion, button: str) -> bool:
+        if button == "approve":
+            return row.approved_at is None and row.drafted_by_id != operator_of(request).pk
+        return button != "rerate" or row.approved_at is not None
+
     @detail_action("Draft a successor", permission="billing.add_priceversion", url_path="successor")
     def draft_successor(self, request: HttpRequest, object_id: str) -> HttpResponse:
         version: PriceVersion = self.row_or_404(request, object_id)

@@ -69,6 +69,9 @@ class ReconciliationBreakAdmin(ReadOnlyAdmin):
     def cents(self, row: ReconciliationBreak) -> str:
         return f"{row.amount_cents:+,}" if row.amount_cents else "0"
 
+    def offers(self, request: HttpRequest, row: ReconciliationBreak, button: str) -> bool:
+        return row.state == ReconciliationBreak.State.OPEN
+
     @detail_action("Take over", permission=MAY_RESOLVE, url_path="take-over")
     def take_over(self, request: HttpRequest, object_id: str) -> HttpResponse:
         row = self.row_or_404(request, object_id)

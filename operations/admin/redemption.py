@@ -131,6 +131,9 @@ class RedemptionCodeAdmin(ReadOnlyAdmin):
             submit="Make codes",
         )
 
+    def offers(self, request: HttpRequest, row: RedemptionCode, button: str) -> bool:
+        return row.revoked_at is None
+
     @detail_action("Revoke", permission="billing.change_redemptioncode", url_path="revoke")
     def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
         code = self.row_or_404(request, object_id)

@@ -126,6 +126,9 @@ class UpstreamAdmin(OperatorAdmin):
         response: HttpResponse = super().change_view(request, object_id, *arguments, **options)
         return response
 
+    def offers(self, request: HttpRequest, row: Upstream, button: str) -> bool:
+        return {"disable": row.is_enabled, "enable": not row.is_enabled}.get(button, True)
+
     @detail_action("Test call", permission="billing.change_upstream", url_path="test-call")
     def test_call(self, request: HttpRequest, object_id: str) -> HttpResponse:
         upstream: Upstream = self.row_or_404(request, object_id)

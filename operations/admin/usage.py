@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
@@ -16,16 +17,20 @@ from billing.models import Approval, FailedRequest, UsageQuarantine, UsageRecord
 from billing.money import format_usd
 from billing.settlement.quarantine_resolution import ResolutionError, discard_quarantined, settle_quarantined
 from operations.admin.base import ReadOnlyAdmin, admin_usd_field, detail_action, operator_form, usd_column
+from operations.admin.named_rows import RequestRows
 from operations.admin.organization_money import say_bound
-from operations.asking import ask_or_tell
+from operations.asking import ask_or_tell, mark_of, show_first
 from pages.publishing import publish_or_tell
 
 
 class RefundForm(forms.Form):
+    """Sent once it shows what would be posted; sent again with the same amount it is done."""
+
     amount_nanos = admin_usd_field("Amount, USD (empty: all of it)")
     reason = forms.CharField(max_length=500, widget=UnfoldAdminTextInputWidget, help_text="Members see it.")
     # Sent twice, the same form refunds once.
     form_id = forms.UUIDField(widget=forms.HiddenInput)
+    shown = forms.CharField(required=False, widget=forms.HiddenInput)
 
 
 class ReasonForm(forms.Form):
@@ -33,11 +38,11 @@ class ReasonForm(forms.Form):
 
 
 @admin.register(UsageRecord)
-class UsageRecordAdmin(ReadOnlyAdmin):
+class UsageRecordAdmin(RequestRows, ReadOnlyAdmin):
     list_display = [
         "request_id",
-        "organization_id",
-        "key_id",
+        "organization",
+        "key",
         "model_id",
         "input_tokens",
         "output_tokens",
@@ -46,52 +51,55 @@ class UsageRecordAdmin(ReadOnlyAdmin):
         "usage_source",
         "admitted_at",
     ]
-    search_fields = ["=request_id", "=organization_id"]
-    ordering = ["-request_id"]
-    sortable_by = ()  # Only the request id has an index that a page could follow.
     actions_detail = ["refund"]
     cost = usd_column("cost_nanos", "Cost")
     upstream_cost = usd_column("upstream_cost_nanos", "Upstream cost")
 
     @detail_action("Refund", permission="billing.add_ledgertransaction", url_path="refund")
     def refund(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        record = self.row_or_404(request, object_id)
+        """Show what would be posted, and post it when the same is sent again."""
+        record: UsageRecord = self.row_or_404(request, object_id)
         form = RefundForm(request.POST or None, initial={"form_id": uuid.uuid4()})
         cost, refunded = format_usd(record.cost_nanos), format_usd(refunded_nanos(record))
-        if request.method == "POST" and form.is_valid() and _refund(request, record, form):
-            return redirect(reverse("admin:billing_usagerecord_change", args=[object_id]))
+        text = (
+            f"It cost ${cost}, of which ${refunded} were refunded so far. A refund goes back to the credit lots"
+            f" that paid for it. {say_bound(request)}"
+        )
+        submit = "Show what would be posted"
+        if request.method == "POST" and form.is_valid():
+            asked = _asked(record, form)
+            lines = show_first(request, form, Approval.Kind.USAGE_REFUND, **asked)
+            if lines:
+                text, submit = "\n".join(lines), "Refund"
+                form = RefundForm(initial={**form.cleaned_data, "shown": mark_of(asked["terms"])})
+            elif not form.errors and ask_or_tell(request, form, Approval.Kind.USAGE_REFUND, **asked, done="Refunded."):
+                return redirect(reverse("operations_request", args=[record.request_id.hex]))
         return operator_form(
             self,
             request,
             row=record,
             title=f"Refund request {record.request_id.hex}",
-            text=f"It cost ${cost}, of which ${refunded} were refunded so far. A refund goes back to the credit lots"
-            f" that paid for it. {say_bound(request)}",
+            text=text,
             form=form,
-            submit="Refund",
+            submit=submit,
+            is_dangerous=submit == "Refund",
         )
 
 
-def _refund(request: HttpRequest, record: UsageRecord, form: RefundForm) -> bool:
+def _asked(record: UsageRecord, form: RefundForm) -> dict[str, Any]:
+    """Return what the form asks for, as approvals take it."""
     amount: int | None = form.cleaned_data["amount_nanos"]
     left = refundable_nanos(record) - refunded_nanos(record)
-    return ask_or_tell(
-        request,
-        form,
-        Approval.Kind.USAGE_REFUND,
-        organization=Organization.objects.get(pk=record.organization_id),
-        terms={"request_id": record.request_id.hex, "amount_nanos": amount},
-        amount_nanos=max(0, left if amount is None else amount),
-        done="Refunded.",
-    )
+    return {
+        "organization": Organization.objects.get(pk=record.organization_id),
+        "terms": {"request_id": record.request_id.hex, "amount_nanos": amount},
+        "amount_nanos": max(0, left if amount is None else amount),
+    }
 
 
 @admin.register(FailedRequest)
-class FailedRequestAdmin(ReadOnlyAdmin):
-    list_display = ["request_id", "organization_id", "key_id", "model_id", "error_code", "upstream_cost", "admitted_at"]
-    search_fields = ["=request_id", "=organization_id"]
-    ordering = ["-request_id"]
-    sortable_by = ()
+class FailedRequestAdmin(RequestRows, ReadOnlyAdmin):
+    list_display = ["request_id", "organization", "key", "model_id", "error_code", "upstream_cost", "admitted_at"]
     upstream_cost = usd_column("upstream_cost_nanos", "Upstream cost")
 
 
@@ -119,6 +127,9 @@ class UsageQuarantineAdmin(ReadOnlyAdmin):
     @admin.display(description="Event")
     def event(self, row: UsageQuarantine) -> str:
         return bytes(row.raw_event).decode("utf-8", "backslashreplace")
+
+    def offers(self, request: HttpRequest, row: UsageQuarantine, button: str) -> bool:
+        return row.resolved_at is None
 
     @detail_action("Settle", permission="billing.change_usagequarantine", url_path="settle")
     def settle(self, request: HttpRequest, object_id: str) -> HttpResponse:

@@ -1,5 +1,6 @@
 """The operators' admin: it opens, it changes limits only through the domain, and the ledger stays read only."""
 
+import html
 import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -76,7 +77,7 @@ def test_every_table_opens_and_so_does_its_first_row(operator: Client) -> None:
         assert response.status_code == 200, model
         row = apps.get_model(app, model)._default_manager.order_by("pk").first()
         if row is not None:
-            assert operator.get(url(model, "change", row.pk)).status_code == 200, model
+            assert operator.get(url(model, "change", row.pk), follow=True).status_code == 200, model
 
 
 @pytest.mark.usefixtures("something_of_everything")
@@ -87,7 +88,7 @@ def test_rows_open_for_every_staff_role_that_may_look_at_them() -> None:
         for app, model in registered():
             row = apps.get_model(app, model)._default_manager.order_by("pk").first()
             if row is not None and f"{app}.view_{model}" in permissions_of(role):
-                assert client.get(url(model, "change", row.pk)).status_code == 200, (role, model)
+                assert client.get(url(model, "change", row.pk), follow=True).status_code == 200, (role, model)
                 opened += 1
         assert opened > 10
 
@@ -300,6 +301,15 @@ def test_a_request_is_refunded_once_for_a_reason(operator: Client, people: Peopl
     values = {"amount_nanos": "0.001", "reason": "A slow answer", "form_id": form_id}
     assert operator.get(page).status_code == 200
     assert operator.post(page, {**values, "reason": ""}).status_code == 422
+    shown = operator.post(page, values)
+    assert shown.status_code == 200
+    text = " ".join(html.unescape(shown.content.decode()).split())
+    for line in ("Revenue: -0.001 USD", "Receivable: 0.001 USD", "The balance would be"):
+        assert line in text
+    assert not LedgerTransaction.objects.filter(kind="refund").exists()
+    values["shown"] = shown.context["form"]["shown"].value()
+    other = operator.post(page, {**values, "amount_nanos": "0.0005"})
+    assert other.status_code == 200, "Another amount is shown first, too."
     for _ in range(2):
         assert operator.post(page, values).status_code == 302
     assert OrganizationBalance.objects.get().posted_nanos == 1_000_000 - record.cost_nanos

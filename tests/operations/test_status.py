@@ -63,7 +63,9 @@ def _standing(redis_client: redis.Redis, settings: Any, tmp_path: Path) -> None:
 def test_a_quiet_crossmodel_needs_nobody() -> None:
     lines, code = status()
     assert code == 0
-    assert [line for line in lines if not line.startswith(("  redis: ", "  spool: "))] == [
+    use = ("  redis connections: ", "  redis memory: ", "  postgres connections: ")
+    assert [sum(line.startswith(name) for line in lines) for name in use] == [1, 1, 1]
+    assert [line for line in lines if not line.startswith(("  redis: ", "  spool: ", *use))] == [
         "  events waiting: 0",
         "  settlement lag: 0.0 s",
         "  holds in flight: 0",
@@ -229,7 +231,7 @@ def test_what_postgres_knows_is_told_without_redis() -> None:
     assert code == 1
     assert [line.split(":")[0] for line in lines] == [
         "! redis", "  unpublished changes", "  in quarantine", "  months not closed", "  breaks open",
-        "  mail late", "  webhooks late", "  spool", "  lines set aside",
+        "  mail late", "  webhooks late", "  postgres connections", "  spool", "  lines set aside",
     ]  # fmt: skip
 
 

@@ -148,6 +148,10 @@ class ScriptPipeline:
         self._connection: ScriptConnection | None = None
         self._connecting: asyncio.Task[ScriptConnection] | None = None
 
+    @property
+    def waiting_count(self) -> int:
+        return self._connection.waiting_count if self._connection is not None else 0
+
     async def call(self, script: Script, keys: Sequence[str], args: Sequence[Arg]) -> Any:
         """Return the script's reply. Raises AdmissionUnavailableError when there is none within the time-out."""
         try:
@@ -221,6 +225,11 @@ class ScriptRouter:
         self._timeout_seconds = timeout_seconds
         self._pipelines: dict[Address | None, ScriptPipeline] = {}
         self._by_prefix: dict[str, ScriptPipeline] = {}
+
+    @property
+    def waiting_count(self) -> int:
+        """Calls that no server has answered yet."""
+        return sum(pipeline.waiting_count for pipeline in self._pipelines.values())
 
     async def call(self, prefix: str, script: Script, keys: Sequence[str], args: Sequence[Arg]) -> Any:
         """Return the script's reply from the server of the shard. Raises AdmissionUnavailableError."""

@@ -20,6 +20,11 @@ def current_provider() -> PaymentProvider | None:
     return None if settings.PAYMENT_PROVIDER == NONE else find_provider(settings.PAYMENT_PROVIDER)
 
 
+def provider_names() -> list[str]:
+    """Return every provider that an order may name; "manual" took a payment by hand."""
+    return [*settings.PAYMENT_PROVIDERS[1:], "manual"]  # Without "none".
+
+
 def find_provider(name: str) -> PaymentProvider:
     """Return a provider that the settings have all of: also one that new orders no longer go to.
 
