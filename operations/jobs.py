@@ -45,6 +45,15 @@ class Job:
         return float(cast(float, entry["schedule"]))
 
     @property
+    def every(self) -> str:
+        """The period as people say it: "2 s", "10 min", "6 h"."""
+        seconds = self.period_seconds
+        for unit, length in (("h", 3600), ("min", 60)):
+            if seconds >= length and seconds % length == 0:
+                return f"{seconds / length:g} {unit}"
+        return f"{seconds:g} s"
+
+    @property
     def late_after_seconds(self) -> float:
         return max(MIN_LATE_SECONDS, LATE_AFTER_PERIODS * self.period_seconds)
 

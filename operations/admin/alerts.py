@@ -37,6 +37,7 @@ class OutgoingMailAdmin(ReadOnlyAdmin):
     list_select_related = ["user", "organization"]
     search_fields = ["=user__email", "=organization__slug"]
     ordering = ["-created_at"]
+    exclude = ["context"]
 
 
 @admin.register(WebhookEndpoint)

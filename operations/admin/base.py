@@ -17,13 +17,14 @@ from django.shortcuts import redirect, render
 from django.utils.functional import cached_property
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import action
-from unfold.paginator import InfinitePaginator
+from unfold.paginator import InfinitePaginator as UnfoldInfinitePaginator
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from accounts.models import Organization
 from billing.money import format_usd
 from operations.admin.searching import EXACT, search
 from pages.fields import UsdField
+from pages.templatetags.amounts import duration_or_dash
 
 MAX_PAGES = 200  # Of a list that is not counted.
 
@@ -42,6 +43,26 @@ class OperatorAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
         for name in self.readonly_fields:
             if callable(getattr(type(self), name, None)):
                 setattr(self, name, shown_once(getattr(self, name), name))
+        self._read_as = {}
+        for field in self.model._meta.fields:
+            ending, column = next((each for each in IN_WORDS.items() if field.name.endswith(each[0])), ("", None))
+            if column is not None:
+                shown = self._read_as[field.name] = field.name.removesuffix(ending)
+                if not hasattr(self, shown):
+                    setattr(self, shown, shown_once(_of_row(column, field.name), shown))
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Who only looks sees amounts as money and durations in seconds. In a form, its fields see to that."""
+        fieldsets = super().get_fieldsets(request, obj)
+        if obj is None or self.has_change_permission(request, obj):
+            return fieldsets
+        return [
+            (
+                title,
+                {**options, "fields": list(dict.fromkeys(self._read_as.get(name, name) for name in options["fields"]))},
+            )
+            for title, options in fieldsets
+        ]
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
@@ -61,6 +82,16 @@ class OperatorAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
         """Raise PermissionDenied for whoever may not look at the rows of this table."""
         if not self.has_view_or_change_permission(request):
             raise PermissionDenied
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        """Read a row once for a page: its buttons look at it, too. What changes it reads it again."""
+        if request.method not in ("GET", "HEAD"):
+            return super().get_object(request, object_id, from_field)
+        known = vars(request).setdefault("_rows", {})
+        key = (self.model, object_id, from_field)
+        if key not in known:
+            known[key] = super().get_object(request, object_id, from_field)
+        return known[key]
 
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
         """The buttons of a row: of those that the operator may use, what its state leaves to do."""
@@ -99,8 +130,11 @@ def shown_once(show: Callable[[Any], Any], name: str) -> Callable[[Any], Any]:
     return remembered
 
 
-class BoundedPaginator(InfinitePaginator):  # type: ignore[misc]  # unfold ships no types
-    """Pages that are not counted. Postgres reads all rows before a page, so there is a last one: search instead."""
+class InfinitePaginator(UnfoldInfinitePaginator):  # type: ignore[misc]  # unfold ships no types
+    """Pages that are not counted. Postgres reads all rows before a page, so there is a last one: search instead.
+
+    Unfold's templates know by the name of the class that there is no number of results to show.
+    """
 
     @cached_property
     def count(self) -> int:
@@ -111,7 +145,7 @@ class ReadOnlyAdmin(OperatorAdmin):
     """Rows to look at. Counting millions of them would take longer than anybody waits, so pages are not numbered."""
 
     show_full_result_count = False
-    paginator = BoundedPaginator
+    paginator = InfinitePaginator
     actions = None
     warn_unsaved_form = False
 
@@ -193,6 +227,35 @@ def usd_column(field: str, description: str) -> Callable[[Any, Any], str]:
         return ("-" if nanos < 0 else "") + f"${format_usd(abs(nanos))}"
 
     return column
+
+
+def duration_column(field: str, description: str) -> Callable[[Any, Any], str]:
+    """A column of a duration from a field of milliseconds."""
+
+    @admin.display(description=description, ordering=field)
+    def column(self: Any, row: Any) -> str:
+        return duration_or_dash(getattr(row, field))
+
+    return column
+
+
+# What people read instead of the numbers that a column with such a name holds.
+IN_WORDS: dict[str, Callable[[str, str], Callable[[Any, Any], str]]] = {
+    "_nanos": usd_column,
+    "_ms": duration_column,
+}
+
+
+def _of_row(make: Callable[[str, str], Callable[[Any, Any], str]], field: str) -> Callable[[Any], str]:
+    """Return the column as a function of a row, as an instance of an admin page has it."""
+    words = field.rpartition("_")[0].replace("_", " ")
+    column = make(field, words[:1].upper() + words[1:])
+
+    @wraps(column)
+    def show(row: Any) -> str:
+        return column(None, row)
+
+    return show
 
 
 def detail_action(description: str, *, permission: str, url_path: str) -> Callable[[F], F]:

@@ -81,4 +81,4 @@ class RequestRows(Base):
     @admin.display(description="Key")
     def key(self, row: Row) -> str:
         found = row.named[1]  # type: ignore[union-attr]
-        return f"{found.name} {found.prefix}…{found.last_four}" if found else f"#{row.key_id}"
+        return f"{found.name} …{found.last_four}" if found else f"#{row.key_id}"

@@ -123,24 +123,10 @@ class OrganizationAdmin(OrganizationPanels, OrganizationStates, OrganizationMone
     ]
 
     credit_limit = usd_column("credit_limit_nanos", "Credit limit")
-    daily_budget = usd_column("daily_budget_nanos", "Daily budget")
-    weekly_budget = usd_column("weekly_budget_nanos", "Weekly budget")
-    monthly_budget = usd_column("monthly_budget_nanos", "Monthly budget")
 
     def get_fieldsets(self, request: HttpRequest, obj: Organization | None = None) -> Any:
-        """Who only looks sees budgets as money. What is not there yet has nothing to see at a glance."""
-        if obj is None:
-            return NEW_FIELDSETS
-        fieldsets = super().get_fieldsets(request, obj)
-        if self.has_change_permission(request, obj):
-            return fieldsets
-        shown = [
-            name.removesuffix("_nanos") if name in BUDGET_FIELDS else name for name in [*LIMIT_FIELDS, *BUDGET_FIELDS]
-        ]
-        return [(name, {"fields": shown} if name == "Limits" else options) for name, options in fieldsets]
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Organization | None = None) -> list[str]:
-        return [*super().get_readonly_fields(request, obj), "daily_budget", "weekly_budget", "monthly_budget"]
+        """What is not there yet has nothing to see at a glance."""
+        return NEW_FIELDSETS if obj is None else super().get_fieldsets(request, obj)
 
     @admin.display(description="Former slugs")
     def former_slugs(self, organization: Organization) -> str:

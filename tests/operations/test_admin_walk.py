@@ -76,6 +76,7 @@ def test_every_page_with_something_on_it(world: People, role: str) -> None:
     record = UsageRecord.objects.get()
     known = {
         "operations_request": record.pk.hex,
+        "operations_send_to_support": record.pk.hex,
         "operations_run_job": "traffic",
         "admin:view_on_site": "1",
         "admin:app_list": "billing",

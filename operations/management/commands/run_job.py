@@ -26,7 +26,7 @@ class Command(BaseCommand):
         name = options["job"]
         if name is None:
             for standing in read_standings():
-                every = f"every {standing.job.period_seconds:g} s"
+                every = f"every {standing.job.every}"
                 self.stdout.write(f"{standing.job.name:<18} {standing.word:<16} {every:<14} {standing.job.what}")
             return
         try:

@@ -1,0 +1,113 @@
+"""The page of a row says amounts as money, and offers what its state leaves to do."""
+
+import html
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.contrib import admin
+from django.test import Client
+
+from accounts.keys import revoke_key
+from accounts.models import Organization
+from accounts.staff_roles import StaffRole
+from billing.models import Approval, PriceVersion, TopUp, Upstream, UsageRecord
+from tests.support.every_table import fill_every_table
+from tests.support.operators import make_operator, operator_client
+from tests.support.people import People, client_of
+
+
+@pytest.fixture
+def world(people: People) -> People:
+    fill_every_table(people)
+    return people
+
+
+@pytest.fixture
+def root(world: People) -> Client:
+    return operator_client("root", is_superuser=True)
+
+
+def page_of(client: Client, row: Any) -> Any:
+    meta = row._meta
+    return client.get(f"/admin/{meta.app_label}/{meta.model_name}/{row.pk}/change/", follow=True)
+
+
+def read_only_fields(page: Any) -> Iterator[str]:
+    for fieldset in page.context["adminform"]:
+        for line in fieldset:
+            for field in line:
+                if field.is_readonly:
+                    yield field.field["name"]
+
+
+def buttons(client: Client, row: Any) -> set[str]:
+    """Return the last part of the address of each button on the page of a row."""
+    return {action["path"].split("/")[-2] for action in page_of(client, row).context["actions_detail"]}
+
+
+@pytest.mark.parametrize("role", [*StaffRole, None])
+def test_no_row_shows_the_bare_number_of_a_column(world: People, role: StaffRole | None) -> None:
+    client = operator_client("walker", *([role] if role else []), is_superuser=role is None)
+    looked_at = 0
+    for model in admin.site._registry:
+        page = page_of(client, model._default_manager.order_by("pk").first())
+        if page.status_code == 200 and page.context and "adminform" in page.context:
+            bare = [name for name in read_only_fields(page) if name.endswith(("_nanos", "_ms", "_ppm", "_picos"))]
+            assert bare == [], model
+            looked_at += 1
+    assert looked_at > 20
+    lot = page_of(client, world.organization.credit_lots.first())
+    assert "$10.00" in lot.content.decode()
+
+
+def test_a_list_says_no_number_of_results_that_nobody_counted(root: Client) -> None:
+    page = html.unescape(root.get("/admin/billing/ledgertransaction/").content.decode())
+    assert "10000" not in page
+    assert "Show all" not in page
+
+
+def test_lists_of_requests_name_organizations_and_keys(root: Client, world: People) -> None:
+    for table in ("usagerecord", "failedrequest"):
+        page = root.get(f"/admin/billing/{table}/", {"q": world.organization.slug})
+        assert len(page.context["cl"].result_list) == 1
+        text = html.unescape(page.content.decode())
+        assert f">{world.organization.name}</a>" in text
+        assert f"{world.key.name} …{world.key.last_four}" in text
+        assert not root.get(f"/admin/billing/{table}/", {"q": world.charlies.slug}).context["cl"].result_list
+
+
+def test_an_organization_offers_what_its_status_leaves(root: Client, world: People) -> None:
+    always = {"look", "grant-credit", "adjust-balance", "credit-limit"}
+    expected = {"active": {"suspend", "close"}, "suspended": {"reopen", "close"}, "closed": {"reopen"}}
+    for status, offered in expected.items():
+        Organization.objects.filter(pk=world.organization.pk).update(status=status)
+        assert buttons(root, world.organization) & {"suspend", "reopen", "close"} == offered
+        assert buttons(root, world.organization) >= always
+
+
+def test_keys_upstreams_and_payments_offer_what_can_be_done(root: Client, world: People) -> None:
+    assert buttons(root, world.key) == {"revoke"}
+    revoke_key(world.key, revoked_by=world.alice)
+    assert buttons(root, world.key) == set()
+    upstream = Upstream.objects.get(name="acme")
+    assert "disable" in buttons(root, upstream)
+    assert "enable" not in buttons(root, upstream)
+    assert buttons(root, TopUp.objects.get(idempotency_key="waits")) == set()
+
+
+def test_what_waits_is_decided_by_others_and_withdrawn_by_who_asked(world: People) -> None:
+    approval = Approval.objects.get(state=Approval.State.WAITING)
+    assert buttons(client_of(approval.asked_by), approval) == {"refuse"}
+    assert buttons(operator_client("fritz", StaffRole.FINANCE), approval) == {"approve", "refuse"}
+    assert buttons(operator_client("sam", StaffRole.SUPPORT), approval) == set()
+    draft = PriceVersion.objects.get(approved_at=None)
+    assert draft.drafted_by is not None
+    assert "approve" not in buttons(client_of(draft.drafted_by), draft)
+    assert "approve" in buttons(client_of(make_operator("gus", StaffRole.FINANCE)), draft)
+
+
+def test_a_row_of_usage_leads_to_the_story_of_its_request(root: Client) -> None:
+    record = UsageRecord.objects.get()
+    answer = root.get(f"/admin/billing/usagerecord/{record.pk}/change/")
+    assert answer["Location"] == f"/admin/requests/{record.request_id.hex}/"
