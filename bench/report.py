@@ -144,7 +144,7 @@ def show_bodies(results: dict[str, Any]) -> None:
                 f"{each['cpu_ms']:.1f}",
                 f"{each['cpu_ms'] / plain['cpu_ms']:.1f}",
                 f"{each['memory_mib'] * 1024**2 / each['bytes']:.1f}",
-                f"{each['memory_mib'] / plain['memory_mib']:.1f}",
+                f"{each['memory_mib'] / plain['memory_mib']:.1f}" if plain["memory_mib"] else "",
                 f"{each['stall_ms']:.0f}",
                 f"{each['small_p99_ms']:.0f}",
             ]

@@ -44,14 +44,19 @@ def main() -> int:
                 report.say(f"\n== {name}")
                 results[name] = _section(name)(deployment, options.quick)
                 report.show(name, results[name])
-        finally:
+        finally:  # Also what was measured before something failed.
             deployment.stop()
-    results["took_seconds"] = round(time.monotonic() - started)
+            results["took_seconds"] = round(time.monotonic() - started)
+            path = _keep(results)
+    report.say(f"\nKept in {path.relative_to(ROOT)}; took {results['took_seconds']} s.")
+    return 0
+
+
+def _keep(results: dict[str, Any]) -> Path:
     path = ROOT / "var" / "bench" / f"{results['time'].replace(':', '')}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(results, indent=2) + "\n")
-    report.say(f"\nKept in {path.relative_to(ROOT)}; took {results['took_seconds']} s.")
-    return 0
+    return path
 
 
 def _section(name: str) -> Callable[[Deployment, bool], dict[str, Any]]:

@@ -16,6 +16,7 @@ READY_LINE = "upstream ready"
 WORDS = "Speed is the absence of work that nobody asked for, and so it is found by taking away. "
 INPUT_TOKENS, OUTPUT_TOKENS = 250, 200
 STREAM_DELTAS = 40
+MAX_HEAD_BYTES = 16 * 1024
 STAMP = WORDS[:20].encode()  # Where a delta says when it was written, where it does.
 MESSAGE: dict[str, Any] = {
     "id": "msg_upstream",
@@ -75,7 +76,8 @@ class Connection(asyncio.Protocol):
         self._stamps = stamps
         self._delay_seconds = delay_seconds
         self._pace_seconds = pace_seconds
-        self._received = b""
+        self._received = bytearray()
+        self._length = 0  # Of the request that is being received, once its head is here.
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -85,12 +87,16 @@ class Connection(asyncio.Protocol):
         self._transport = None
 
     def data_received(self, data: bytes) -> None:
+        # Nothing is copied or searched twice: a large body would hold up everybody else's replies.
         self._received += data
-        head, separator, body = self._received.partition(b"\r\n\r\n")
-        if not separator or len(body) < content_length(head):
+        if not self._length:
+            head, separator, _ = bytes(self._received[:MAX_HEAD_BYTES]).partition(b"\r\n\r\n")
+            self._length = len(head) + len(separator) + content_length(head) if separator else 0
+        if not self._length or len(self._received) < self._length:
             return
-        self._received = b""
-        if b'"stream":true' in body:
+        is_streamed = b'"stream":true' in self._received
+        self._received, self._length = bytearray(), 0
+        if is_streamed:
             self._stream(0)
         elif self._delay_seconds:
             asyncio.get_running_loop().call_later(self._delay_seconds, self._write, self.whole)

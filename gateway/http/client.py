@@ -15,6 +15,7 @@ from gateway.http.errors import (
     UpstreamUnreachableError,
 )
 from gateway.http.fair_turns import FairTurns
+from gateway.http.pieces import join_pieces
 from gateway.http.transport import AnswerStream, UpstreamTransport
 
 MAX_ERROR_BODY_BYTES = 1024 * 1024
@@ -80,7 +81,7 @@ class UpstreamResponse:
             if size > max_bytes:
                 raise UpstreamTooLargeError(f"The answer is larger than {max_bytes} bytes.")
             parts.append(chunk)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return await join_pieces(parts)
 
     async def _next_within(self, timeout_seconds: float, ends_at: float) -> bytes | None:
         seconds_left = ends_at - time.monotonic()

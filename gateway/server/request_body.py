@@ -10,6 +10,7 @@ from typing import Any
 from django.conf import settings
 
 from gateway.errors import GatewayError, unavailable
+from gateway.http.pieces import join_pieces
 
 MAX_LENGTH_DIGITS = 19
 GRACE_SECONDS = 15.0  # However little has come by then,
@@ -93,7 +94,7 @@ class BodyReader:
             message = await self._receive_in_time(started)
         if decoder is not None and not decoder.eof:
             raise GatewayError(400, "invalid_content_encoding", f"The body is not a complete {self._coding} stream.")
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return await join_pieces(parts)
 
     def close(self) -> None:
         if self._room is not None:
