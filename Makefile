@@ -48,9 +48,9 @@ check: environment-dev
 		manage.py makemigrations --check --dry-run
 	$(VENV)/python manage.py check_templates
 
-# pip-audit in an environment of its own. What no advisory database knows ("not found") is no finding, and no clearance.
+# pip-audit in an environment of its own. What no advisory database could be asked about fails it: that is no clearance.
 audit: environment-dev
-	$(VENV)/uv tool run "pip-audit>=2.10,<3" --require-hashes --disable-pip --requirement requirements.lock
+	$(VENV)/uv tool run "pip-audit>=2.10,<3" --strict --require-hashes --disable-pip --requirement requirements.lock
 
 # Helm and the schemas of Kubernetes come from PyPI, into an environment of their own.
 check-deploy: environment-dev

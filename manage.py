@@ -11,6 +11,8 @@ from django.core.management import execute_from_command_line
 from django.db import OperationalError
 
 from accounts.audit import audited, of_command
+from billing.watching import watching
+from operations.management.progress import show_progress
 
 STDOUT = 1
 
@@ -28,7 +30,7 @@ def reader_is_gone() -> bool:
 if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "crossmodel_site.settings")
     try:
-        with audited(of_command(sys.argv)):
+        with audited(of_command(sys.argv)), watching(show_progress):
             execute_from_command_line(sys.argv)
     except BrokenPipeError:
         if not reader_is_gone():

@@ -16,6 +16,7 @@ from billing.credit.lots import expire_lots, organizations_with_expired_lots
 from billing.models import OrganizationBalance
 from billing.partitions import create_partitions
 from billing.usage.refusals import forget_old_refusals
+from billing.watching import watched
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ def run_maintenance() -> list[str]:
         "approvals that waited too long": lambda: expire_old(now=datetime.now(UTC)),
         "forgetting old refusals": lambda: forget_old_refusals(now=datetime.now(UTC)),
     }
-    return [name for name, part in parts.items() if not _is_done(name, part)]
+    return [name for name, part in watched(parts.items(), len(parts)) if not _is_done(name, part)]
 
 
 def _is_done(name: str, part: Callable[[], object]) -> bool:

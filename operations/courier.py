@@ -7,14 +7,16 @@ outboxes lend for a while, they never give away.
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime
+from functools import partial
 
 from django.db import DatabaseError, InterfaceError, connection
 
 from accounts.sealing import LostSecretError
 from billing.models import WebhookDelivery
+from billing.watching import watched
 from billing.webhooks.deliveries import Answer, claim_deliveries, note_answer
 from billing.webhooks.endpoints import live_secrets
 from billing.webhooks.secrets import sign
@@ -58,11 +60,16 @@ class Courier:
 def deliver_mails() -> int:
     """Send all mail that is due; return how many were sent."""
     total = 0
-    while sent := send_due_mails():
+    for sent in watched(_rounds_of_mail()):
         total += sent
-        if sent < MAX_MAILS_PER_ROUND:
-            break
     return total
+
+
+def _rounds_of_mail() -> Iterator[int]:
+    while sent := send_due_mails():
+        yield sent
+        if sent < MAX_MAILS_PER_ROUND:
+            return
 
 
 def deliver_webhooks() -> int:
@@ -99,6 +106,7 @@ def _attempt(delivery: WebhookDelivery) -> Answer:
 
 
 RECONCILIATION = Courier("reconciliation", reconcile_due)
+RECONCILIATION_NOW = Courier("reconciliation at once", partial(reconcile_due, at_once=True))
 RERATINGS = Courier("re-ratings", post_decided)
 MAIL = Courier("mail", deliver_mails)
 WEBHOOKS = Courier("webhooks", deliver_webhooks)

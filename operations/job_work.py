@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from django.conf import settings
 from django.utils import timezone
@@ -22,7 +23,7 @@ from billing.payments.automatic import due_organizations
 from billing.payments.providers import current_provider
 from billing.privacy.deletion import due_deletions
 from billing.privacy.retention import due_retentions
-from billing.reconciliation.runs import due_days
+from billing.reconciliation.runs import days_compared
 from operations import courier, tasks
 from operations.provider_accounts import find_drifts
 from operations.reconciliation import reconcile_due
@@ -101,11 +102,9 @@ def _reratings() -> Iterator[str]:
 
 def _reconcile() -> Iterator[str]:
     now = datetime.now(UTC)
-    days = due_days(now)
-    yield from (f"compare the books of {day}" for day in days)
-    if days:
-        yield from (f"check the books of {month}, which is not proven" for month, _ in open_months(now=now))
-        yield from (f"check the books of {row.month} again" for row in proven_months(night=now.date()))
+    yield from (f"compare the books of {day}" for day in days_compared(now))
+    yield from (f"check the books of {month}, which is not proven" for month, _ in open_months(now=now))
+    yield from (f"check the books of {row.month} again" for row in proven_months(night=now.date()))
 
 
 def _provider_balances() -> Iterator[str]:
@@ -123,7 +122,7 @@ def _send() -> None:
 
 
 WORK: dict[str, Work] = {
-    "due_work": Work(tasks.run_due_work, _due_work),
+    "due_work": Work(tasks.do_due_work, _due_work),
     "maintenance": Work(tasks.maintain, _maintenance),
     "traffic": Work(tasks.count_what_happened, _traffic),
     "traffic_check": Work(tasks.check_traffic, _traffic_check),
@@ -135,7 +134,7 @@ WORK: dict[str, Work] = {
     "payments": Work(tasks.look_after_payments, _payments),
     "payment_lists": Work(tasks.go_through_payment_lists, _payment_lists),
     "reratings": Work(post_decided, _reratings),
-    "reconcile": Work(reconcile_due, _reconcile),
+    "reconcile": Work(partial(reconcile_due, at_once=True), _reconcile),
     "provider_balances": Work(tasks.watch_provider_balances, _provider_balances),
     "price_drift": Work(tasks.draft_price_drifts, _price_drift),
 }

@@ -1,43 +1,39 @@
 """The registry of scheduled work: what each job does, how often it is due, and how its runs went.
 
 A job is due by the clock, but what it does it reads from Redis and Postgres: late, doubled or killed in the middle it
-loses nothing. So the records here are for people. They are written beside the work, and never stop it.
+loses nothing. So the records of its runs (job_records.py) are for people.
 """
 
-import logging
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import cast
 
 from celery import current_app
 from django.conf import settings
-from django.db import Error, connection
 from django.utils import timezone
 
-from operations.metrics import JOB_DURATION, JOBS
+from operations.job_records import began_at, is_stuck, job
 from operations.models import JobRun, JobState
+from operations.processes import is_gone
 
 DAYS_KEPT = 30
-MAX_DETAIL_CHARS = 500
 # A job is late when it was due this often and did not end, but never sooner than MIN_LATE_SECONDS.
 LATE_AFTER_PERIODS = 3
 MIN_LATE_SECONDS = 300.0
-# A run that has not ended after so long is stuck, or its process died.
-STUCK_AFTER_SECONDS = 3600.0
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """`task` is the name of Celery's task that triggers it; `what` says what it does, for people."""
+    """`task` is the name of Celery's task that triggers it; `what` says what it does, for people.
+
+    `is_daily`: its triggers do nothing once it was done today, unless a person asks.
+    """
 
     name: str
     task: str
     what: str
+    is_daily: bool = False
 
     @property
     def period_seconds(self) -> float:
@@ -77,8 +73,14 @@ REGISTRY = (
     Job("provider_balances", "billing.provider_balances", "Asks providers what is left on our accounts."),
     Job("price_drift", "billing.price_drift", "Drafts what providers' price lists say otherwise than ours."),
     Job("reratings", "billing.reratings", "Posts re-ratings that were decided, and goes on with what was cut short."),
-    Job("reconcile", "billing.reconcile", "Compares the books with Redis, providers and payments, once a day."),
+    Job(
+        "reconcile",
+        "billing.reconcile",
+        "Checks the ledger, and compares the books with Redis, providers and payments, once a day or when asked.",
+        is_daily=True,
+    ),
 )
+__all__ = ["BY_NAME", "REGISTRY", "Job", "Standing", "forget_old_runs", "job", "read_standings", "run_now"]
 BY_NAME = {job.name: job for job in REGISTRY}
 
 
@@ -90,6 +92,8 @@ class Standing:
     state: JobState | None
     is_late: bool
     is_stuck: bool
+    has_died: bool = False
+    running_since: datetime | None = None
 
     @property
     def is_failing(self) -> bool:
@@ -97,10 +101,12 @@ class Standing:
 
     @property
     def needs_a_person(self) -> bool:
-        return self.is_late or self.is_stuck or self.is_failing
+        return self.is_late or self.is_stuck or self.has_died or self.is_failing
 
     @property
     def word(self) -> str:
+        if self.has_died:
+            return "died"
         if self.is_stuck:
             return "stuck"
         if self.is_failing:
@@ -110,22 +116,10 @@ class Standing:
         return "well" if self.state and self.state.last_done_at else "has not run yet"
 
 
-@contextmanager
-def job(name: str) -> Iterator[None]:
-    """Note one run of a job, and how it ended. Raises what the run raises."""
-    started_at, started = timezone.now(), time.monotonic()
-    _note(_note_start, name, started_at)
-    try:
-        yield
-    except BaseException as error:
-        _note_ending(name, started_at, started, f"{type(error).__name__}: {error}")
-        raise
-    _note_ending(name, started_at, started, "")
-
-
 def run_now(job: Job) -> None:
     """Trigger the job at once, beside its schedule. A worker carries it out. Raises OperationalError of kombu."""
-    current_app.send_task(job.task, expires=settings.TRIGGER_EXPIRES_SECONDS)
+    asked = {"at_once": True} if job.is_daily else {}
+    current_app.send_task(job.task, kwargs=asked, expires=settings.TRIGGER_EXPIRES_SECONDS)
 
 
 def read_standings(*, now: datetime | None = None) -> Sequence[Standing]:
@@ -143,58 +137,15 @@ def forget_old_runs(*, now: datetime) -> int:
 def _judge(entry: Job, state: JobState | None, now: datetime) -> Standing:
     if state is None or state.started_at is None:
         return Standing(entry, state, is_late=False, is_stuck=False)
-    is_running = state.ended_at is None or state.started_at > state.ended_at
-    is_stuck = is_running and now - state.started_at > timedelta(seconds=STUCK_AFTER_SECONDS)
+    runs = list(state.running.values())
+    stuck = any(is_stuck(run, now) for run in runs)
     last = state.ended_at or state.started_at
     is_late = now - last > timedelta(seconds=entry.late_after_seconds)
-    return Standing(entry, state, is_late=is_late and not is_stuck, is_stuck=is_stuck)
-
-
-def _note_ending(name: str, started_at: datetime, started: float, failure: str) -> None:
-    seconds = time.monotonic() - started
-    JOB_DURATION.labels(name).observe(seconds)
-    JOBS.labels(name, "failed" if failure else "done").inc()
-    text = " ".join(failure.replace("\x00", "").split())[:MAX_DETAIL_CHARS]
-    _note(_note_end, name, started_at, int(seconds * 1000), text)
-
-
-def _note(write: object, *args: object) -> None:
-    """Write a record unless Postgres is away, or the work has left a transaction that is broken."""
-    try:
-        if not (connection.in_atomic_block and connection.needs_rollback):
-            write(*args)  # type: ignore[operator]
-    except Error as error:
-        logger.warning("A run of a job is not noted: %s", error)
-
-
-def _note_start(name: str, started_at: datetime) -> None:
-    JobState.objects.update_or_create(name=name, defaults={"started_at": started_at})
-
-
-def _note_end(name: str, started_at: datetime, took_ms: int, failure: str) -> None:
-    ended_at = timezone.now()
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """UPDATE operations_jobstate SET ended_at = %(now)s, took_ms = %(took)s,
-                last_done_at = CASE WHEN %(failure)s = '' THEN %(now)s ELSE last_done_at END,
-                last_failed_at = CASE WHEN %(failure)s = '' THEN last_failed_at ELSE %(now)s END,
-                last_failure = CASE WHEN %(failure)s = '' THEN last_failure ELSE %(failure)s END,
-                failures_in_a_row = CASE WHEN %(failure)s = '' THEN 0 ELSE failures_in_a_row + 1 END
-                WHERE name = %(name)s""",
-            {"now": ended_at, "took": took_ms, "failure": failure, "name": name},
-        )
-        cursor.execute(
-            """INSERT INTO operations_jobrun AS kept
-                (job, hour, is_failure, detail, first_started_at, last_ended_at, runs, slowest_ms)
-                VALUES (%(name)s, %(hour)s, %(failure)s <> '', %(failure)s, %(started)s, %(now)s, 1, %(took)s)
-                ON CONFLICT (job, hour) WHERE NOT is_failure DO UPDATE SET last_ended_at = excluded.last_ended_at,
-                    runs = kept.runs + 1, slowest_ms = greatest(kept.slowest_ms, excluded.slowest_ms)""",
-            {
-                "name": name,
-                "hour": ended_at.astimezone(UTC).replace(minute=0, second=0, microsecond=0),
-                "failure": failure,
-                "started": started_at,
-                "now": ended_at,
-                "took": took_ms,
-            },
-        )
+    return Standing(
+        entry,
+        state,
+        is_late=is_late and not stuck,
+        is_stuck=stuck,
+        has_died=any(is_gone(run) for run in runs),
+        running_since=min(map(began_at, runs), default=None),
+    )

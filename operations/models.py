@@ -4,7 +4,7 @@ from django.db import models
 
 
 class JobState(models.Model):
-    """How one job stands: one row for each. A run that began and has not ended is one whose start is the later one."""
+    """How one job stands: one row for each. `running` has an entry for each run that began and has not ended."""
 
     name = models.CharField(max_length=40, primary_key=True)
     started_at = models.DateTimeField(null=True)
@@ -14,6 +14,8 @@ class JobState(models.Model):
     last_failed_at = models.DateTimeField(null=True)
     last_failure = models.CharField(max_length=500, blank=True)
     failures_in_a_row = models.PositiveIntegerField(default=0)
+    # Workers that do not know this column yet go on inserting rows.
+    running = models.JSONField(default=dict, db_default={})
 
     class Meta:
         ordering = ["name"]

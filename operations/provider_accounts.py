@@ -22,6 +22,7 @@ from billing.catalog.price_versions import PriceDraft, draft_price, stored_tiers
 from billing.models import PriceVersion, Route, Upstream
 from billing.money import NANOS_PER_USD, PICOS_PER_NANO
 from billing.pricing.cost import MAX_PICOS_PER_UNIT, Tiers
+from billing.watching import watched
 from operations.judged_http import Bounds, NoAnswerError, exchange
 from operations.models import ProviderBalance
 
@@ -61,7 +62,7 @@ class Drift:
 def watch_balances(*, now: datetime) -> int:
     """Ask each provider what is left, and keep the answer or why there is none; return how many answered."""
     answered = 0
-    for name, url in settings.PROVIDER_BALANCES.items():
+    for name, url in watched(settings.PROVIDER_BALANCES.items(), len(settings.PROVIDER_BALANCES)):
         known, _ = ProviderBalance.objects.get_or_create(upstream=name)
         try:
             known.balance_nanos = read_balance(ask(name, url))
@@ -100,7 +101,7 @@ def draft_drifts(*, now: datetime) -> int:
     Those of one provider's list are drafted together, and who may approve them gets one mail.
     """
     drafted = 0
-    for name, url in settings.PRICE_LISTS.items():
+    for name, url in watched(settings.PRICE_LISTS.items(), len(settings.PRICE_LISTS)):
         drifts = list(_find_drifts_of(name, url))
         with transaction.atomic():
             new = [_draft(drift, now) for drift in drifts if not _is_drafted(drift)]

@@ -9,17 +9,21 @@ from django.conf import settings
 from billing.models import ReconciliationRun, TopUp
 from billing.payments.provider import PaymentProvider
 from billing.payments.providers import NONE, UnknownProviderError, find_provider
-from billing.reconciliation.runs import check_books, due_days, reconcile
+from billing.reconciliation.runs import check_books, days_compared, due_days, reconcile
 from operations.jobs import job
 from operations.provider_reports import ReportUnavailableError, fetch_reports
 
 logger = logging.getLogger(__name__)
 
 
-def reconcile_due() -> None:
-    """Compare the last days, and the books with themselves, unless that was done today. Twice changes nothing."""
+def reconcile_due(*, at_once: bool = False) -> None:
+    """Compare the last days, and the books with themselves, unless that was done today. Twice changes nothing.
+
+    `at_once`: a person asks, so it is done whenever it was done last.
+    """
     with job("reconcile"):  # Also where nothing is due: it has looked, and is not late.
-        days = due_days(datetime.now(UTC))
+        now = datetime.now(UTC)
+        days = days_compared(now) if at_once else due_days(now)
         if days:
             fetch_configured(days)
             reconcile(days, providers=payment_providers())

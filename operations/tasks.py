@@ -30,7 +30,9 @@ from billing.payments.recurring import give_monthly_credit
 from billing.privacy.deletion import erase_due_organizations
 from billing.privacy.retention import erase_due_details
 from billing.settlement.batch import settle_batches
+from billing.shards import SHARD_COUNT
 from billing.usage_stream import StreamEntry
+from billing.watching import watched
 from billing.webhooks.deliveries import forget_old_deliveries
 from operations import courier
 from operations.jobs import forget_old_runs, job
@@ -47,6 +49,11 @@ SETTLEMENT_FAULTS = (AdmissionUnavailableError, DatabaseError, InterfaceError)
 
 logger = logging.getLogger(__name__)
 
+
+class NotAllDoneError(Exception):
+    """A part of a job could not be done; the text says which. The rest was done."""
+
+
 _ended_at = -math.inf  # In this process, by time.monotonic().
 
 
@@ -61,33 +68,44 @@ def run_due_work() -> None:
         return
     try:
         with job("due_work"):
-            _run_due_work()
+            waiting = _publish_and_reap()
+            for start in range(0, len(waiting), SHARDS_PER_TASK):
+                part = waiting[start : start + SHARDS_PER_TASK]
+                settle_shards.apply_async((part,), expires=settings.TRIGGER_EXPIRES_SECONDS)
     finally:
         _ended_at = time.monotonic()
 
 
-def _run_due_work() -> None:
+def do_due_work() -> None:
+    """Do the same here and now, settlement too: also where no worker and no broker is there."""
+    with job("due_work"):
+        waiting = _publish_and_reap()
+        if waiting:
+            settle_waiting(waiting, seconds=math.inf)
+
+
+def _publish_and_reap() -> list[int]:
+    """Publish changes, close what orphans left, and return the shards in which events wait."""
     try:
         publish_pending_changes()
     except (AdmissionUnavailableError, DatabaseError, InterfaceError) as error:
         # A Redis that is full refuses changes, but not settlement, which is what frees it.
         logger.warning("Changes are published later: %s", error)
     try:
-        waiting = [shard.shard for shard in reap_shards() if shard.waiting_events]
+        return [shard.shard for shard in watched(reap_shards(), SHARD_COUNT) if shard.waiting_events]
     except AdmissionUnavailableError as error:
         logger.warning("This run is skipped: %s", error)
-        return
-    for start in range(0, len(waiting), SHARDS_PER_TASK):
-        part = waiting[start : start + SHARDS_PER_TASK]
-        settle_shards.apply_async((part,), expires=settings.TRIGGER_EXPIRES_SECONDS)
+        return []
 
 
 @shared_task(name="billing.housekeeping")  # type: ignore[untyped-decorator]
 def maintain() -> None:
     """Expire credit lots and make the partitions of the months to come."""
-    with job("maintenance"):
-        run_maintenance()
+    with _put_off("Maintenance"), job("maintenance"):
+        failed = run_maintenance()
         forget_old_runs(now=datetime.now(UTC))
+        if failed:
+            raise NotAllDoneError(f"{', '.join(failed)} failed; the log says why.")
 
 
 @shared_task(name="billing.alerts")  # type: ignore[untyped-decorator]
@@ -117,9 +135,9 @@ def send_what_waits() -> None:
 
 
 @shared_task(name="billing.reconcile")  # type: ignore[untyped-decorator]
-def reconcile_when_due() -> None:
-    """See to it that the books of the last days are compared, once a day. Returns before they are."""
-    courier.RECONCILIATION.call()
+def reconcile_when_due(at_once: bool = False) -> None:
+    """See to it that the books of the last days are compared, once a day or at once. Returns before they are."""
+    (courier.RECONCILIATION_NOW if at_once else courier.RECONCILIATION).call()
 
 
 @shared_task(name="billing.reratings")  # type: ignore[untyped-decorator]
@@ -162,10 +180,7 @@ def watch_provider_balances() -> None:
 def draft_price_drifts() -> None:
     """Draft what providers' price lists say otherwise than ours."""
     with _put_off("Price lists"), job("price_drift"):
-        try:
-            draft_drifts(now=timezone.now())
-        except ProviderSilentError as error:
-            logger.warning("Price lists are compared later: %s", error)
+        draft_drifts(now=timezone.now())
 
 
 def yesterday() -> date:
@@ -174,11 +189,11 @@ def yesterday() -> date:
 
 @contextmanager
 def _put_off(what: str) -> Iterator[None]:
-    """Leave it to the next trigger while Postgres is away."""
+    """Leave the rest to the next trigger, where a store or a provider is away or not all could be done."""
     try:
         yield
-    except (DatabaseError, InterfaceError) as error:
-        logger.warning("%s are put off: %s", what, error)
+    except (DatabaseError, InterfaceError, NotAllDoneError, PaymentProviderError, ProviderSilentError) as error:
+        logger.warning("%s: the rest is put off: %s", what, error)
 
 
 @shared_task(name="billing.documents")  # type: ignore[untyped-decorator]
@@ -186,9 +201,13 @@ def write_documents() -> None:
     """Write the receipts of new payments, and the documents of the month that is over for whoever has none."""
     with _put_off("Documents"), job("documents"):
         issue_receipts()
+        failed = 0
         for closing in close_everywhere(last_month_over()):
+            failed += closing.error is not None
             if closing.documents:
                 logger.info("%s: %s", closing.organization.slug, ", ".join(map(str, closing.documents)))
+        if failed:
+            raise NotAllDoneError(f"{failed} organizations could not be closed; manage.py close_month says why.")
 
 
 @shared_task(name="billing.payments")  # type: ignore[untyped-decorator]
@@ -208,10 +227,7 @@ def go_through_payment_lists() -> None:
         return
     with _put_off("The list of payments"), job("payment_lists"):
         now = timezone.now()
-        try:
-            pull_payments(provider.name, now - LISTED_SPAN, now)
-        except PaymentProviderError as error:
-            logger.warning("The list of payments is gone through later: %s", error)
+        pull_payments(provider.name, now - LISTED_SPAN, now)
 
 
 @shared_task(name="billing.settle_shards")  # type: ignore[untyped-decorator]
@@ -241,7 +257,7 @@ def settle_waiting(shards: list[int], *, seconds: float) -> int:
     failures: list[Exception] = []
     while busy and time.monotonic() < ends_at:
         full = []
-        for waiting in _read_together(busy, failures):
+        for waiting in watched(_read_together(busy, failures)):
             counts = _settle_apart_where_due(waiting, failures)
             settled += sum(counts.values())
             full += [shard for shard in counts if len(waiting[shard].entries) >= BATCH_EVENTS]

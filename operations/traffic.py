@@ -6,6 +6,7 @@ serve: there are as many of them as organizations, keys and models have hours.
 """
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime, timedelta
 
@@ -17,6 +18,7 @@ from billing.admission.errors import AdmissionUnavailableError
 from billing.models import FailedRequest, RefusedRequest, UsageRecord
 from billing.request_id import first_id_at, time_of
 from billing.shards import SHARD_COUNT
+from billing.watching import watched
 from operations.models import TrafficHour, TrafficMinute
 
 COUNTED_AGAIN = timedelta(minutes=5)
@@ -89,13 +91,22 @@ def count_traffic(*, now: datetime) -> int:
     ends_at = time.monotonic() + MAX_SECONDS
     begins = next_to_count(now)
     hours = 0
-    while begins < now and time.monotonic() < ends_at:
-        ends = min(now, _hour_of(begins) + HOUR)
-        count_window(begins, ends)
-        begins, hours = ends, hours + 1
+    for window in watched(list(_windows(begins, now))):
+        if time.monotonic() >= ends_at:
+            break
+        count_window(*window)
+        hours += 1
     TrafficMinute.objects.filter(minute__lt=now - MINUTES_KEPT).delete()
     TrafficHour.objects.filter(hour__lt=now - HOURS_KEPT).delete()
     return hours
+
+
+def _windows(begins: datetime, ends: datetime) -> Iterator[tuple[datetime, datetime]]:
+    """Yield the parts of a time that lie within one hour each."""
+    while begins < ends:
+        until = min(ends, _hour_of(begins) + HOUR)
+        yield begins, until
+        begins = until
 
 
 def count_window(begins: datetime, ends: datetime) -> None:
@@ -113,7 +124,7 @@ def recount_day(day: date) -> list[str]:
     begins = datetime(day.year, day.month, day.day, tzinfo=UTC)
     before = {row.hour: row for row in TrafficHour.objects.filter(hour__gte=begins, hour__lt=begins + 24 * HOUR)}
     changed = []
-    for number in range(24):
+    for number in watched(range(24), 24):
         hour = begins + number * HOUR
         count_window(hour, hour + HOUR)
         after = TrafficHour.objects.get(hour=hour)

@@ -12,6 +12,7 @@ from billing.budgets.spenders import END_USER
 from billing.bulk_rows import fetch_all
 from billing.models import Alert, LanguageModel
 from billing.money import PICOS_PER_NANO
+from billing.watching import watched
 
 Kind = Alert.Kind
 
@@ -45,7 +46,8 @@ def evaluate_spending(*, now: datetime | None = None) -> tuple[int, int]:
 def evaluate_catalog(*, now: datetime | None = None) -> tuple[int, int]:
     """Raise and clear what depends on prices and models; return how many alerts of each. Reads far more: hourly."""
     now = now or datetime.now(UTC)
-    return apply_findings(CATALOG_KINDS, [*_price_changes(now), *_retiring_models(now)])
+    kinds = (_price_changes, _retiring_models)
+    return apply_findings(CATALOG_KINDS, [finding for find in watched(kinds, len(kinds)) for finding in find(now)])
 
 
 def _spending_findings(today: int) -> Iterator[Finding]:
@@ -54,7 +56,7 @@ def _spending_findings(today: int) -> Iterator[Finding]:
     near = {(holder.organization_id, holder.key_id) for holder in holders if is_near_a_limit(holder, today)}
     holds = read_usual_holds(sorted(near))
     of_end_users: list[Finding] = []
-    for holder in holders:
+    for holder in watched(holders, len(holders)):
         usual_hold_nanos = holds.get((holder.organization_id, holder.key_id), 0)
         findings = judge(holder, today=today, usual_hold_nanos=usual_hold_nanos)
         if holder.scope == END_USER:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from django.db import connection, transaction
 
 from billing.checks.books import EVERYTHING, MAX_BREAKS_LISTED, Books, Outcome, Span
+from billing.watching import watched
 
 # For each step of a query that sorts or hashes: a month of a large installation, mostly without a file.
 SORT_MEMORY = "64MB"
@@ -48,7 +49,7 @@ def run_checks(checks: Iterable[Check], spans: Sequence[Span] = (EVERYTHING,)) -
             cursor.execute(f"SET LOCAL work_mem = '{SORT_MEMORY}'")
         for span in spans:
             books = Books(span)
-            for check, outcomes in zip(checks, found, strict=True):
+            for check, outcomes in watched(list(zip(checks, found, strict=True)), len(checks)):
                 if not check.is_whole:
                     outcomes.append(check.run(books))
         everything = Books()

@@ -34,6 +34,7 @@ from billing.payments.provider import (
     SavedCard,
 )
 from billing.payments.providers import UnknownProviderError, find_provider
+from billing.watching import watched
 
 MAX_ORGANIZATIONS_PER_ROUND = 50
 # An order that got no answer is asked about again, by the same key, which providers remember for a day.
@@ -60,7 +61,8 @@ def run_automatic_top_ups(*, now: datetime | None = None) -> Round:
     """Top up every organization that is due, each by itself: one that fails holds up no other."""
     now = now or timezone.now()
     resumed = sum(_each(partial(_resume, now=now), top_up) for top_up in _unanswered(now))
-    placed = sum(_each(top_up_automatically, organization) for organization in due_organizations(now))
+    due = due_organizations(now)
+    placed = sum(_each(top_up_automatically, organization) for organization in watched(due, len(due)))
     return Round(placed, resumed)
 
 

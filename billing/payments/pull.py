@@ -24,6 +24,7 @@ from billing.payments.provider import (
 )
 from billing.payments.providers import UnknownProviderError, find_provider
 from billing.payments.refunds import resume_refunds
+from billing.watching import watched
 
 MAX_ORDERS_PER_ROUND = 100
 FIRST_LOOK = timedelta(seconds=30)  # Webhooks come within seconds.
@@ -51,7 +52,8 @@ def pull_orders(*, now: datetime | None = None) -> Pulled:
     now = now or timezone.now()
     pulled = Pulled()
     down: set[str] = set()
-    for top_up in _due(now):
+    due = _due(now)
+    for top_up in watched(due, len(due)):
         if top_up.provider in down:
             continue
         try:
@@ -78,7 +80,7 @@ def pull_payments(provider_name: str, start: datetime, end: datetime) -> Pulled:
     Raises PaymentProviderError, UnknownProviderError.
     """
     pulled = Pulled()
-    for event in find_provider(provider_name).list_payments(start, end):
+    for event in watched(find_provider(provider_name).list_payments(start, end)):
         pulled.asked += 1
         _apply([event], pulled)
     return pulled

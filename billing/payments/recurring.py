@@ -14,6 +14,7 @@ from billing.days import ORDINAL_OF_EPOCH, date_of, days_in_month
 from billing.ledger.book import DEFAULT_PRIORITY, PostedTransaction
 from billing.models import CreditLot, LedgerTransaction, RecurringCredit
 from billing.money import format_usd
+from billing.watching import watched
 
 ACTOR = "recurring credit"
 PRIORITY = DEFAULT_PRIORITY - 10  # It ends soonest of all, so it burns first.
@@ -68,7 +69,8 @@ def give_monthly_credit(*, now: datetime | None = None) -> int:
         ).values_list("idempotency_key", flat=True)
     )
     due = [row for row in rows.select_related("organization").order_by("pk") if _key(row.pk, month) not in given]
-    return sum(_give(row, month).is_new for row in due[:MAX_GIVEN_PER_ROUND])
+    due = due[:MAX_GIVEN_PER_ROUND]
+    return sum(_give(row, month).is_new for row in watched(due, len(due)))
 
 
 def _give(recurring: RecurringCredit, month: date) -> PostedTransaction:

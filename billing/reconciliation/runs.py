@@ -27,6 +27,7 @@ from billing.reconciliation.breaks import MAX_BREAKS_PER_RUN, Difference, note_d
 from billing.reconciliation.payments import ListsPayments, compare_payments, open_payment_breaks
 from billing.reconciliation.provider_books import compare_cost, compare_usage
 from billing.reconciliation.roll_ups import compare_roll_ups
+from billing.watching import watched
 
 # Each day is compared again on the two that follow: usage settles late, and providers correct their reports.
 DAYS_COMPARED = 3
@@ -52,10 +53,10 @@ class Compared:
 
 def reconcile(days: Sequence[date], *, providers: Sequence[ListsPayments] = ()) -> list[ReconciliationRun]:
     """Compare the state of now, and each of these days; return the runs. Doing it twice changes nothing."""
-    runs = [_run(Source.ADMISSION, None, _admission), _run(Source.PAYMENTS, None, _payment_breaks)]
-    for day in days:
-        for source, compare in _comparisons_of(day, providers):
-            runs.append(_run(source, day, compare))
+    comparisons: list[tuple[Source, date | None, Callable[[], Compared]]]
+    comparisons = [(Source.ADMISSION, None, _admission), (Source.PAYMENTS, None, _payment_breaks)]
+    comparisons += [(source, day, compare) for day in days for source, compare in _comparisons_of(day, providers)]
+    runs = [_run(*comparison) for comparison in watched(comparisons, len(comparisons))]
     ReconciliationRun.objects.filter(started_at__lt=timezone.now() - KEPT).delete()
     return runs
 
@@ -64,10 +65,10 @@ def check_books(*, now: datetime) -> list[ReconciliationRun]:
     """Check the open part of the books wholly, and the proven months whose turn it is; then prove what is due."""
     tonight = proven_months(night=now.date())
     runs = [_run(Source.LEDGER, None, lambda: _broken(_check_open_books(now)))]
-    for row in tonight:
+    for row in watched(tonight, len(tonight)):
         # Of a day of its own, so that a break stays open until the month has its turn again.
         runs.append(_run(Source.LEDGER, row.begins_on, partial(_check_proven_month, row)))
-    for month, breaks in prove_due_months(CHECKS, now=now):
+    for month, breaks in watched(prove_due_months(CHECKS, now=now)):
         logger.info("%s is %s.", month, "not proven, it has breaks" if breaks else "proven")
     return runs
 
@@ -80,6 +81,12 @@ def due_days(now: datetime) -> list[date]:
     begins = datetime.combine(today, datetime.min.time(), UTC)
     if ReconciliationRun.objects.filter(source=Source.ROLL_UPS, started_at__gte=begins).exists():
         return []
+    return days_compared(now)
+
+
+def days_compared(now: datetime) -> list[date]:
+    """Return the days that are compared when it is done, latest first."""
+    today = now.astimezone(UTC).date()
     return [today - timedelta(days=number) for number in range(1, DAYS_COMPARED + 1)]
 
 

@@ -4,12 +4,15 @@ from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from django.views.decorators.http import require_POST, require_safe
 from kombu.exceptions import OperationalError
 
 from accounts.models import User
 from operations.admin.base import ReadOnlyAdmin
 from operations.admin.filters import known_values
+from operations.job_records import DIED
 from operations.jobs import BY_NAME, read_standings, run_now
 from operations.models import JobRun
 
@@ -22,8 +25,11 @@ class JobRunAdmin(ReadOnlyAdmin):
     sortable_by = ()
 
     @admin.display(description="Ended")
-    def ending(self, row: JobRun) -> str:
-        return "failed" if row.is_failure else "well"
+    def ending(self, row: JobRun) -> SafeString | str:
+        if not row.is_failure:
+            return "well"
+        word = "died" if row.detail.startswith(DIED) else "failed"
+        return format_html('<strong class="text-red-600 font-semibold">{}</strong>', word)
 
     @admin.display(description="Slowest")
     def slowest(self, row: JobRun) -> str:

@@ -1,22 +1,40 @@
 """Jobs are noted beside their work, the page says which need a person, and the registry is the schedule."""
 
+import dataclasses
 import html
+import os
+import pty
+import re
+import subprocess
+import sys
+from contextlib import suppress
 from datetime import datetime, timedelta
+from io import StringIO
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+import redis
 from django.contrib.auth.models import Permission
+from django.core.management import call_command
 from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
+from billing.admission.blocking import reap_shards
+from billing.models import ReconciliationRun
 from operations import tasks
 from operations.jobs import BY_NAME, REGISTRY, Job, forget_old_runs, job, read_standings
 from operations.models import JobRun, JobState
+from tests.billing.documents.months import Customer, at
+from tests.billing.ledger_factory import USD, make_organization
+from tests.support.operators import operator_client
 from tests.support.people import People, client_of, make_person
 
 PAGE = "/admin/jobs/"
 NAME = "maintenance"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -25,6 +43,18 @@ def operator(people: People) -> Client:
     person.is_superuser = True
     person.save()
     return client_of(person)
+
+
+def environment() -> dict[str, str]:
+    """Return what a process of its own needs to use the database of this test."""
+    address = urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{connection.settings_dict['NAME']}")
+    return {**os.environ, "DATABASE_URL": address.geturl()}
+
+
+def in_a_process(code: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", f"import django; django.setup(); {code}"]
+    variables = {**environment(), "DJANGO_SETTINGS_MODULE": "crossmodel_site.settings"}
+    return subprocess.Popen(command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, text=True)
 
 
 def word_of(name: str, *, now: datetime | None = None) -> str:
@@ -65,6 +95,107 @@ def test_late_and_stuck_jobs_stand_out() -> None:
     assert word_of(NAME) == "well"
     late = timedelta(seconds=BY_NAME[NAME].late_after_seconds + 1)
     assert word_of(NAME, now=timezone.now() + late) == "late"
+
+
+@pytest.mark.django_db
+def test_a_slow_run_is_seen_although_others_end_meanwhile() -> None:
+    with job(NAME):
+        with job(NAME):
+            pass
+        assert word_of(NAME, now=timezone.now() + timedelta(hours=2)) == "stuck"
+    assert word_of(NAME) == "well"
+    assert JobState.objects.get(name=NAME).running == {}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_run_whose_process_is_killed_stands_out(people: People) -> None:
+    """A real process, killed with -9 within the job; and then the next run."""
+    code = f"import time; from operations.jobs import job\nwith job({NAME!r}): print(1, flush=True); time.sleep(600)"
+    with in_a_process(code) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "1\n"
+        assert word_of(NAME) == "has not run yet"
+        process.kill()
+    assert word_of(NAME) == "died"
+    client = operator_client("root", is_superuser=True)
+    assert "died" in client.get(PAGE).content.decode()
+    with job(NAME):
+        pass
+    dead = JobRun.objects.get(is_failure=True)
+    assert dead.detail.startswith("It died in the middle: it began at ")
+    assert word_of(NAME) == "well"
+    page = client.get("/admin/operations/jobrun/").content.decode()
+    assert '<strong class="text-red-600 font-semibold">died</strong>' in page
+    with job(NAME):
+        pass
+    assert JobRun.objects.filter(is_failure=True).count() == 1
+
+
+@pytest.mark.django_db
+def test_a_run_on_another_machine_is_given_up_after_an_hour() -> None:
+    with job(NAME):
+        pass
+    long_ago = (timezone.now() - timedelta(hours=2)).isoformat()
+    elsewhere = {"started_at": long_ago, "place": "elsewhere", "pid": 1, "began": "1"}
+    recent = {**elsewhere, "started_at": timezone.now().isoformat()}
+    JobState.objects.update(running={"a": elsewhere, "b": recent})
+    assert word_of(NAME) == "stuck"
+    with job(NAME):
+        pass
+    assert set(JobState.objects.get(name=NAME).running) == {"b"}
+    assert JobRun.objects.filter(is_failure=True).count() == 1
+
+
+@pytest.mark.django_db
+def test_a_job_that_does_only_a_part_has_failed(monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("no room")
+
+    monkeypatch.setattr("billing.maintenance.expire_due_lots", fail)
+    tasks.maintain()
+    assert "the expiry of credit lots failed" in JobState.objects.get(name="maintenance").last_failure
+    settings.PRICE_LISTS = {"acme": "http://127.0.0.1:9/"}
+    tasks.draft_price_drifts()
+    assert JobState.objects.get(name="price_drift").failures_in_a_row == 1
+    Customer(make_organization("Ann")).give(USD, at(10, 1))
+    monkeypatch.setattr("billing.documents.closing.close_month", fail)
+    tasks.write_documents()
+    assert "1 organizations could not be closed" in JobState.objects.get(name="documents").last_failure
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("name", ["due_work", "maintenance", "traffic", "traffic_check", "reconcile", "catalog_alerts"])
+def test_a_job_shows_on_a_terminal_how_far_it_is(people: People, name: str) -> None:
+    screen, terminal = pty.openpty()
+    command = [sys.executable, "manage.py", "run_job", name]
+    with subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=terminal) as process:
+        os.close(terminal)
+        told = b""
+        with suppress(OSError):  # The terminal is gone with its last writer.
+            while more := os.read(screen, 4096):
+                told += more
+    os.close(screen)
+    assert process.returncode == 0, told
+    assert re.search(rb"\r(\[#+ *\] )?[0-9,]+", told), told
+
+
+@pytest.mark.django_db
+def test_due_work_is_done_here_without_a_worker(redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when workers and their broker are away: usage is settled by whoever types the command."""
+    waits = dataclasses.replace(reap_shards()[3], waiting_events=1)
+    settled: list[list[int]] = []
+    monkeypatch.setattr(tasks, "reap_shards", lambda: [waits])
+    monkeypatch.setattr(tasks, "settle_waiting", lambda shards, *, seconds: settled.append(shards))
+    monkeypatch.setattr(tasks.settle_shards, "apply_async", None)
+    call_command("run_job", "due_work", stdout=StringIO())
+    assert settled == [[3]]
+
+
+@pytest.mark.django_db
+def test_a_person_has_the_books_compared_whenever_they_want(redis_client: redis.Redis) -> None:
+    for count in (1, 2):
+        call_command("run_job", "reconcile", stdout=StringIO())
+        assert ReconciliationRun.objects.filter(source="ledger", day=None).count() == count
 
 
 @pytest.mark.django_db(transaction=True)

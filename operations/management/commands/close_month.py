@@ -10,8 +10,6 @@ from billing.documents.closing import Closing, close_everywhere, last_month_over
 from billing.documents.invoices import draft_month, find_unfinished_months, organizations_to_close
 from billing.documents.periods import InvalidPeriodError, Month, parse_month
 from billing.money import format_usd
-from billing.watching import watching
-from operations.management.progress import show_progress
 
 
 class Command(BaseCommand):
@@ -43,15 +41,14 @@ class Command(BaseCommand):
 
     def _close(self, month: Month) -> "list[Closing]":
         closings = []
-        with watching(show_progress):
-            for closing in close_everywhere(month):
-                closings.append(closing)
-                for document in closing.documents:
-                    month_text = document.closed_month.month if document.closed_month else ""
-                    gross = format_usd(document.gross_cents * 10_000_000)
-                    self.stdout.write(f"{closing.organization.slug:<30} {month_text} {document.label} {gross:>14} USD")
-                if closing.error is not None:
-                    self.stdout.write(f"{closing.organization.slug:<30} not closed: {closing.error}")
+        for closing in close_everywhere(month):
+            closings.append(closing)
+            for document in closing.documents:
+                month_text = document.closed_month.month if document.closed_month else ""
+                gross = format_usd(document.gross_cents * 10_000_000)
+                self.stdout.write(f"{closing.organization.slug:<30} {month_text} {document.label} {gross:>14} USD")
+            if closing.error is not None:
+                self.stdout.write(f"{closing.organization.slug:<30} not closed: {closing.error}")
         return closings
 
     def _show(self, month: Month) -> None:

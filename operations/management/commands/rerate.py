@@ -11,10 +11,8 @@ from billing.approvals.reratings import line_of, moved_nanos, rerating_terms
 from billing.catalog.load import describe_version
 from billing.corrections.rerating import Difference, ReratingError, ReratingPlan, plan_rerating
 from billing.models import Approval, LanguageModel, PriceVersion
-from billing.watching import watching
 from operations.management.arguments import MAX_REASON_CHARS, read_day, text_of
 from operations.management.asking import add_asking, ask_as_operator, operator_account
-from operations.management.progress import show_progress
 from operations.reratings import post_at_once
 
 
@@ -44,8 +42,7 @@ class Command(BaseCommand):
             raise CommandError(f"No price version has the number {options['price_version']}.")
         plan = ReratingPlan(language_model, version, options["begins"], options["ends"])
         try:
-            with watching(show_progress):
-                differences = plan_rerating(plan)
+            differences = plan_rerating(plan)
         except ReratingError as error:
             raise CommandError(str(error)) from None
         if options["apply"] and not self._apply(options, plan, differences):
@@ -75,8 +72,7 @@ class Command(BaseCommand):
         )
         if asked is None:
             return False
-        with watching(show_progress):
-            post_at_once(asked.approval)
+        post_at_once(asked.approval)
         if asked.approval.state != Approval.State.APPLIED:
             raise CommandError(f"{asked.approval.decision} Nothing was posted.")
         return True

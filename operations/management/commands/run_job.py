@@ -7,10 +7,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from billing.admission.errors import AdmissionUnavailableError
-from billing.watching import watching
 from operations.job_work import MAX_SHOWN, WORK
 from operations.jobs import BY_NAME, read_standings
-from operations.management.progress import show_progress
 from operations.models import JobState
 from operations.provider_accounts import ProviderSilentError
 
@@ -33,8 +31,7 @@ class Command(BaseCommand):
             if options["dry_run"]:
                 self._show(name)
                 return
-            with watching(show_progress):
-                WORK[name].run()
+            WORK[name].run()
         except (AdmissionUnavailableError, ProviderSilentError) as error:
             raise CommandError(str(error)) from None
         state = JobState.objects.filter(name=name).first()
