@@ -26,6 +26,7 @@ from operations.admin.searching import EXACT, search
 from pages.fields import UsdField
 from pages.templatetags.amounts import duration_or_dash
 
+SAVE_AS_NEW = "_saveasnew"
 MAX_PAGES = 200  # Of a list that is not counted.
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -71,6 +72,15 @@ class OperatorAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
         has_many = any("__" in field for field in fields if not field.startswith(EXACT))
         return search(queryset, fields, search_term), has_many
 
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
+        """Let addresses filter by what a list offers, and by nothing else: what no page shows could be guessed with it.
+
+        Django lets every column of a table through, digests and sealed secrets among them.
+        """
+        entries = [entry[0] if isinstance(entry, tuple) else entry for entry in self.list_filter]
+        offered = {entry for entry in entries if isinstance(entry, str)}
+        return lookup.partition("__")[0] in offered and bool(super().lookup_allowed(lookup, value, request))
+
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """A value that no column can hold is answered as Django answers what no filter knows: by the list as it is."""
         if any("\x00" in value for _, values in request.GET.lists() for value in values):
@@ -82,6 +92,15 @@ class OperatorAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
         """Raise PermissionDenied for whoever may not look at the rows of this table."""
         if not self.has_view_or_change_permission(request):
             raise PermissionDenied
+
+    def changeform_view(
+        self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        """Refuse what would lead from the page of a row to Django's own form for a new one, past ours."""
+        if SAVE_AS_NEW in request.POST:
+            raise PermissionDenied
+        response: HttpResponse = super().changeform_view(request, object_id, form_url, extra_context)
+        return response
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         """Read a row once for a page: its buttons look at it, too. What changes it reads it again."""
@@ -148,6 +167,14 @@ class ReadOnlyAdmin(OperatorAdmin):
     paginator = InfinitePaginator
     actions = None
     warn_unsaved_form = False
+
+    def changeform_view(
+        self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        """Nothing is added by a form of columns: where rows can be added, the page has a form of its own."""
+        if object_id is None:
+            raise PermissionDenied
+        return super().changeform_view(request, object_id, form_url, extra_context)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

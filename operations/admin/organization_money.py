@@ -193,6 +193,6 @@ def _change_credit_limit(request: HttpRequest, organization: Organization, form:
         Approval.Kind.CREDIT_LIMIT,
         organization=organization,
         terms={"from_nanos": before, "to_nanos": after},
-        amount_nanos=max(0, after - organization.credit_limit_nanos),
+        amount_nanos=max(0, after - before),  # It is applied only where that is still the limit.
         done=f"The credit limit is {format_usd(after)} USD.",
     )

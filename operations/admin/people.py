@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from allauth.account.models import EmailAddress
 from allauth.mfa.models import Authenticator
 from allauth.socialaccount.models import SocialAccount, SocialApp, SocialToken
 from allauth.usersessions.models import UserSession
@@ -26,6 +27,7 @@ from operations.admin.base import (
 )
 
 admin.site.unregister(Group)
+admin.site.unregister(EmailAddress)  # allauth's page lets whoever looks at addresses confirm them.
 # Whoever saw these could sign in as their owners: seeds of codes, ids of sessions, tokens of other companies.
 for opens_logins in (Authenticator, UserSession, SocialApp, SocialAccount, SocialToken):
     admin.site.unregister(opens_logins)
@@ -48,7 +50,7 @@ class PersonChangeForm(UserChangeForm):  # type: ignore[misc]  # unfold ships no
 
 
 @admin.register(User)
-class UserAdmin(DjangoUserAdmin, OperatorAdmin):  # type: ignore[type-arg]  # its argument is not there at run time
+class UserAdmin(DjangoUserAdmin, OperatorAdmin):  # type: ignore[misc, type-arg]  # its argument is not there at run time
     form = PersonChangeForm
     add_form = PersonCreationForm
     change_password_form = AdminPasswordChangeForm
@@ -136,3 +138,26 @@ class UserAdmin(DjangoUserAdmin, OperatorAdmin):  # type: ignore[type-arg]  # it
             submit="Remove second factor",
             is_dangerous=True,
         )
+
+
+@admin.register(EmailAddress)
+class EmailAddressAdmin(OperatorAdmin):
+    """Whoever confirms an address says who somebody is: for superusers alone, one address at a time."""
+
+    list_display = ["email", "user", "primary", "verified"]
+    list_filter = ["primary", "verified"]
+    list_select_related = ["user"]
+    search_fields = ["=email", "=user__email"]
+    search_help_text = "A whole address."
+    autocomplete_fields = ["user"]
+    actions = None
+    ordering = ["email"]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return is_superuser(request)
+
+    def has_change_permission(self, request: HttpRequest, obj: EmailAddress | None = None) -> bool:
+        return is_superuser(request)
+
+    def has_delete_permission(self, request: HttpRequest, obj: EmailAddress | None = None) -> bool:
+        return is_superuser(request)
