@@ -14,6 +14,7 @@ from gateway.protocol.codec import DecodedMessage, RelayStep, ReplyIdentity, Str
 from gateway.protocol.messages.request import MessagesRequest
 from gateway.protocol.upstream_errors import UpstreamFailure, map_upstream_error
 from gateway.protocol.usage_reading import UsageReading
+from gateway.protocol.whole_as_stream import WholeReplyDecoder, is_whole_reply
 from gateway.server.body_work import LargeBodies
 from gateway.tracing import Trace
 from gateway.upstreams.credential_checks import CredentialChecks
@@ -123,9 +124,11 @@ class Exchange:
         response: UpstreamResponse | None = None
         try:
             response = await self._send(planned, running, attempt, deadline)
-            decoder = planned.codec.stream_decoder(self._request, planned.target, self._identity)
-            while not decoder.has_started:
+            decoder: StreamDecoder | None = None
+            while decoder is None or not decoder.has_started:
                 chunk = await response.next_piece(timeout_seconds=max(0.0, deadline - time.monotonic()))
+                if decoder is None:
+                    decoder = self._decoder_for(planned, chunk or b"")
                 step = decoder.flush() if chunk is None else decoder.feed(chunk)
                 if step.failure is not None and not decoder.has_started:
                     raise step.failure
@@ -135,6 +138,13 @@ class Exchange:
             if response is not None:
                 await response.aclose()
             raise
+
+    def _decoder_for(self, planned: PlannedCall, first_chunk: bytes) -> StreamDecoder:
+        decoder = planned.codec.stream_decoder(self._request, planned.target, self._identity)
+        if not is_whole_reply(first_chunk):
+            return decoder
+        decode = partial(planned.codec.decode_response, self._request, planned.target, identity=self._identity)
+        return WholeReplyDecoder(decode, decoder.reading())
 
     async def count_tokens(self, planned: PlannedCall, running: RunningCall, attempt: Attempt, deadline: float) -> int:
         """Return how many input tokens the upstream counts."""

@@ -204,6 +204,7 @@ def pages_with_content() -> list[str]:
     return ["/", "/reference/", "/reference/api/"] + [f"/console/alice/{path}" for path in [*PATHS, *receipts, *hooks]]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_page_is_wider_than_a_phone_and_text_has_contrast(
     browser: Browser, live_server: LiveServer, scheme: str
@@ -242,6 +243,7 @@ IS_PLACE_IN_VIEW = """() => [...document.querySelectorAll(".sidebar nav a[aria-c
 })"""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
 def test_long_names_spill_over_nothing_and_nothing_is_glued_together(
     browser: Browser, live_server: LiveServer, settings: Settings, viewport: dict[str, int]

@@ -17,6 +17,7 @@ from tests.gateway.checks import (
     wait_for_record,
     wait_until_released,
 )
+from tests.gateway.scripted_upstream import scripted_upstream, whole
 from tests.gateway.test_streams import assert_well_formed
 from tests.gateway.wire import Connection, Stream, read_stream
 from tests.support.live_stack import LiveStack, Tenant
@@ -184,3 +185,28 @@ def test_an_upstream_that_fails(
     assert len(attempts_of(stack, response)) == 1
     wait_until_released(stack, alice)
     assert stack.records(alice) == []
+
+
+def test_a_server_that_knows_no_streams_is_relayed_as_one_and_billed(stack: LiveStack, alice: Tenant) -> None:
+    reply = {
+        "id": "chatcmpl-1",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 30, "completion_tokens": 12},
+    }
+    with scripted_upstream() as upstream:
+        upstream.script = whole(json.dumps(reply).encode())
+        sold = sell_catalog_model(
+            stack,
+            alice,
+            [stack.base_url],
+            upstream_urls=[upstream.url],
+            protocol=Upstream.Protocol.CHAT_COMPLETIONS,
+        )
+        stream = read_stream(stack.base_url, alice, "Hi", model=sold.model_id)
+        assert assemble(stream) == [{"type": "text", "text": "Hello"}]
+        record = wait_for_record(stack, alice)
+        assert_billed_once(stack, alice, record)
+        assert (record.input_tokens, record.output_tokens, record.usage_source) == (30, 12, "provider")
+        upstream.script = whole(b'{"error":{"message":"Busy","code":503}}')
+        refusal = stack.post(alice, "Hi", model=sold.model_id, stream=True)
+        assert_error(refusal, 503, "upstream_overloaded")

@@ -203,6 +203,7 @@ def test_nothing_outlives_a_launcher_that_was_killed(tmp_path: Path) -> None:
         assert run.demo == demo
 
 
+@pytest.mark.long
 def test_costs_little_when_idle(run: LocalRun) -> None:
     """Wake-ups of all processes together, and their memory, each shared page counted once."""
     time.sleep(5)

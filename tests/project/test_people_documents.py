@@ -24,7 +24,13 @@ def commands_of(document: str) -> list[str]:
 COMMANDS = sorted({command for document in DOCUMENTS for command in commands_of(document)})
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+def is_slow(command: str) -> bool:
+    return "pytest" in command  # Which reads all of the tests to find those that are meant.
+
+
+@pytest.mark.parametrize(
+    "command", [pytest.param(each, marks=[pytest.mark.long] if is_slow(each) else []) for each in COMMANDS]
+)
 def test_a_command_could_be_run(command: str) -> None:
     """Without running it: make only plans, pytest only collects, manage.py only reads the arguments."""
     match shlex.split(command):

@@ -43,6 +43,19 @@ def thinking_of(message: Mapping[str, Any]) -> str:
     return "".join(text_of(part.get("thinking")) for part in content if isinstance(part, dict))
 
 
+def calls_of(message: Mapping[str, Any]) -> list[Any]:
+    """Return the tool calls of a message or delta, or of its `function_call`, which was there before them and allows
+    one. Raises UpstreamProtocolError.
+    """
+    calls = message.get("tool_calls")
+    if not isinstance(calls, list | None):
+        raise UpstreamProtocolError("tool_calls is not a list")
+    if calls:
+        return calls
+    call = message.get("function_call")
+    return [{"index": 0, "function": call}] if isinstance(call, dict) else []
+
+
 def arguments_text(value: object) -> str:
     """Return the arguments of a tool call, or a fragment of them, as text. Some providers send an object."""
     if isinstance(value, str):

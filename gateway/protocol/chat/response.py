@@ -7,6 +7,7 @@ from gateway.protocol.chat.names import CallIds, ToolNames
 from gateway.protocol.chat.parts import (
     CUT_OFF,
     arguments_text,
+    calls_of,
     finish_reason_of,
     map_stop_reason,
     read_arguments,
@@ -99,10 +100,7 @@ def _decode_calls(
     """Return the tool_use blocks. Arguments cut off by the token limit become {}: part of them must not look whole."""
     ids = CallIds(identity.message_id)
     blocks: list[dict[str, Any]] = []
-    calls = reply.get("tool_calls")
-    if not isinstance(calls, list | None):
-        raise UpstreamProtocolError("tool_calls is not a list")
-    for call in calls or ():
+    for call in calls_of(reply):
         function = call.get("function") if isinstance(call, dict) else None
         name = function.get("name") if isinstance(function, dict) else None
         if not isinstance(function, dict) or not isinstance(name, str) or not name:

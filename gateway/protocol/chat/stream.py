@@ -13,6 +13,7 @@ from gateway.protocol.chat.names import CallIds, ToolNames
 from gateway.protocol.chat.parts import (
     CUT_OFF,
     arguments_text,
+    calls_of,
     finish_reason_of,
     map_stop_reason,
     require_no_error,
@@ -48,6 +49,7 @@ class ChatStreamDecoder(StreamFrame):
         self._has_halves = False  # Of characters, in the texts of this stream: see broken_text.
         self._joiners: dict[str | int | None, HalfJoiner] = {}
         self._is_refused = False
+        self._is_empty = True  # Nothing of a reply has come yet.
         self._finish_reason: str | None = None
         self._last_choice: dict[str, Any] = {}
 
@@ -86,6 +88,8 @@ class ChatStreamDecoder(StreamFrame):
 
     def _take_choice(self, choice: dict[str, Any]) -> None:
         delta = choice.get("delta")
+        if delta is None and self._is_empty:
+            delta = choice.get("message")  # The whole reply in one chunk; behind deltas it would repeat them.
         if not isinstance(delta, dict | None):
             raise UpstreamProtocolError("a delta is not an object")
         self._start()
@@ -99,25 +103,29 @@ class ChatStreamDecoder(StreamFrame):
     def _take_delta(self, delta: dict[str, Any]) -> None:
         thinking = self._whole(THINKING, thinking_of(delta))
         if thinking:
-            self._usage.add_thinking(thinking)
-            self._blocks.add_passage(THINKING, thinking)
+            self._add_passage(THINKING, thinking)
         refusal = text_of(delta.get("refusal"))
         self._is_refused = self._is_refused or bool(refusal)
         text = self._whole(TEXT, text_of(delta.get("content")) + refusal)
         if text:
-            self._usage.add_text(text)
-            self._blocks.add_passage(TEXT, text)
-        calls = delta.get("tool_calls")
-        if not isinstance(calls, list | None):
-            raise UpstreamProtocolError("tool_calls is not a list")
-        for call in calls or ():
+            self._add_passage(TEXT, text)
+        for call in calls_of(delta):
             self._take_fragment(call)
+
+    def _add_passage(self, kind: str, text: str) -> None:
+        self._is_empty = False
+        if kind == THINKING:
+            self._usage.add_thinking(text)
+        else:
+            self._usage.add_text(text)
+        self._blocks.add_passage(kind, text)
 
     def _take_fragment(self, call: object) -> None:
         function = call.get("function") if isinstance(call, dict) else None
         if not isinstance(call, dict) or not isinstance(function, dict | None):
             raise UpstreamProtocolError("a tool call is not an object, or has no function")
         function = function or {}
+        self._is_empty = False
         index = call.get("index")
         arguments = self._whole(index, arguments_text(function.get("arguments")))
         self._usage.add_text(arguments)
@@ -155,6 +163,9 @@ class ChatStreamDecoder(StreamFrame):
     def _finish(self) -> StreamEnd:
         if self._finish_reason is None:
             raise UpstreamProtocolError("the stream ended without a finish_reason")
+        for kind in (THINKING, TEXT):
+            if kind in self._joiners and self._joiners[kind].half:
+                self._add_passage(kind, mend(self._joiners[kind].half))
         self._blocks.finish(is_truncated=self._finish_reason in CUT_OFF)
         stop_reason, stop_sequence = map_stop_reason(
             self._finish_reason,

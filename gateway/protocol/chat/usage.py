@@ -9,6 +9,9 @@ Continuous reports (vLLM, xAI: one in each chunk) are cumulative; as in messages
 (proxies of Anthropic's models); written ones are `cache_write_tokens` (OpenRouter) or `cache_creation_input_tokens`
 (Qwen, the same proxies).
 
+Some speak of `input_tokens` and `output_tokens`, as OpenAI's newer API and Anthropic do. Of these, what is cached by
+OpenAI's names for it is part of the input, and by Anthropic's it is not.
+
 `completion_tokens` holds the reasoning ones at most providers. At xAI and Gemini it does not, but `total_tokens` does:
 so output is what the total leaves beside the prompt, where that is more. A profile can say it of those without totals.
 """
@@ -31,6 +34,7 @@ from gateway.protocol.usage_reading import (
 
 CACHED_PLACES = ("prompt_cache_hit_tokens", "cached_tokens", "num_cached_tokens", "cache_read_input_tokens")
 CACHED_DETAILS = ("cached_tokens",)
+PROMPT_DETAILS = ("prompt_token_details", "prompt_tokens_details", "input_tokens_details")
 WRITTEN_PLACES = ("cache_creation_input_tokens",)
 WRITTEN_DETAILS = ("cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens")
 
@@ -116,9 +120,12 @@ class ChatUsageReader:
 
         A report counts as a whole or, when any of it cannot be true, for nothing.
         """
-        prompt = read_count(usage, "prompt_tokens")
-        prompt_side = None if prompt is None else self._read_prompt(usage, prompt)
-        completion = self._read_completion(usage, prompt)
+        prompt, cached_is_outside = read_count(usage, "prompt_tokens"), self._profile.cached_outside_prompt
+        if prompt is None:
+            prompt = read_count(usage, "input_tokens")
+            cached_is_outside = cached_is_outside or not _details(usage, "input_tokens_details")
+        prompt_side = None if prompt is None else _read_prompt(usage, prompt, cached_is_outside=cached_is_outside)
+        completion = self._read_completion(usage, None if cached_is_outside else prompt)
         if prompt_side is not None and prompt_side.prompt_tokens >= self._usage.prompt_tokens:
             self._has_input = True
             self._usage = replace(prompt_side, output_tokens=self._usage.output_tokens)
@@ -127,15 +134,18 @@ class ChatUsageReader:
             self._usage = replace(self._usage, output_tokens=max(completion, self._usage.output_tokens))
 
     def _read_completion(self, usage: dict[str, Any], prompt: int | None) -> int | None:
-        completion = read_count(usage, "completion_tokens")
+        """Return the output tokens. `prompt` is what `total_tokens` holds beside them, None where that is not known."""
+        completion, details = read_count(usage, "completion_tokens"), _details(usage, "completion_tokens_details")
+        if completion is None:
+            completion, details = read_count(usage, "output_tokens"), _details(usage, "output_tokens_details")
         total = read_count(usage, "total_tokens")
         if completion is None:
             return None
-        reasoning = read_count(_details(usage, "completion_tokens_details"), "reasoning_tokens") or 0
+        reasoning = read_count(details, "reasoning_tokens") or 0
         self._has_thinking = self._has_thinking or reasoning > 0
         if self._profile.reasoning_outside_completion:
             return completion + reasoning
-        if prompt is None or total is None or self._profile.cached_outside_prompt:
+        if prompt is None or total is None:
             return completion
         beside = total - prompt - completion
         if beside <= 0 or reasoning not in (0, beside):
@@ -143,15 +153,18 @@ class ChatUsageReader:
         self._has_thinking = True  # Gemini names no reasoning tokens; where they are named, just these were left out.
         return completion + beside
 
-    def _read_prompt(self, usage: dict[str, Any], prompt: int) -> Usage:
-        details = {**_details(usage, "prompt_token_details"), **_details(usage, "prompt_tokens_details")}
-        cached = max(_most(details, CACHED_DETAILS), _most(usage, CACHED_PLACES))
-        written = max(_most(details, WRITTEN_DETAILS), _most(usage, WRITTEN_PLACES))
-        if not self._profile.cached_outside_prompt:
-            if cached + written > prompt:
-                raise UnusableUsageError(f"{cached} cached and {written} written tokens in a prompt of {prompt}")
-            prompt -= cached + written
-        return Usage(input_tokens=prompt, cache_write_5m_tokens=written, cache_read_tokens=cached)
+
+def _read_prompt(usage: dict[str, Any], prompt: int, *, cached_is_outside: bool) -> Usage:
+    details: dict[str, Any] = {}
+    for name in PROMPT_DETAILS:
+        details.update(_details(usage, name))
+    cached = max(_most(details, CACHED_DETAILS), _most(usage, CACHED_PLACES))
+    written = max(_most(details, WRITTEN_DETAILS), _most(usage, WRITTEN_PLACES))
+    if not cached_is_outside:
+        if cached + written > prompt:
+            raise UnusableUsageError(f"{cached} cached and {written} written tokens in a prompt of {prompt}")
+        prompt -= cached + written
+    return Usage(input_tokens=prompt, cache_write_5m_tokens=written, cache_read_tokens=cached)
 
 
 def _most(counts: dict[str, Any], places: tuple[str, ...]) -> int:

@@ -13,6 +13,7 @@ from gateway.protocol.json.broken_text import load_json, load_odd, mend_all
 from gateway.protocol.json.depth import MAX_DEPTH, is_too_deep
 from gateway.protocol.json.structure import TooComplexError, check_structure
 from gateway.protocol.messages.usage import COUNT_FIELDS, MessagesUsageReader
+from gateway.protocol.upstream_errors import read_stream_error
 from gateway.protocol.usage_reading import MAX_USAGE_TOKENS, UsageReading, UsageState
 
 TOO_DEEP = f"JSON nested more than {MAX_DEPTH} levels deep"
@@ -28,6 +29,8 @@ def decode_message(body: bytes, identity: ReplyIdentity) -> DecodedMessage:
         if error.reason == ODD and reading.state is UsageState.UNUSABLE:
             raise UpstreamProtocolError(error.reason) from None  # What is odd is the upstream's own, not the model's.
         raise UnusableReplyError(error.reason, reading) from None
+    if message.get("type") == "error":
+        raise read_stream_error(body)
     if message.get("type") != "message" or not isinstance(message.get("content"), list):
         raise UpstreamProtocolError(f"a body of type {str(message.get('type'))[:40]!r} instead of a message")
     reader = MessagesUsageReader()

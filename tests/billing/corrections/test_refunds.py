@@ -172,7 +172,7 @@ steps = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(steps, max_size=12))
 def test_no_history_of_refunds_makes_cash_of_promotional_credit(history: list[tuple[str, int]]) -> None:
     organization = make_organization()

@@ -322,3 +322,25 @@ def test_any_order_of_chunks_ends_once_and_alike_under_any_cut(chunks: list[dict
 @given(st.binary(max_size=300))
 def test_random_bytes_end_in_a_failure(stream: bytes) -> None:
     assert isinstance(run(decoder(), [stream]).failure, UpstreamProtocolError)
+
+
+def test_half_a_character_at_the_end_is_shown_as_one_that_is_missing() -> None:
+    outcome = run(decoder(), [chat_sse(b'{"choices":[{"delta":{"content":"a\\ud83d"},"finish_reason":"stop"}]}')])
+    assert (outcome.failure, blocks_of(outcome)) == (None, [("text", "a�")])
+
+
+def test_a_whole_message_in_a_chunk_is_taken_unless_it_repeats_the_deltas() -> None:
+    whole = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}]}
+    assert blocks_of(decode(whole)) == [("text", "Hello")]
+    assert blocks_of(decode(ROLE, chat_chunk({"content": "Hello"}), whole)) == [("text", "Hello")]
+
+
+def test_the_only_call_of_the_old_form_is_a_tool_call() -> None:
+    outcome = decode(
+        chat_chunk({"role": "assistant", "content": None, "function_call": {"name": "look", "arguments": ""}}),
+        chat_chunk({"function_call": {"arguments": '{"at":'}}),
+        chat_chunk({"function_call": {"arguments": '"the sky"}'}}),
+        chat_chunk(finish="function_call"),
+    )
+    assert blocks_of(outcome) == [("tool_use", '{"at":"the sky"}')]
+    assert outcome.last_events()[0]["delta"]["stop_reason"] == "tool_use"

@@ -46,6 +46,24 @@ SAMPLES: dict[str, tuple[dict[str, Any], Usage]] = {
         ),
         Usage(input_tokens=48, output_tokens=30, cache_read_tokens=1152),
     ),
+    "the names of OpenAI's newer API": (
+        said(
+            input_tokens=2006,
+            output_tokens=300,
+            total_tokens=2306,
+            input_tokens_details={"cached_tokens": 1920},
+            output_tokens_details={"reasoning_tokens": 256},
+        ),
+        Usage(input_tokens=86, output_tokens=300, cache_read_tokens=1920),
+    ),
+    "the names of Anthropic": (
+        said(input_tokens=21, output_tokens=300, cache_read_input_tokens=1920, cache_creation_input_tokens=7),
+        Usage(input_tokens=21, output_tokens=300, cache_write_5m_tokens=7, cache_read_tokens=1920),
+    ),
+    "both names": (
+        said(prompt_tokens=50, completion_tokens=3, input_tokens=0, output_tokens=0),
+        Usage(input_tokens=50, output_tokens=3),
+    ),
     "moonshot": (
         said(prompt_tokens=8834, completion_tokens=12, total_tokens=8846, cached_tokens=8816),
         Usage(input_tokens=18, output_tokens=12, cache_read_tokens=8816),
