@@ -35,9 +35,10 @@ class OutgoingMail(models.Model):
         ordering = ["-created_at"]
         verbose_name_plural = "outgoing mail"
         indexes = [
+            models.Index(fields=["-created_at", "-id"], name="outgoing_mail_by_time"),
             models.Index(
                 fields=["next_attempt_at"], condition=Q(sent_at=None, given_up_at=None), name="outgoing_mail_due"
-            )
+            ),
         ]
 
     def __str__(self) -> str:

@@ -79,6 +79,7 @@ class WebhookDelivery(models.Model):
         indexes = [
             models.Index(fields=["next_attempt_at"], condition=Q(state="waiting"), name="webhook_delivery_due"),
             models.Index(fields=["endpoint", "-created_at"], name="webhook_delivery_by_endpoint"),
+            models.Index(fields=["-created_at", "-id"], name="webhook_delivery_by_time"),
             models.Index(fields=["event_id"], name="webhook_delivery_by_event"),
             models.Index(
                 fields=["endpoint"], condition=Q(claimed_until__isnull=False), name="webhook_delivery_claimed"

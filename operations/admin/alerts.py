@@ -36,7 +36,7 @@ class OutgoingMailAdmin(ReadOnlyAdmin):
     ]
     list_select_related = ["user", "organization"]
     search_fields = ["=user__email", "=organization__slug"]
-    ordering = ["-created_at"]
+    ordering = ["-created_at", "-id"]
     exclude = ["context"]
 
 
@@ -55,4 +55,4 @@ class WebhookDeliveryAdmin(ReadOnlyAdmin):
     list_filter = ["state", known_values("event_type", "event", lambda: (RAISED, CLEARED, TEST))]
     list_select_related = ["endpoint"]
     search_fields = ["=event_id", "=endpoint__organization__slug"]
-    ordering = ["-created_at"]
+    ordering = ["-created_at", "-id"]

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from django import forms
 from django.contrib import admin
 from django.contrib.admin.checks import ModelAdminChecks
-from django.contrib.admin.utils import unquote
+from django.contrib.admin.utils import lookup_spawns_duplicates, unquote
 from django.contrib.admin.views.main import ERROR_FLAG
 from django.core.exceptions import PermissionDenied
 from django.db import DataError
@@ -69,8 +69,8 @@ class OperatorAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
         fields = self.get_search_fields(request)
-        has_many = any("__" in field for field in fields if not field.startswith(EXACT))
-        return search(queryset, fields, search_term), has_many
+        has_many = any(lookup_spawns_duplicates(self.opts, field) for field in fields if not field.startswith(EXACT))
+        return search(queryset, fields, search_term), has_many and bool(search_term.strip())
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
         """Let addresses filter by what a list offers, and by nothing else: what no page shows could be guessed with it.

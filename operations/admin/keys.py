@@ -56,6 +56,7 @@ class ApiKeyAdmin(OperatorAdmin):
     list_display = ["name", "organization", "prefix", "last_four", "state", "created_at"]
     list_filter = [("revoked_at", admin.EmptyFieldListFilter)]
     list_select_related = ["organization"]
+    ordering = ["-id"]
     search_fields = ["name", "prefix", "organization__name", "organization__slug"]
     readonly_fields = [
         "organization",

@@ -95,6 +95,7 @@ class OrganizationAdmin(OrganizationPanels, OrganizationStates, OrganizationMone
     list_display = ["name", "slug", "status", "posted_balance", "created_at"]
     list_filter = ["status"]
     list_select_related = ["balance"]
+    ordering = ["-id"]
     search_fields = ["name", "slug"]
     readonly_fields = [
         "status",

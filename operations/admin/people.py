@@ -9,15 +9,17 @@ from allauth.usersessions.models import UserSession
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
-from django.contrib.auth.models import Group
+from django.contrib.auth.models import Group, Permission
 from django.core.exceptions import PermissionDenied
+from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
-from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
+from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminSelectMultipleWidget
 
 from accounts.models import User
+from accounts.staff_roles import StaffRole, permissions_of
 from operations.admin.base import (
     OperatorAdmin,
     QuestionForm,
@@ -33,6 +35,25 @@ for opens_logins in (Authenticator, UserSession, SocialApp, SocialAccount, Socia
     admin.site.unregister(opens_logins)
 
 SUPERUSERS_ALONE = ["email", "is_staff", "is_superuser", "groups", "user_permissions", "password"]
+
+
+class PermissionsField(forms.ModelMultipleChoiceField):  # type: ignore[type-arg]  # not there at run time
+    """What operators can be given by hand, beside their roles. Django offers hundreds that open no page."""
+
+    def __init__(self, **options: Any) -> None:
+        held = {name for role in StaffRole for name in permissions_of(role)}
+        by_app: dict[str, list[str]] = {}
+        for name in sorted(held):
+            app, _, codename = name.partition(".")
+            by_app.setdefault(app, []).append(codename)
+        wanted = Q()
+        for app, codenames in by_app.items():
+            wanted |= Q(content_type__app_label=app, codename__in=codenames)
+        rows = Permission.objects.filter(wanted | Q(user__isnull=False)).select_related("content_type").distinct()
+        super().__init__(rows.order_by("content_type__app_label", "codename"), **options)
+
+    def label_from_instance(self, obj: Any) -> str:
+        return f"{obj.content_type.app_label}.{obj.codename}"
 
 
 class PersonCreationForm(UserCreationForm):  # type: ignore[misc]  # unfold ships no types
@@ -69,9 +90,11 @@ class UserAdmin(DjangoUserAdmin, OperatorAdmin):  # type: ignore[misc, type-arg]
     actions_detail = ["remove_second_factor"]
 
     def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **options: Any) -> Any:
-        """Staff roles are few: boxes to tick."""
+        """Staff roles are few: boxes to tick. Of permissions those that a role may hold, under their own names."""
         if db_field.name == "groups":
             options["widget"] = UnfoldAdminCheckboxSelectMultipleWidget
+        if db_field.name == "user_permissions":
+            return PermissionsField(required=False, widget=UnfoldAdminSelectMultipleWidget)
         return super().formfield_for_manytomany(db_field, request, **options)
 
     def get_queryset(self, request: HttpRequest) -> Any:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from django.contrib import admin
+from django.contrib.auth.models import Permission
 from django.db.models import BooleanField, Model
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -20,6 +21,8 @@ from tests.support.settled_usage import billed_event, sell_model, settle
 RECORDS = "/admin/billing/usagerecord/"
 TRANSACTIONS = "/admin/billing/ledgertransaction/"
 # These have a row for an organization or a day at most.
+# Of jobs the runs of an hour together for 30 days, of providers two a day.
+NEVER_MANY = {"languagemodel", "upstream", "jobrun", "providerreport"}
 SMALL = {"organizationbalance", "reconciliationbreak", "paymentbreak"}
 
 
@@ -61,6 +64,32 @@ def test_what_is_looked_up_whole_has_an_index() -> None:
                 assert column in set(indexed_columns(at)) | {f"{column}_id"}, (model, path)
                 at = field.related_model or at
     assert looked_up > 10
+
+
+def test_what_a_list_is_ordered_by_has_an_index() -> None:
+    for model, page in admin.site._registry.items():
+        ordering = page.ordering or model._meta.ordering or ["-pk"]
+        first = str(ordering[0]).removeprefix("-")
+        field: Any = model._meta.pk if first == "pk" else model._meta.get_field(first)
+        known = set(indexed_columns(model))
+        assert model._meta.model_name in SMALL | NEVER_MANY or field.name in known, (model, first)
+
+
+def test_a_list_without_a_word_to_search_for_is_not_made_distinct(operator: Client, people: People) -> None:
+    """Postgres would sort the whole table for it, all columns of it."""
+    for model in admin.site._registry:
+        page = operator.get(f"/admin/{model._meta.app_label}/{model._meta.model_name}/")
+        assert not page.context["cl"].queryset.query.distinct, model
+
+
+def test_the_page_of_a_person_offers_permissions_that_open_something(operator: Client, people: People) -> None:
+    odd = Permission.objects.get(codename="delete_session")
+    people.bob.user_permissions.add(odd)
+    page = operator.get(f"/admin/accounts/user/{people.bob.pk}/change/")
+    offered = set(page.context["adminform"].form.fields["user_permissions"].queryset)
+    assert odd in offered, "What somebody has is not lost when their page is saved."
+    assert Permission.objects.get(codename="change_approval") in offered
+    assert Permission.objects.get(codename="add_contenttype") not in offered
 
 
 def test_no_filter_reads_a_table_for_the_values_to_choose_from() -> None:
