@@ -10,9 +10,9 @@ from typing import Any
 import orjson
 
 from gateway.protocol.chat.names import CallIds, ToolNames
-from gateway.protocol.chat.parts import read_arguments
 from gateway.protocol.errors import UNUSABLE_CODE, UNUSABLE_TEXT, UpstreamProtocolError
 from gateway.protocol.json import exact as exact_json
+from gateway.protocol.json.arguments import read_arguments
 from gateway.protocol.sse import encode_event
 
 MAX_HELD_CHARS = 16 * 1024 * 1024  # Of arguments, and of texts that wait.

@@ -14,6 +14,7 @@ from gateway.protocol.codec import (
 from gateway.protocol.errors import UpstreamProtocolError
 from gateway.protocol.messages.request import MessagesRequest
 from gateway.protocol.profile import BEARER, UpstreamProfile
+from gateway.protocol.stream_as_whole import gather_stream, is_streamed
 
 # The base URL of such an upstream holds its version: https://api.openai.com/v1, https://openrouter.ai/api/v1.
 CHAT_PATH = "/chat/completions"
@@ -30,6 +31,8 @@ class ChatCodec:
     def decode_response(
         self, request: MessagesRequest, target: RouteTarget, body: bytes, identity: ReplyIdentity
     ) -> DecodedMessage:
+        if is_streamed(body):
+            return gather_stream(self.stream_decoder(request, target, identity), body)
         return decode_chat_reply(
             body,
             identity,

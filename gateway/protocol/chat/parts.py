@@ -6,9 +6,6 @@ from typing import Any
 import orjson
 
 from gateway.protocol.errors import UpstreamProtocolError, UpstreamStreamError
-from gateway.protocol.json.depth import is_too_deep
-from gateway.protocol.json.exact import decode_text
-from gateway.protocol.json.structure import MAX_STRUCTURE, TooComplexError, check_structure
 
 MAX_TOKENS, TOOL_USE, REFUSAL, END_TURN = "max_tokens", "tool_use", "refusal", "end_turn"
 STOP_SEQUENCE = "stop_sequence"
@@ -16,17 +13,25 @@ STOP_SEQUENCE = "stop_sequence"
 # other word is an end like `stop`.
 CUT_OFF = ("length", "max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded")
 FILTERED = ("content_filter", "safety", "sensitive", "recitation", "prohibited_content", "blocklist", "spii", "refusal")
+# The parts of a content that are said to the reader, with the name of their text.
+TEXT_PARTS = {"text": "text", "output_text": "text", "refusal": "refusal"}
 FAILED = ("error", "network_error", "insufficient_system_resource", "abort")
 
 
 def text_of(content: object) -> str:
-    """Return the text of `content`: a string, null, or a list of parts of which only text counts."""
+    """Return the text of `content`: a string, null, a part, or a list of parts of which only what was said counts."""
     if isinstance(content, str):
         return content
-    if not isinstance(content, list):
-        return ""
-    parts = [part for part in content if isinstance(part, dict) and part.get("type") == "text"]
-    return "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
+    if isinstance(content, dict):
+        name = TEXT_PARTS.get(str(content.get("type", "text")))
+        return text_of(content.get(name)) if name else ""
+    return "".join(text_of(part) for part in content if isinstance(part, str | dict)) if type(content) is list else ""
+
+
+def choice_of(choices: object) -> dict[str, Any] | None:
+    """Return the one choice that was asked for, None where there is none: others would be another reply."""
+    found = [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
+    return next((choice for choice in found if choice.get("index") in (0, None)), found[0] if found else None)
 
 
 def thinking_of(message: Mapping[str, Any]) -> str:
@@ -63,30 +68,6 @@ def arguments_text(value: object) -> str:
     return "" if value is None else orjson.dumps(value).decode()
 
 
-def read_arguments(text: str) -> dict[str, Any] | None:
-    """Return the object in a tool call's complete arguments, None when it is broken off or no object.
-
-    Nothing and null mean {}. An object that was encoded twice is decoded twice.
-    """
-    if not text.strip():
-        return {}
-    try:
-        value = _decode_arguments(text)
-        if isinstance(value, str):
-            value = _decode_arguments(value) if value.strip() else {}
-    except (ValueError, RecursionError, TooComplexError):
-        return None
-    if value is None:
-        return {}
-    return value if isinstance(value, dict) and not is_too_deep(text.encode(), value) else None
-
-
-def _decode_arguments(text: str) -> Any:
-    if len(text) > MAX_STRUCTURE:
-        check_structure(text.encode())
-    return decode_text(text)
-
-
 def require_no_error(payload: Mapping[str, Any], choice: Mapping[str, Any]) -> None:
     """Refuse a choice that the provider broke off (OpenRouter, DeepSeek, Zhipu, vLLM). Raises UpstreamStreamError."""
     reason = choice.get("finish_reason")
@@ -114,10 +95,13 @@ def map_stop_reason(
 
 
 def finish_reason_of(choice: Mapping[str, Any]) -> str | None:
-    """Return why the choice ended, in small letters; None where it has not. Raises UpstreamProtocolError."""
+    """Return why the choice ended, in small letters; None where it has not. Raises UpstreamProtocolError.
+
+    Google says more behind a colon: `content_filter: PROHIBITED_CONTENT`.
+    """
     value = choice.get("finish_reason")
     if value is None or value == "":
         return None
     if not isinstance(value, str):
         raise UpstreamProtocolError("finish_reason is not a string")
-    return value.lower()
+    return value.lower().partition(":")[0].strip()

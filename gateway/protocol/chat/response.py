@@ -6,11 +6,12 @@ from typing import Any
 from gateway.protocol.chat.names import CallIds, ToolNames
 from gateway.protocol.chat.parts import (
     CUT_OFF,
+    FILTERED,
     arguments_text,
     calls_of,
+    choice_of,
     finish_reason_of,
     map_stop_reason,
-    read_arguments,
     require_no_error,
     text_of,
     thinking_of,
@@ -18,6 +19,7 @@ from gateway.protocol.chat.parts import (
 from gateway.protocol.chat.usage import ChatUsageReader
 from gateway.protocol.codec import DecodedMessage, ReplyIdentity
 from gateway.protocol.errors import TooMuchStructureError, UnusableReplyError, UpstreamProtocolError
+from gateway.protocol.json.arguments import read_arguments
 from gateway.protocol.messages.response import load_object
 from gateway.protocol.messages.usage import COUNT_FIELDS
 from gateway.protocol.profile import UpstreamProfile
@@ -38,16 +40,12 @@ def decode_chat_reply(
         raise UnusableReplyError(error.reason, _read_usage_only(error.value, profile, len(body))) from None
     if payload.get("error"):
         raise read_stream_error(body)
-    choices = payload.get("choices")
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    reply = choice.get("message") if isinstance(choice, dict) else None
-    if not isinstance(choice, dict) or not isinstance(reply, dict):
-        raise UpstreamProtocolError("no choice with a message")
-    require_no_error(payload, choice)
-    finish_reason = finish_reason_of(choice) or "stop"
     reader = ChatUsageReader(profile)
     reader.read_id(payload.get("id"))
     reader.read_payload(payload)
+    choice, reply = _find_reply(payload, reader)
+    require_no_error(payload, choice)
+    finish_reason = finish_reason_of(choice) or "stop"
     refusal = text_of(reply.get("refusal"))
     content = _decode_texts(reply, refusal, reader)
     try:
@@ -70,6 +68,21 @@ def decode_chat_reply(
         "usage": dict(zip(COUNT_FIELDS, reader.counts(), strict=True)),
     }
     return DecodedMessage(message, reader.reading())
+
+
+def _find_reply(payload: dict[str, Any], reader: ChatUsageReader) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the choice and its message, which may be empty. Raises UpstreamProtocolError when there is none.
+
+    Filters of providers leave out the message (Google), or all choices, and charge for the prompt.
+    """
+    choices = payload.get("choices")
+    if choices == [] and reader.has_usage:
+        return {"finish_reason": FILTERED[0]}, {}
+    choice = choice_of(choices)
+    reply = choice.get("message") if choice is not None else None
+    if choice is None or not isinstance(reply, dict | None) or (reply is None and finish_reason_of(choice) is None):
+        raise UpstreamProtocolError("no choice with a message")
+    return choice, reply or {}
 
 
 def _read_usage_only(payload: Mapping[str, Any], profile: UpstreamProfile, body_bytes: int) -> UsageReading:

@@ -12,6 +12,7 @@ from gateway.protocol.chat.blocks import TEXT, THINKING, BlockWriter
 from gateway.protocol.chat.names import CallIds, ToolNames
 from gateway.protocol.chat.parts import (
     CUT_OFF,
+    FILTERED,
     arguments_text,
     calls_of,
     finish_reason_of,
@@ -50,6 +51,8 @@ class ChatStreamDecoder(StreamFrame):
         self._joiners: dict[str | int | None, HalfJoiner] = {}
         self._is_refused = False
         self._is_empty = True  # Nothing of a reply has come yet.
+        self._has_messages = False  # It came in the place of deltas.
+        self._choice_index: object = None  # Of the choice that came first: others are another reply.
         self._finish_reason: str | None = None
         self._last_choice: dict[str, Any] = {}
 
@@ -82,14 +85,17 @@ class ChatStreamDecoder(StreamFrame):
         for choice in choices or ():
             if not isinstance(choice, dict):
                 raise UpstreamProtocolError("a choice is not an object")
-            if choice.get("index") in (0, None):  # One was asked for; others would be another reply.
+            index = choice.get("index") or 0
+            if self._choice_index in (None, index):
+                self._choice_index = index
                 require_no_error(payload, choice)
                 self._take_choice(choice)
 
     def _take_choice(self, choice: dict[str, Any]) -> None:
         delta = choice.get("delta")
-        if delta is None and self._is_empty:
-            delta = choice.get("message")  # The whole reply in one chunk; behind deltas it would repeat them.
+        if not delta and "message" in choice and (self._is_empty or self._has_messages):
+            delta = choice["message"]  # Often the whole reply in one chunk; behind deltas it would repeat them.
+            self._has_messages = True
         if not isinstance(delta, dict | None):
             raise UpstreamProtocolError("a delta is not an object")
         self._start()
@@ -161,6 +167,9 @@ class ChatStreamDecoder(StreamFrame):
         self._out.append(encode_event("message_start", orjson.dumps(event)))
 
     def _finish(self) -> StreamEnd:
+        if self._finish_reason is None and not self._has_started and self._usage.has_usage:
+            self._start()
+            self._finish_reason = FILTERED[0]  # No choice, but a bill: what a provider's filter leaves.
         if self._finish_reason is None:
             raise UpstreamProtocolError("the stream ended without a finish_reason")
         for kind in (THINKING, TEXT):

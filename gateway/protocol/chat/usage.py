@@ -88,6 +88,11 @@ class ChatUsageReader:
         except UnusableUsageError as error:
             self._problem = self._problem or str(error)
 
+    @property
+    def has_usage(self) -> bool:
+        """True once anything was said that can be true."""
+        return self._has_input or self._has_output
+
     def counts(self) -> tuple[int, int, int, int]:
         """Return the four counts that the client is shown: input, output, cache write, cache read."""
         usage = self._usage

@@ -76,6 +76,11 @@ class HalfJoiner:
             text, self.half = text[:-1], text[-1]
         return mend(text)
 
+    def end(self) -> str:
+        """Return what stands for the half that still waits, now that no more comes; "" where none does."""
+        lone, self.half = mend(self.half), ""
+        return lone
+
 
 def load_json(raw: bytes) -> tuple[Any, bool]:
     """Return the value in `raw`, and whether its texts may hold halves. Raises ValueError or RecursionError."""

@@ -15,6 +15,7 @@ from gateway.protocol.messages.request import MessagesRequest, render_upstream_b
 from gateway.protocol.messages.response import decode_message, decode_token_count
 from gateway.protocol.messages.stream import MessagesStreamDecoder
 from gateway.protocol.profile import AUTO, X_API_KEY, UpstreamProfile
+from gateway.protocol.stream_as_whole import gather_stream, is_streamed
 
 MESSAGES_PATH = "/v1/messages"
 COUNT_TOKENS_PATH = "/v1/messages/count_tokens"
@@ -34,6 +35,8 @@ class MessagesCodec:
     def decode_response(
         self, request: MessagesRequest, target: RouteTarget, body: bytes, identity: ReplyIdentity
     ) -> DecodedMessage:
+        if is_streamed(body):
+            return gather_stream(self.stream_decoder(request, target, identity), body)
         return decode_message(body, identity)
 
     def stream_decoder(self, request: MessagesRequest, target: RouteTarget, identity: ReplyIdentity) -> StreamDecoder:

@@ -34,6 +34,7 @@ class MessagesStreamDecoder(StreamFrame):
         self._usage = MessagesUsageReader()
         self._blocks = BlockOrder()
         self._text = HalfJoiner()  # Of the block that began last.
+        self._text_delta: dict[str, str] = {}  # Its latest delta that held halves, without its text.
         self._message_delta: dict[str, Any] | None = None
 
     def reading(self) -> UsageReading:
@@ -102,6 +103,7 @@ class MessagesStreamDecoder(StreamFrame):
             self._begin_text(before)
         if may_hold_halves or self._text.half:
             joined = {name: self._text.join(delta.pop(name)) for name in TEXT_FIELDS if type(delta.get(name)) is str}
+            self._text_delta = {"type": str(delta.get("type")), **dict.fromkeys(joined, "")}
             payload["delta"] = delta = {**mend_all(delta), **joined}
             data = orjson.dumps(payload)
         self._usage.read_delta(delta)
@@ -109,12 +111,22 @@ class MessagesStreamDecoder(StreamFrame):
 
     def _take_block_stop(self, payload: dict[str, Any], data: bytes) -> None:
         if self._blocks.stop(payload):
+            self._end_text(self._blocks.number)
             self._write(payload, data)
 
     def _begin_text(self, before: list[dict[str, Any]]) -> None:
         """Write what goes before a new block, whose text begins with no half of another's."""
+        if before and before[0]["type"] == "content_block_stop":
+            self._end_text(before[0]["index"])
         self._text.half = ""
         self._out.extend(encode_event(payload["type"], orjson.dumps(payload)) for payload in before)
+
+    def _end_text(self, number: int) -> None:
+        """Write what stands for half a character at the end of this block's text."""
+        if lone := self._text.end():
+            delta = {name: value or lone for name, value in self._text_delta.items()}
+            payload = {"type": "content_block_delta", "index": number, "delta": delta}
+            self._out.append(encode_event("content_block_delta", orjson.dumps(payload)))
 
     def _write(self, payload: dict[str, Any], data: bytes) -> None:
         """Write an event of the block that began last as it came, but for its number where that is another one."""

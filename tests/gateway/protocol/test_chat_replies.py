@@ -70,8 +70,11 @@ def test_reasoning_becomes_a_thinking_block_before_the_text(name: str) -> None:
 
 
 def test_content_in_parts_and_no_content() -> None:
-    parts = [{"type": "text", "text": "a"}, {"type": "other"}, "b", {"type": "text", "text": "c"}]
-    assert decode(reply({"content": parts})).message["content"] == [{"type": "text", "text": "ac"}]
+    parts = [{"type": "text", "text": "a"}, {"type": "other"}, "b", {"text": "c"}, {"type": "output_text", "text": "d"}]
+    assert decode(reply({"content": parts})).message["content"] == [{"type": "text", "text": "abcd"}]
+    assert decode(reply({"content": {"type": "text", "text": "a"}})).message["content"] == [
+        {"type": "text", "text": "a"}
+    ]
     empties: tuple[Any, ...] = (None, "", [])
     for empty in empties:
         assert decode(reply({"content": empty})).message["content"] == []

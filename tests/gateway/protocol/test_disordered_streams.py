@@ -128,7 +128,8 @@ def test_a_character_that_is_cut_in_two_is_joined(name: str, kind: str, block: d
     outcome = run(MessagesStreamDecoder(IDENTITY), [halves(name, kind, block)])
     assert outcome.failure is None and outcome.end is not None
     deltas = [event["delta"][name] for event in outcome.events() if event["type"] == "content_block_delta"]
-    assert "".join(deltas) == "a😀bc😀😀\ufffdd"
+    assert "".join(deltas) == "a😀bc😀😀\ufffdd\ufffd"
+    assert [event["type"] for event in outcome.events()][-2:] == ["content_block_delta", "content_block_stop"]
 
 
 @pytest.mark.parametrize("field", ["content", "reasoning_content"])
@@ -142,6 +143,17 @@ def test_a_character_that_is_cut_in_two_is_joined_from_chat(field: str) -> None:
     assert outcome.failure is None
     deltas = [event["delta"] for event in outcome.events() if event["type"] == "content_block_delta"]
     assert "".join(delta.get("text", delta.get("thinking")) for delta in deltas) == "a😀b"
+
+
+@pytest.mark.parametrize("field", ["content", "reasoning_content"])
+def test_half_a_character_at_the_end_is_not_lost(field: str) -> None:
+    decoder = ChatStreamDecoder(IDENTITY, names=ToolNames([], 64), profile=UpstreamProfile(), stop_sequences=[])
+    chunks = [chat_chunk({field: "a?"}), chat_chunk(finish="length")]
+    stream = b"".join(b"data: %b\n\n" % orjson.dumps(chunk) for chunk in chunks).replace(b"?", b"\\ud83d")
+    outcome = run(decoder, [stream])
+    assert outcome.failure is None
+    deltas = [event["delta"] for event in outcome.events() if event["type"] == "content_block_delta"]
+    assert "".join(delta.get("text", delta.get("thinking")) for delta in deltas) == "a\ufffd"
 
 
 def test_bytes_that_are_no_utf8_are_replaced() -> None:
