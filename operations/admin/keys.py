@@ -2,11 +2,12 @@
 
 from typing import Any
 
+from django import forms
 from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
-from unfold.widgets import UnfoldAdminTextareaWidget
+from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
 from accounts.keys import KeyAlreadyRevokedError, change_key, revoke_key
 from accounts.models import ApiKey, User
@@ -18,6 +19,8 @@ from operations.admin.base import (
     operator_form,
 )
 from operations.admin.budgets import BudgetForm
+from operations.asking import operator_of
+from operations.leaks import MAX_PLACE_CHARS, revoke_leaked
 from pages.fields import LinesField
 from pages.key_restrictions import (
     BUDGET_FIELDS,
@@ -48,6 +51,16 @@ class ApiKeyAdminForm(BudgetForm, KeyRestrictions):
         self.model_ids = model_ids_by_name()
 
 
+class LeakForm(forms.Form):
+    place = forms.CharField(
+        required=False,
+        max_length=MAX_PLACE_CHARS,
+        widget=UnfoldAdminTextInputWidget,
+        label="Where it was found",
+        help_text="Its people read it.",
+    )
+
+
 @admin.register(ApiKey)
 class ApiKeyAdmin(OperatorAdmin):
     """Keys are made by members, who alone see their text. Nothing here can show it."""
@@ -69,7 +82,7 @@ class ApiKeyAdmin(OperatorAdmin):
         "revoked_at",
         "config_version",
     ]
-    actions_detail = ["revoke"]
+    actions_detail = ["revoke", "leaked"]
     fieldsets = [
         (None, {"fields": ["name", "organization", "prefix", "last_four", "state"]}),
         ("Limits", {"fields": [*LIMIT_FIELDS, *BUDGET_FIELDS]}),
@@ -97,6 +110,31 @@ class ApiKeyAdmin(OperatorAdmin):
 
     def offers(self, request: HttpRequest, row: ApiKey, button: str) -> bool:
         return not row.is_revoked
+
+    @detail_action("Revoke as leaked", permission="accounts.change_apikey", url_path="leaked")
+    def leaked(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """As `manage.py revoke_key --yes` and GitHub's messages do it."""
+        key: ApiKey = self.row_or_404(request, object_id)
+        form = LeakForm(request.POST or None)
+        if request.method == "POST" and form.is_valid():
+            leak = revoke_leaked(key, place=form.cleaned_data["place"], revoked_by=operator_of(request))
+            if leak.is_new:
+                done = "Revoked: every gateway refuses the key, and its people get mail."
+                publish_or_tell(request, done=done, what_waits="The key is revoked, and its people get mail.")
+            else:
+                messages.info(request, "The key is revoked already.")
+            return redirect(reverse("admin:accounts_apikey_change", args=[object_id]))
+        return operator_form(
+            self,
+            request,
+            row=key,
+            title=f"Revoke {key} as leaked?",
+            text=f"{key.organization} cannot use it from then on, and it cannot be brought back. Its maker, and the"
+            " owners and admins of its organization, get mail with a link to what it was used for.",
+            form=form,
+            submit="Revoke and tell them",
+            is_dangerous=True,
+        )
 
     @detail_action("Revoke", permission="accounts.change_apikey", url_path="revoke")
     def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:

@@ -133,6 +133,8 @@ class OrganizationPanels:
     @admin.display(description="More")
     def elsewhere(self, organization: Organization) -> SafeString:
         links = (
+            ("billing_usagerecord", "Usage records"),
+            ("billing_failedrequest", "Failed requests"),
             ("billing_ledgertransaction", "Ledger transactions"),
             ("billing_topup", "Top-ups"),
             ("billing_organizationpricefactor", "Price factors"),

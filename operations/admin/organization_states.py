@@ -47,6 +47,8 @@ class OrganizationStates(Base):
         becomes = {"suspend": Status.SUSPENDED, "reopen": Status.ACTIVE, "close": Status.CLOSED}.get(button)
         if button == "suspend" and row.status == Status.CLOSED:
             return False
+        if button == "erase":
+            return row.status == Status.CLOSED
         return row.status != becomes
 
     @detail_action("Suspend", permission="accounts.suspend_organization", url_path="suspend")

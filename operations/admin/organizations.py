@@ -20,6 +20,7 @@ from operations.admin.budgets import BudgetForm
 from operations.admin.organization_money import OrganizationMoney
 from operations.admin.organization_panels import OrganizationPanels
 from operations.admin.organization_states import OrganizationStates
+from operations.admin.privacy import OrganizationPrivacy
 from pages.key_restrictions import (
     BUDGET_FIELDS,
     LIMIT_FIELDS,
@@ -90,7 +91,7 @@ class MemberInline(OperatorInline):
 
 
 @admin.register(Organization)
-class OrganizationAdmin(OrganizationPanels, OrganizationStates, OrganizationMoney, OperatorAdmin):
+class OrganizationAdmin(OrganizationPanels, OrganizationStates, OrganizationMoney, OrganizationPrivacy, OperatorAdmin):
     form = OrganizationAdminForm
     list_display = ["name", "slug", "status", "posted_balance", "created_at"]
     list_filter = ["status"]
@@ -115,6 +116,9 @@ class OrganizationAdmin(OrganizationPanels, OrganizationStates, OrganizationMone
         "suspend",
         "reopen",
         "close",
+        "keep_details",
+        "export",
+        "erase",
     ]
     fieldsets = [
         (None, {"fields": ["name", "slug", "former_slugs", "status", "status_reason", "shows_cost_in_usage"]}),

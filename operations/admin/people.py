@@ -27,6 +27,7 @@ from operations.admin.base import (
     is_superuser,
     operator_form,
 )
+from operations.admin.privacy import PersonPrivacy
 
 admin.site.unregister(Group)
 admin.site.unregister(EmailAddress)  # allauth's page lets whoever looks at addresses confirm them.
@@ -71,7 +72,7 @@ class PersonChangeForm(UserChangeForm):  # type: ignore[misc]  # unfold ships no
 
 
 @admin.register(User)
-class UserAdmin(DjangoUserAdmin, OperatorAdmin):  # type: ignore[misc, type-arg]  # its argument is not there at run time
+class UserAdmin(PersonPrivacy, DjangoUserAdmin, OperatorAdmin):  # type: ignore[misc, type-arg]  # its argument is not there at run time
     form = PersonChangeForm
     add_form = PersonCreationForm
     change_password_form = AdminPasswordChangeForm
@@ -87,7 +88,7 @@ class UserAdmin(DjangoUserAdmin, OperatorAdmin):  # type: ignore[misc, type-arg]
     ]
     add_fieldsets = [(None, {"classes": ["wide"], "fields": ["email", "usable_password", "password1", "password2"]})]
     readonly_fields = ["last_login", "date_joined"]
-    actions_detail = ["remove_second_factor"]
+    actions_detail = ["remove_second_factor", "export", "erase"]
 
     def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **options: Any) -> Any:
         """Staff roles are few: boxes to tick. Of permissions those that a role may hold, under their own names."""
@@ -138,7 +139,11 @@ class UserAdmin(DjangoUserAdmin, OperatorAdmin):  # type: ignore[misc, type-arg]
         return False
 
     def offers(self, request: HttpRequest, row: User, button: str) -> bool:
-        return is_superuser(request) and Authenticator.objects.filter(user=row).exists()
+        if button == "erase":
+            return not row.is_staff
+        return button != "remove_second_factor" or (
+            is_superuser(request) and Authenticator.objects.filter(user=row).exists()
+        )
 
     @detail_action("Remove second factor", permission="accounts.change_user", url_path="remove-second-factor")
     def remove_second_factor(self, request: HttpRequest, object_id: str) -> HttpResponse:
