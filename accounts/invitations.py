@@ -9,7 +9,7 @@ import hashlib
 import secrets
 from datetime import timedelta
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 
 from accounts.access import Permission, may
@@ -21,6 +21,7 @@ MAX_OPEN_INVITATIONS = 100  # Of an organization.
 MAX_INVITATIONS_PER_DAY = 100  # Of an organization; each sends a mail.
 MAX_INVITATIONS_PER_ADDRESS_AND_DAY = 5  # From everybody together: nobody's mailbox is flooded.
 TOKEN_BYTES = 32
+ADDRESS_LOCK = 7_303_031  # With the hash of an address: organizations invite it in turn.
 
 
 class TooManyInvitationsError(Exception):
@@ -107,7 +108,9 @@ def withdraw_invitation(invitation: Invitation) -> bool:
 
 
 def _check_room(organization: Organization, address: str) -> None:
-    """Raise TooManyInvitationsError when another invitation would be one too many."""
+    """Raise TooManyInvitationsError when another invitation would be one too many. The counts hold until the commit:
+    the organization is locked by the caller, the address here.
+    """
     now = timezone.now()
     since = now - timedelta(days=1)
     waiting = organization.invitations.filter(accepted_at=None, withdrawn_at=None, expires_at__gt=now).count()
@@ -115,6 +118,8 @@ def _check_room(organization: Organization, address: str) -> None:
         raise TooManyInvitationsError(f"{MAX_OPEN_INVITATIONS} invitations wait for an answer. Withdraw one first.")
     if organization.invitations.filter(created_at__gt=since).count() >= MAX_INVITATIONS_PER_DAY:
         raise TooManyInvitationsError("The organization has sent as many invitations as it may in a day.")
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [ADDRESS_LOCK, address])
     if Invitation.objects.filter(email=address, created_at__gt=since).count() >= MAX_INVITATIONS_PER_ADDRESS_AND_DAY:
         raise TooManyInvitationsError("This address has had several invitations today. Try again tomorrow.")
 

@@ -163,7 +163,11 @@ class HttpProtocol(HttpToolsProtocol):
         self._head_since = self.loop.time()
 
     def on_headers_complete(self) -> None:
-        _require_one_host(self.parser.get_http_version(), self.headers)
+        version = self.parser.get_http_version()
+        _require_one_host(version, self.headers)
+        if version == "1.0" and self.expect_100_continue:  # It knows no interim answers (RFC 9110, 10.1.1).
+            self.expect_100_continue = False
+            self.headers[:] = [pair for pair in self.headers if pair[0] != b"expect"]
         if self.parser.should_upgrade():
             self.scope["method"] = self.parser.get_method().decode("ascii")
             return  # It is read again: see _serve_without_upgrade().

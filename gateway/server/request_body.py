@@ -112,18 +112,24 @@ class BodyReader:
     async def _decode(self, decoder: "zlib._Decompress", part: bytes, parts: list[bytes]) -> None:
         """Decode what came, a piece at a time: a small body may hold a large one, and others wait meanwhile."""
         rest = part
+        if rest and decoder.eof:
+            raise self._is_not_coded()
         while rest and not decoder.eof:
             try:
                 piece = decoder.decompress(rest, DECODED_PIECE_BYTES)
             except zlib.error:
-                raise GatewayError(
-                    400, "invalid_content_encoding", f"The body is not what its Content-Encoding says: {self._coding}."
-                ) from None
+                raise self._is_not_coded() from None
+            if decoder.unused_data:  # It would be lost in silence.
+                raise self._is_not_coded()
             self._grow(len(piece))
             parts.append(piece)
             rest = decoder.unconsumed_tail
             if rest:
                 await asyncio.sleep(0)
+
+    def _is_not_coded(self) -> GatewayError:
+        text = f"The body is not what its Content-Encoding says: {self._coding}."
+        return GatewayError(400, "invalid_content_encoding", text)
 
     def _grow(self, size: int) -> None:
         if self._size + size > self._max_bytes:

@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from allauth.account.models import EmailAddress
@@ -11,9 +13,17 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
 
-from accounts.invitations import MAX_INVITATIONS_PER_ADDRESS_AND_DAY, find_invitation, invite, open_invitations
-from accounts.models import Invitation, Member, Role, User
+from accounts.invitations import (
+    MAX_INVITATIONS_PER_ADDRESS_AND_DAY,
+    TooManyInvitationsError,
+    find_invitation,
+    invite,
+    open_invitations,
+)
+from accounts.models import Invitation, Member, Organization, Role, User
+from accounts.organizations import create_organization
 from tests.support.people import PASSWORD, People, client_of, make_person
+from tests.support.together import run_together
 
 MEMBERS = "/console/alice/members/"
 LINK = re.compile(r"(/invitations/\S+)")
@@ -173,6 +183,18 @@ def test_nobodys_mailbox_is_flooded(people: People) -> None:
 
     assert list(fill()) == [302] * MAX_INVITATIONS_PER_ADDRESS_AND_DAY + [422]
     assert len(mail.outbox) == MAX_INVITATIONS_PER_ADDRESS_AND_DAY
+
+
+@pytest.mark.django_db(transaction=True)
+def test_organizations_that_invite_at_once_do_not_flood_a_mailbox_either(people: People) -> None:
+    organizations = [create_organization(name=f"Number {number}", owner=people.charlie) for number in range(16)]
+
+    def invite_one(organization: Organization) -> None:
+        with suppress(TooManyInvitationsError):
+            invite(organization, email="v@example.org", role=Role.VIEWER, invited_by=people.charlie)
+
+    assert not run_together(*(partial(invite_one, organization) for organization in organizations))
+    assert Invitation.objects.filter(email="v@example.org").count() == MAX_INVITATIONS_PER_ADDRESS_AND_DAY
 
 
 def test_only_the_hash_of_the_token_is_kept(people: People) -> None:

@@ -53,6 +53,13 @@ def test_an_answer_to_http_1_0_waits_for_the_body_too(stack: LiveStack) -> None:
         assert b" 401 " in connection.read_rest()
 
 
+def test_an_expectation_of_http_1_0_is_not_heard(stack: LiveStack, alice: Tenant) -> None:
+    start = head(MESSAGES, f"x-api-key: {alice.secret}", "expect: 100-continue", "content-length: 2")
+    with Connection(stack.base_url) as connection:
+        connection.socket.sendall(start.replace(b"HTTP/1.1", b"HTTP/1.0") + b"{}")
+        assert connection.read_rest().startswith(b"HTTP/1.1 400 ")
+
+
 def test_what_is_no_http_is_answered_although_more_of_it_comes(stack: LiveStack) -> None:
     with Connection(stack.base_url) as connection:
         connection.socket.sendall(b"NO HTTP\r\n\r\n")

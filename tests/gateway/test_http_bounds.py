@@ -232,6 +232,8 @@ def test_a_bomb_is_refused_within_the_limit(stack: LiveStack, alice: Tenant) -> 
         ("gzip, gzip", gzip.compress(b"{}", mtime=0), 415, "unsupported_content_encoding"),
         ("gzip", b"{}", 400, "invalid_content_encoding"),
         ("gzip", gzip.compress(b"{}" * 100, mtime=0)[:-9], 400, "invalid_content_encoding"),
+        ("gzip", gzip.compress(b"{}", mtime=0) * 2, 400, "invalid_content_encoding"),
+        ("deflate", zlib.compress(b"{}") + b"more", 400, "invalid_content_encoding"),
         ("identity", b"{}", 400, None),
     ],
 )
