@@ -320,6 +320,37 @@ def _require_one_host(version: str, headers: list[tuple[bytes, bytes]]) -> None:
         raise ValueError("a host that is missing, given twice, or none")
 
 
+def write_whole(send: object, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
+    """Write a whole answer at once, and return True. `send` is what the application was given, and `headers` have the
+    length of the body.
+
+    Returns False, and has done nothing, where it is for ASGI to send it: uvicorn writes the head by itself, and each
+    write is a call of the system that wakes whoever reads. Raises ValueError for what is no header.
+    """
+    cycle = getattr(send, "__self__", None)
+    if not isinstance(cycle, RequestResponseCycle) or cycle.response_started or cycle.scope["method"] == "HEAD":
+        return False
+    if cycle.disconnected or cycle.flow.write_paused:
+        return False
+    pairs = [*cycle.default_headers, *headers]
+    is_told_to_close = (b"connection", b"close") in headers
+    if not cycle.keep_alive and not is_told_to_close:
+        pairs.append((b"connection", b"close"))
+    head = b"".join([b"%b: %b\r\n" % pair for pair in pairs])
+    # Whoever put a line break into a value would write headers, or an answer, of their own.
+    if head.count(b"\n") != len(pairs) or head.count(b"\r") != len(pairs) or b"\x00" in head:
+        raise ValueError("A header has a line break or NUL in it.")
+    cycle.response_started = cycle.response_complete = True
+    cycle.waiting_for_100_continue = False
+    cycle.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[status], head, body))
+    cycle.message_event.set()
+    if is_told_to_close or not cycle.keep_alive:
+        cycle.keep_alive = False
+        cycle.transport.close()
+    cycle.on_response()
+    return True
+
+
 def abort(transport: asyncio.Transport) -> None:
     """Let go of a connection with a reset: what is closed in order, the kernel keeps until somebody reads it."""
     opened = transport.get_extra_info("socket")

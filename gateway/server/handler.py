@@ -20,7 +20,7 @@ from django.urls.resolvers import URLResolver
 from billing.request_id import REQUEST_PREFIX, make_request_id
 from gateway.authentication import KeyIdentity
 from gateway.errors import STOPPING_CODE, GatewayError, render_error, stopping
-from gateway.http_protocol import ABORT
+from gateway.http_protocol import ABORT, write_whole
 from gateway.metering.metered_request import MeteredRequest
 from gateway.metering.request_log import log_request, shown_path, why_refused
 from gateway.metrics import count_answer
@@ -290,6 +290,8 @@ async def send_response(
         return
     if response.status_code != NO_CONTENT:
         headers.append((b"content-length", b"%d" % len(response.body)))
+        if write_whole(send, response.status_code, headers, response.body):
+            return
     await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
     await send({"type": "http.response.body", "body": response.body})
 
