@@ -24,6 +24,7 @@ from billing.admission.calls.script_call import ScriptCall
 from billing.admission.hold import Hold
 from billing.admission.redis.script import make_script
 from billing.admission.redis_keys import PREFIXES
+from billing.admission.scripts import put_in_front
 from billing.request_id import make_request_id
 from crossmodel_site.embedded import RedisServer
 
@@ -135,10 +136,13 @@ def _texts_now() -> Texts:
 
 def _texts_of(commit: str) -> Texts:
     def read(name: str) -> str:
-        path = f"{commit}:billing/admission/lua/{name}.lua"
+        path = f"{commit}:billing/admission/{name}"
         return subprocess.run(["git", "show", path], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
-    return {name: read("_common") + "\n" + read(name) for name in ("admit", "close")}
+    shared = read("lua/_common.lua")
+    # All of the shared part stood in front of each script once.
+    join = put_in_front if "put_in_front" in read("scripts.py") else "{}\n{}".format
+    return {name: join(shared, read(f"lua/{name}.lua")) for name in ("admit", "close")}
 
 
 def _show(title: str, found: dict[str, dict[str, list[float]]]) -> None:

@@ -1,4 +1,5 @@
--- Shared by all scripts; put in front of each by billing/admission/scripts.py.
+-- Shared by all scripts: billing/admission/scripts.py puts in front of each the paragraphs that it uses. A paragraph ends
+-- with an empty line, and uses only those above it.
 --
 -- Amounts are nano-dollars. They travel as strings and are added with HINCRBY, which is exact to 2^63; Lua's own numbers
 -- are exact to 2^53 only, so they are compared, never written back.
@@ -162,10 +163,8 @@ local function arrival_time(rate_key, now)
   return tat
 end
 
--- GCRA: judge `wanted` units of a rate per minute at `now` (us); nil without a limit. More units than the limit take the
--- whole of it.
+-- GCRA: judge `wanted` units of a rate per minute at `now` (us). More units than the limit take the whole of it.
 local function judge_rate(rate_key, limit, wanted, now)
-  if not limit then return nil end
   limit = tonumber(limit)
   wanted = math.min(wanted, limit)
   local interval = MINUTE_MICROS / limit

@@ -11,8 +11,8 @@
 
 local epoch = standing_epoch(KEYS[1])
 if not epoch then return {'REBUILD'} end
-for _, each in ipairs({4, 6, 7, 8}) do
-  if not is_amount(ARGV[each]) then return {'INVALID'} end
+if not (is_amount(ARGV[4]) and is_amount(ARGV[6]) and is_amount(ARGV[7]) and is_amount(ARGV[8])) then
+  return {'INVALID'}
 end
 pass_under_memory_pressure(KEYS[1] .. ':nothing')
 local hold = redis.call('HMGET', KEYS[4], 'amount', 'day', 'input_tokens', 'output_tokens', 'spenders')
@@ -26,7 +26,8 @@ if hold[1] then
   redis.call('ZREM', KEYS[5], ARGV[1])
   count_hold(KEYS[2], KEYS[3], kept_amount(hold[1]), day, false)
   count_spenders(prefix, spenders, 'held', kept_amount(hold[1]), day, false)
-  for scope = 1, 2 do
+  -- A hold says what it has reserved of rates of tokens where there was one; a limit that is set later begins by itself.
+  for scope = 1, hold[3] and 2 or 0 do
     local limits = redis.call('HMGET', KEYS[1 + scope], 'input_tokens_per_minute', 'output_tokens_per_minute')
     for kind = 1, 2 do
       if limits[kind] then

@@ -117,6 +117,15 @@ async def test_used_input_tokens_beyond_the_reservation_are_taken_too(gate: Gate
     assert isinstance(await gate.admit(gate.hold(1, input_tokens=50)), Refused)
 
 
+async def test_a_rate_that_is_set_later_gets_nothing_back_that_it_never_gave(gate: Gate) -> None:
+    hold = gate.hold(1, output_tokens=900)
+    await gate.admit(hold)
+    await gate.publish_key(output_tokens_per_minute=1000)
+    assert isinstance(await gate.admit(gate.hold(1, output_tokens=1000)), Admitted)
+    await gate.close_hold(hold, 1, output_tokens=100)
+    assert isinstance(await gate.admit(gate.hold(1, output_tokens=700)), Refused)
+
+
 async def test_a_request_larger_than_the_rate_needs_the_whole_of_it(gate: Gate) -> None:
     await gate.publish_key(output_tokens_per_minute=1000)
     assert isinstance(await gate.admit(gate.hold(1, output_tokens=5000)), Admitted)
