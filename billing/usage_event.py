@@ -5,7 +5,7 @@ in tokens (or units), amounts in nano-dollars, times in milliseconds. `outcome` 
 releases its hold and costs nothing, but records its attempts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -80,11 +80,23 @@ class UsageEvent:
 
     def set_counts(self, counts: Sequence[int]) -> None:
         """Take the counts, in the order of USAGE_COUNTS."""
-        for name, count in zip(USAGE_COUNTS, counts, strict=True):
-            setattr(self, name, count)
+        (
+            self.input_tokens,
+            self.output_tokens,
+            self.cache_write_5m_tokens,
+            self.cache_write_1h_tokens,
+            self.cache_read_tokens,
+            self.images,
+            self.web_searches,
+        ) = counts
 
     def encode(self) -> bytes:
         return orjson.dumps(self)
+
+
+def encode_fields(values: Mapping[str, Any]) -> bytes:
+    """Return an event of these fields alone: what is left out is read as UsageEvent has it."""
+    return orjson.dumps({**values, "v": SCHEMA_VERSION})
 
 
 _FIELDS = {f.name: f for f in fields(UsageEvent)}

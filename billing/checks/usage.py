@@ -1,7 +1,5 @@
 """Usage records: one terminal state for each request, one debit for each record, rated as recorded, rolled up."""
 
-from dataclasses import replace
-
 from billing.catalog.price_versions import price_table
 from billing.checks.books import MAX_BREAKS_LISTED, Books, Outcome
 from billing.checks.invariant import Check
@@ -157,7 +155,7 @@ def _rate(table: PriceTable | None, usage: Usage, factor_ppm: int) -> int | str:
         if not usage.images and not usage.web_searches:
             return str(error)
         # What an upstream did unasked, and no price exists for, is not charged.
-        return _rate(table, replace(usage, images=0, web_searches=0), factor_ppm)
+        return _rate(table, usage._replace(images=0, web_searches=0), factor_ppm)
     except PricingError as error:
         return str(error)
 

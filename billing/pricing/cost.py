@@ -13,7 +13,7 @@ minimum charge too: it is a part of the published price, and "half price" means 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from billing.money import PICOS_PER_NANO, format_usd
 from billing.usage_event import MAX_COUNT, USAGE_COUNTS
@@ -60,8 +60,7 @@ class Counted(Protocol):
     web_searches: int
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Disjoint counts of one response: no token is in two of them, so they add up to what the provider reported."""
 
     input_tokens: int = 0
@@ -85,15 +84,7 @@ class Usage:
     @property
     def counts(self) -> tuple[int, ...]:
         """The counts in the order of COMPONENTS and USAGE_COUNTS."""
-        return (
-            self.input_tokens,
-            self.output_tokens,
-            self.cache_write_5m_tokens,
-            self.cache_write_1h_tokens,
-            self.cache_read_tokens,
-            self.images,
-            self.web_searches,
-        )
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,18 +141,16 @@ def cost_nanos(usage: Usage, price: PriceTable, factor_ppm: int = FACTOR_ONE_PPM
 
     Raises InvalidUsageError, MissingPriceError for used components without a price, InvalidPriceError for the factor.
     """
-    used = []
-    for component, count in zip(COMPONENTS, usage.counts, strict=True):
+    for component, count in zip(COMPONENTS, usage, strict=True):
         if type(count) is not int or not 0 <= count <= MAX_COUNT:
             raise InvalidUsageError(f"{component}: {count!r} is not a count between 0 and {MAX_COUNT}")
-        if count:
-            used.append((component, count))
-    if not used:
+    if not any(usage):
         return 0
     prompt_tokens = usage.prompt_tokens
     picos = 0
-    for component, count in used:
-        picos += count * price.picos_per_unit(component, prompt_tokens=prompt_tokens)
+    for component, count in zip(COMPONENTS, usage, strict=True):
+        if count:
+            picos += count * price.picos_per_unit(component, prompt_tokens=prompt_tokens)
     return price_picos(picos, price, factor_ppm)
 
 

@@ -5,11 +5,10 @@ the body and the output from what was delivered, and an estimate never costs mor
 """
 
 import logging
-from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from billing.pricing.cost import IMAGE, MissingPriceError, Usage, cost_nanos
-from billing.usage_event import BOUNDED, ESTIMATED, FAILED, ORPHAN, PROVIDER, UsageEvent
+from billing.usage_event import BOUNDED, ESTIMATED, FAILED, ORPHAN, PROVIDER, UsageEvent, encode_fields
 from gateway.metering.attempts import Attempt, AttemptLog
 from gateway.metering.request_facts import RequestFacts
 from gateway.protocol.usage_reading import UsageReading, UsageState
@@ -73,17 +72,17 @@ class Meter:
         said = reading.has_input and reading.usage.prompt_tokens > 0
         searches = min(reading.usage.web_searches, facts.web_searches)
         usage = reading.usage if said else Usage(input_tokens=self._estimated_input())
-        usage = replace(usage, web_searches=searches)
+        usage = usage._replace(web_searches=searches)
         output = self._token_estimator.tokens(facts.organization_id, facts.catalog_model.id, reading.delivered_bytes)
         if reading.has_output:
             output = max(output, reading.usage.output_tokens)
         output = min(output, facts.max_tokens)
-        if self._cost(replace(usage, output_tokens=0)) > self._hold_nanos:
+        if self._cost(usage._replace(output_tokens=0)) > self._hold_nanos:
             # More than the body can hold was reported.
             usage = Usage(input_tokens=self._estimated_input(), web_searches=searches)
-        usage = replace(usage, output_tokens=output)
+        usage = usage._replace(output_tokens=output)
         if self._cost(usage) > self._hold_nanos:
-            usage = replace(usage, output_tokens=self._output_within_hold(usage))
+            usage = usage._replace(output_tokens=self._output_within_hold(usage))
         return usage
 
     def usage_event(self, usage: Usage, source: str, attempts: AttemptLog) -> UsageEvent:
@@ -106,7 +105,7 @@ class Meter:
 
     def _with_images(self, usage: Usage) -> Usage:
         facts = self._facts
-        return replace(usage, images=facts.images) if facts.images and facts.price.has_price(IMAGE) else usage
+        return usage._replace(images=facts.images) if facts.images and facts.price.has_price(IMAGE) else usage
 
     def _estimated_input(self) -> int:
         """The hold's input tokens are a bound, at two bytes a token; text is nearer to four."""
@@ -117,7 +116,7 @@ class Meter:
         low, high = 0, usage.output_tokens
         while low < high:
             middle = (low + high + 1) // 2
-            if self._cost(replace(usage, output_tokens=middle)) <= self._hold_nanos:
+            if self._cost(usage._replace(output_tokens=middle)) <= self._hold_nanos:
                 low = middle
             else:
                 high = middle - 1
@@ -130,7 +129,7 @@ class Meter:
         except MissingPriceError as error:
             # Priced tools are refused at the door where they have no price; an upstream that uses one unasked pays.
             logger.error("Request %s: %s; it is not charged.", facts.request_id, error)
-            return cost_nanos(replace(usage, web_searches=0, images=0), facts.price, facts.factor_ppm)
+            return cost_nanos(usage._replace(web_searches=0, images=0), facts.price, facts.factor_ppm)
 
     def _attempt_cost(self, attempt: Attempt, usage: Usage, *, is_last: bool) -> int:
         if attempt.was_given_up:
@@ -165,10 +164,10 @@ def bound_usage(usage: Usage, facts: RequestFacts) -> tuple[Usage, str]:
         usage = Usage(bounds.held_prompt_tokens, usage.output_tokens, web_searches=usage.web_searches)
     if usage.output_tokens > bounds.most_output_tokens:
         problems.append(f"{usage.output_tokens} output tokens reported, {bounds.most_output_tokens} are possible")
-        usage = replace(usage, output_tokens=bounds.held_output_tokens)
+        usage = usage._replace(output_tokens=bounds.held_output_tokens)
     if usage.web_searches > facts.web_searches:
         problems.append(f"{usage.web_searches} searches reported, {facts.web_searches} were asked for")
-        usage = replace(usage, web_searches=facts.web_searches)
+        usage = usage._replace(web_searches=facts.web_searches)
     return usage, "; ".join(problems)
 
 
@@ -180,7 +179,7 @@ def upstream_cost_nanos(facts: RequestFacts, upstream: str, usage: Usage) -> int
     try:
         return cost_nanos(usage, price)
     except MissingPriceError:
-        return cost_nanos(replace(usage, web_searches=0, images=0), price)
+        return cost_nanos(usage._replace(web_searches=0, images=0), price)
 
 
 def orphan_event(facts: RequestFacts, hold_nanos: int, estimated_input_tokens: int) -> bytes:
@@ -188,30 +187,34 @@ def orphan_event(facts: RequestFacts, hold_nanos: int, estimated_input_tokens: i
 
     What the provider may charge us for the input is its upstream cost, and goes to orphan loss.
     """
-    event = _undated_event(facts, hold_nanos, Usage(), ORPHAN)
-    event.upstream = facts.catalog_model.routes[0].upstream_name
-    event.upstream_cost_nanos = upstream_cost_nanos(facts, event.upstream, Usage(input_tokens=estimated_input_tokens))
-    return event.encode()
+    upstream = facts.catalog_model.routes[0].upstream_name
+    cost = upstream_cost_nanos(facts, upstream, Usage(input_tokens=estimated_input_tokens))
+    said = _known_fields(facts, hold_nanos)
+    return encode_fields({**said, "usage_source": ORPHAN, "upstream": upstream, "upstream_cost_nanos": cost})
 
 
 def _undated_event(facts: RequestFacts, hold_nanos: int, usage: Usage, source: str) -> UsageEvent:
     """Return an event without its costs: admitted, as far as is known here, when it was received."""
-    event = UsageEvent(
-        request_id=facts.request_id,
-        organization_id=facts.organization_id,
-        key_id=facts.key_id,
-        language_model_id=facts.catalog_model.language_model_id,
-        model_id=facts.catalog_model.id,
-        price_version_id=facts.price.price_version_id,
-        factor_ppm=facts.factor_ppm,
-        hold_nanos=hold_nanos,
-        admitted_at_ms=int(facts.received_at.timestamp() * 1000),
-        is_streamed=facts.is_streamed,
-        end_user=facts.end_user,
-        tag=facts.tag,
-        session=facts.session,
-        client=facts.client,
-        usage_source=source,
-    )
-    event.set_counts(usage.counts)
+    event = UsageEvent(**_known_fields(facts, hold_nanos), usage_source=source)
+    event.set_counts(usage)
     return event
+
+
+def _known_fields(facts: RequestFacts, hold_nanos: int) -> dict[str, Any]:
+    """Return the fields of an event that are known before its request is served."""
+    return {
+        "request_id": facts.request_id,
+        "organization_id": facts.organization_id,
+        "key_id": facts.key_id,
+        "language_model_id": facts.catalog_model.language_model_id,
+        "model_id": facts.catalog_model.id,
+        "price_version_id": facts.price.price_version_id,
+        "factor_ppm": facts.factor_ppm,
+        "hold_nanos": hold_nanos,
+        "admitted_at_ms": int(facts.received_at.timestamp() * 1000),
+        "is_streamed": facts.is_streamed,
+        "end_user": facts.end_user,
+        "tag": facts.tag,
+        "session": facts.session,
+        "client": facts.client,
+    }

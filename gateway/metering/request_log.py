@@ -9,6 +9,7 @@ import asyncio
 import re
 import sys
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import orjson
@@ -27,6 +28,7 @@ COST_DECIMALS = 6
 FREE_LINES_PER_MINUTE = 120  # Of one organization; of all together whose key is not known, five times as many.
 FREE_LINES_OF_STRANGERS_PER_MINUTE = 600
 MAX_PATH_CHARS = 200
+MAX_KNOWN_PATHS = 1_000
 LONG_WORD = re.compile(r"[A-Za-z0-9_-]{40,}")  # Keys are that long, here and elsewhere; names of models are shorter.
 # The errors of other statuses repeat what a client or an upstream wrote.
 STATUSES_IN_OUR_WORDS = frozenset({401, 402, 409, 429})
@@ -93,6 +95,7 @@ def why_refused(error: GatewayError) -> str:
     return error.message if error.status in STATUSES_IN_OUR_WORDS else ""
 
 
+@lru_cache(maxsize=MAX_KNOWN_PATHS)
 def shown_path(path: str) -> str:
     """Return a path as a line shows it: printable, of a bounded length, and without what may be a secret."""
     if len(path) > MAX_PATH_CHARS or not path.isprintable():

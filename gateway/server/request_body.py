@@ -17,6 +17,7 @@ GRACE_SECONDS = 15.0  # However little has come by then,
 MIN_BYTES_PER_SECOND = 8 * 1024  # from then on a body comes at least at this rate on average.
 ROOM_SHARE = 2  # One organization, with all of its keys, may take this part of the room for bodies.
 DECODED_PIECE_BYTES = 256 * 1024  # Of a compressed body, between two looks at other requests.
+HEADERS_OF_BODIES = frozenset([b"content-length", b"content-encoding", b"transfer-encoding", b"expect"])
 CODINGS = {"gzip": 31, "x-gzip": 31, "deflate": 47}  # zlib's wbits: gzip alone; gzip or zlib.
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -54,14 +55,14 @@ class BodyReader:
     def __init__(self, headers: list[tuple[bytes, bytes]], receive: Receive, *, max_bytes: int) -> None:
         self._receive = receive
         self._max_bytes = max_bytes
-        self._length = _read_length(headers)
-        self._coding = b", ".join(value for name, value in headers if name == b"content-encoding").decode("latin-1")
-        transfers = [value for name, value in headers if name == b"transfer-encoding"]
-        self._transfer_coding = b", ".join(transfers).decode("latin-1")
+        said = [(name, value) for name, value in headers if name in HEADERS_OF_BODIES]
+        self._length = _read_length(said)
+        self._coding = _join_values(said, b"content-encoding")
+        self._transfer_coding = _join_values(said, b"transfer-encoding")
         self._room: BodyRoom | None = None
         self._organization_id = 0
         self._size = 0
-        self._has_expectation = any(name == b"expect" for name, _ in headers)
+        self._has_expectation = any(name == b"expect" for name, _ in said)
         self._is_asked_for = False
 
     @property
@@ -73,7 +74,8 @@ class BodyReader:
         """Return the body. Raises GatewayError 400, 408, 413, 415, 503, and ClientLeftError."""
         if self._length > self._max_bytes:
             raise self._too_large()
-        _refuse_transfer_coding(self._transfer_coding)
+        if self._transfer_coding:
+            _refuse_transfer_coding(self._transfer_coding)
         decoder = _decoder_for(self._coding)
         self._room, self._organization_id = room, organization_id
         self._is_asked_for = True
@@ -150,6 +152,10 @@ def _read_length(headers: list[tuple[bytes, bytes]]) -> int:
             # More digits than any length has are not worth reading; Python refuses to read thousands of them.
             return int(value) if len(value) <= MAX_LENGTH_DIGITS else 10**MAX_LENGTH_DIGITS
     return 0
+
+
+def _join_values(headers: list[tuple[bytes, bytes]], wanted: bytes) -> str:
+    return b", ".join([value for name, value in headers if name == wanted]).decode("latin-1")
 
 
 def _refuse_transfer_coding(coding: str) -> None:

@@ -18,6 +18,7 @@ import math
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from billing.catalog.snapshot import UsableRoute
 from billing.upstream_health.sharing import RESET, SharedUpstreamHealth, UpstreamHealth
@@ -50,8 +51,7 @@ class UpstreamState:
     account_told_at: float = -math.inf
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class RunningCall:
+class RunningCall(NamedTuple):
     """A call that was let through, with the credential to make it with. End it with UpstreamPool.end(), once."""
 
     route: UsableRoute

@@ -1,6 +1,5 @@
 """Whatever a provider reports, what is billed is possible for the request; and what can be true is believed."""
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 
@@ -48,6 +47,7 @@ usages = st.builds(
     cache_write_5m_tokens=counts,
     cache_write_1h_tokens=counts,
     cache_read_tokens=counts,
+    images=st.just(0),
     web_searches=st.integers(0, 20),
 )
 
@@ -102,7 +102,7 @@ def test_what_is_billed_lies_within_what_is_possible(reported: Usage, facts: Req
 @given(usages, requests)
 def test_a_prompt_that_cannot_be_costs_no_more_than_its_hold(reported: Usage, facts: RequestFacts) -> None:
     facts = facts._replace(bounds=facts.bounds._replace(most_prompt_tokens=facts.bounds.held_prompt_tokens))
-    reported = replace(reported, output_tokens=min(reported.output_tokens, facts.max_tokens))
+    reported = reported._replace(output_tokens=min(reported.output_tokens, facts.max_tokens))
     billed, _ = bound_usage(reported, facts)
     held = worst_case_nanos(
         PRICE, input_tokens=facts.bounds.held_prompt_tokens, output_tokens=facts.max_tokens, **facts.extras

@@ -15,7 +15,7 @@ from billing.shards import shard_of
 from billing.usage_event import BILLED, FAILED, UsageEvent
 from billing.usage_stream import StreamEntry
 
-USAGE_FIELDS = tuple(Usage.__dataclass_fields__)
+USAGE_FIELDS = Usage._fields
 
 
 def sell_model(model_id: str = "acme/large", **picos: int) -> PriceVersion:

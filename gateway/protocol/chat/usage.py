@@ -17,7 +17,6 @@ so output is what the total leaves beside the prompt, where that is more. A prof
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from billing.pricing.cost import Usage
@@ -133,10 +132,10 @@ class ChatUsageReader:
         completion = self._read_completion(usage, None if cached_is_outside else prompt)
         if prompt_side is not None and prompt_side.prompt_tokens >= self._usage.prompt_tokens:
             self._has_input = True
-            self._usage = replace(prompt_side, output_tokens=self._usage.output_tokens)
+            self._usage = prompt_side._replace(output_tokens=self._usage.output_tokens)
         if completion is not None:
             self._has_output = True
-            self._usage = replace(self._usage, output_tokens=max(completion, self._usage.output_tokens))
+            self._usage = self._usage._replace(output_tokens=max(completion, self._usage.output_tokens))
 
     def _read_completion(self, usage: dict[str, Any], prompt: int | None) -> int | None:
         """Return the output tokens. `prompt` is what `total_tokens` holds beside them, None where that is not known."""

@@ -5,9 +5,8 @@ Checked is what the reference names; what it does not name passes unchanged. The
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -50,12 +49,11 @@ BILLING_HEADER_PREFIX = "x-anthropic-billing-header:"
 ASCII_ESCAPES = tuple(b"\\u00%d" % digit for digit in range(2, 8))
 
 
-@dataclass(slots=True)
-class MessagesRequest:
+class MessagesRequest(NamedTuple):
     """A checked request. `body` is the parsed JSON and must not be changed; sizes are in bytes of `raw`."""
 
     body: dict[str, Any]
-    raw: bytes = field(repr=False)  # What `body` was read from.
+    raw: bytes  # What `body` was read from.
     model: str
     max_tokens: int  # 0 only warms a prompt cache; it is 0 for count_tokens too, which has none.
     is_streamed: bool
@@ -100,7 +98,7 @@ class MessagesRequest:
     def without_prompt(self) -> "MessagesRequest":
         """Return what is needed to read the reply: a prompt would take memory long after the upstream has it."""
         kept = {name: self.body[name] for name in FIELDS_FOR_REPLY if name in self.body}
-        return replace(self, body=kept, raw=b"")
+        return self._replace(body=kept, raw=b"")
 
     def conversation_fingerprint(self) -> str:
         """Return a hash that stays the same over the turns of one conversation.
@@ -149,7 +147,7 @@ def encode_for_upstream(request: MessagesRequest, build: Callable[[MessagesReque
     # A large body has no number that could be rounded: json_structure refuses it.
     if request.body_bytes > MAX_EXACT_BYTES or not may_be_rounded(encoded):
         return encoded
-    return encode(build(replace(request, body=decode_exactly(request.raw))))
+    return encode(build(request._replace(body=decode_exactly(request.raw))))
 
 
 def _load_object(raw: bytes) -> dict[str, Any]:
