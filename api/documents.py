@@ -1,5 +1,6 @@
 """`/api/v1/documents` and `/api/v1/statements`: invoices, credit notes, receipts, and the ledger of a month."""
 
+import re
 from typing import Any
 
 from django.http import Http404, HttpResponse
@@ -27,7 +28,7 @@ from pages.documents import machine
 from pages.documents.files import document_pdf, statement_pdf
 from pages.documents.pdf import DocumentTooLongError
 
-MAX_MONTHS = 120
+MONTH_PLACE = re.compile(r"[0-9]{4}-[0-9]{2}")
 
 
 class TooLongForPdfError(APIException):
@@ -59,7 +60,7 @@ class StatementMonth(serializers.Serializer[Any]):
     is_closed = serializers.BooleanField()
 
 
-class StatementList(serializers.Serializer[Any]):
+class StatementList(PagedAnswer):
     data = StatementMonth(many=True)  # type: ignore[assignment]  # The envelope's name is also one of DRF's own.
 
 
@@ -111,14 +112,19 @@ class DocumentPdfView(ManagementView):
 
 class StatementsView(ManagementView):
     needs = {"GET": Permission.SEE_BILLING}
+    takes = PAGE
 
-    @extend_schema(operation_id="list_statements", responses=StatementList)
+    @extend_schema(operation_id="list_statements", responses=StatementList, parameters=PAGE_PARAMETERS)
     def get(self, request: Request) -> Response:
         """The months that there is a statement of, newest first."""
         organization = self.acting(request).organization
-        months = months_of(organization, last=month_of(timezone.now()))[:MAX_MONTHS]
+        page = read_page(request, "statements", places=MONTH_PLACE)
+        months = months_of(organization, last=month_of(timezone.now()))
+        older = [month for month in months if page.place is None or str(month) < page.place]
         closed = set(organization.closed_months.values_list("month", flat=True))
-        return Response({"data": [{"id": str(month), "is_closed": str(month) in closed} for month in months]})
+        return Response(
+            page.cut(older, str, lambda kept: [{"id": str(month), "is_closed": str(month) in closed} for month in kept])
+        )
 
 
 class OneStatementView(ManagementView):

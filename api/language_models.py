@@ -66,7 +66,7 @@ class Models(serializers.Serializer[Any]):
 class ModelsView(KeyedView):
     authentication_classes = [OptionalKey]
 
-    @extend_schema(responses=Models)
+    @extend_schema(operation_id="list_models", responses=Models)
     def get(self, request: Request) -> Response:
         """Every model on sale, at the published prices; with a key, at the prices of its organization."""
         key = request.auth

@@ -15,7 +15,8 @@ from rest_framework.request import Request
 
 DEFAULT_ROWS, MAX_ROWS = 50, 100
 MAX_CURSOR_CHARS = 100
-CURSOR = re.compile(r"([a-z-]{1,20}):([0-9]{1,18})")
+CURSOR = re.compile(r"([a-z-]{1,20}):([0-9a-f.-]{1,60})")
+ROW_ID = re.compile(r"[0-9]{1,18}")
 
 PAGE_PARAMETERS = [
     OpenApiParameter("limit", {"type": "integer", "minimum": 1, "maximum": MAX_ROWS, "default": DEFAULT_ROWS}),
@@ -47,29 +48,38 @@ class PagedAnswer(serializers.Serializer[Any]):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What of a query belongs on one page."""
+    """What of a list belongs on one page: `limit` of it, after `place`, or from its beginning."""
 
     limit: int
-    below: int | None
+    place: str | None
     kind: str
 
     def of(self, rows: "QuerySet[Row]", show: Callable[[Sequence[Row]], list[dict[str, Any]]]) -> dict[str, Any]:
         """Return the answer: rows by falling id, and where the next page begins."""
-        if self.below is not None:
-            rows = rows.filter(pk__lt=self.below)
-        found = list(rows.order_by("-pk")[: self.limit + 1])
-        kept = found[: self.limit]
-        has_more = len(found) > self.limit
+        if self.place is not None:
+            rows = rows.filter(pk__lt=int(self.place))
+        return self.cut(rows.order_by("-pk"), lambda row: str(row.pk), show)
+
+    def cut(
+        self,
+        found: "Sequence[Any] | QuerySet[Any]",
+        place: Callable[[Any], str],
+        show: Callable[[Any], list[dict[str, Any]]],
+    ) -> dict[str, Any]:
+        """Return the answer of a list that goes by something else: `found` begins after `place` already."""
+        some = list(found[: self.limit + 1])
+        kept = some[: self.limit]
+        has_more = len(some) > self.limit
         return {
             "data": show(kept),
             "has_more": has_more,
-            "next_cursor": _write_cursor(self.kind, kept[-1].pk) if has_more else None,
+            "next_cursor": _write_cursor(self.kind, place(kept[-1])) if has_more else None,
         }
 
 
-def read_page(request: Request, kind: str) -> Page:
+def read_page(request: Request, kind: str, *, places: re.Pattern[str] = ROW_ID) -> Page:
     """Return the page that is asked for. Raises InvalidLimitError and InvalidCursorError."""
-    return Page(_read_limit(request.query_params.get("limit")), _read_cursor(request, kind), kind)
+    return Page(_read_limit(request.query_params.get("limit")), _read_cursor(request, kind, places), kind)
 
 
 def _read_limit(text: str | None) -> int:
@@ -80,7 +90,7 @@ def _read_limit(text: str | None) -> int:
     return int(text)
 
 
-def _read_cursor(request: Request, kind: str) -> int | None:
+def _read_cursor(request: Request, kind: str, places: re.Pattern[str]) -> str | None:
     text = request.query_params.get("cursor")
     if text is None:
         return None
@@ -90,10 +100,10 @@ def _read_cursor(request: Request, kind: str) -> int | None:
         found = CURSOR.fullmatch(base64.urlsafe_b64decode(text.encode() + b"=" * (-len(text) % 4)).decode("ascii"))
     except (ValueError, binascii.Error):
         found = None
-    if found is None or found[1] != kind:
+    if found is None or found[1] != kind or places.fullmatch(found[2]) is None:
         raise InvalidCursorError
-    return int(found[2])
+    return found[2]
 
 
-def _write_cursor(kind: str, below: int) -> str:
-    return base64.urlsafe_b64encode(f"{kind}:{below}".encode()).rstrip(b"=").decode()
+def _write_cursor(kind: str, place: str) -> str:
+    return base64.urlsafe_b64encode(f"{kind}:{place}".encode()).rstrip(b"=").decode()

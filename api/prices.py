@@ -33,7 +33,7 @@ class PriceVersions(serializers.Serializer[Any]):
 class PricesView(KeyedView):
     authentication_classes = [OptionalKey]
 
-    @extend_schema(responses=PriceVersions)
+    @extend_schema(operation_id="list_prices", responses=PriceVersions)
     def get(self, request: Request) -> Response:
         """All price versions, by id: exact, and never edited. An organization's factor is on its usage."""
         return Response({"data": list_price_versions()})

@@ -1,11 +1,13 @@
 """`/api/v1/webhooks`: where an organization wants events sent, and what became of them."""
 
+import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from django.db.models import Q
 from django.http import Http404
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.exceptions import APIException, ValidationError
 from rest_framework.request import Request
@@ -37,6 +39,8 @@ from billing.webhooks.queue import MAX_TESTS_PER_HOUR, TooManyTestsError, queue_
 ID_PREFIX = "webhook_"
 MAX_DESCRIPTION_CHARS, MAX_REASON_CHARS = 100, 200
 SECONDS_PER_HOUR = 3600
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+DELIVERY_PLACE = re.compile(r"[0-9]{1,16}\.[0-9a-f]{32}")  # When, in microseconds, and its id.
 
 
 class TestsUsedUpError(APIException):
@@ -103,7 +107,7 @@ class DeliveryAnswer(serializers.Serializer[Any]):
     data = DeliveryShown()  # type: ignore[assignment]  # The envelope's name is also one of DRF's own.
 
 
-class DeliveryList(serializers.Serializer[Any]):
+class DeliveryList(PagedAnswer):
     data = DeliveryShown(many=True)  # type: ignore[assignment]  # The envelope's name is also one of DRF's own.
 
 
@@ -215,25 +219,19 @@ class ReplayMissedView(ManagementView):
 
 class DeliveriesView(ManagementView):
     needs = {"GET": Permission.MANAGE_ALERTS}
-    takes = frozenset({"before", "limit"})
+    takes = PAGE
 
-    @extend_schema(
-        operation_id="list_webhook_deliveries",
-        responses=DeliveryList,
-        parameters=[
-            OpenApiParameter("before", UUID, description="The id of a delivery: only older ones."),
-            PAGE_PARAMETERS[0],
-        ],
-    )
+    @extend_schema(operation_id="list_webhook_deliveries", responses=DeliveryList, parameters=PAGE_PARAMETERS)
     def get(self, request: Request, webhook_id: str) -> Response:
-        """What was sent to an endpoint, newest first: `before` the last one is the next page."""
-        endpoint = _find(self.acting(request), webhook_id)
-        found = WebhookDelivery.objects.filter(endpoint=endpoint).defer("body")
-        before = request.query_params.get("before")
-        if before is not None:
-            last = _find_of(endpoint, before)
-            found = found.filter(Q(created_at__lt=last.created_at) | Q(created_at=last.created_at, pk__lt=last.pk))
-        return Response({"data": [_show_delivery(row) for row in found[: read_page(request, "deliveries").limit]]})
+        """What was sent to an endpoint, newest first."""
+        found = WebhookDelivery.objects.filter(endpoint=_find(self.acting(request), webhook_id)).defer("body")
+        page = read_page(request, "deliveries", places=DELIVERY_PLACE)
+        if page.place is not None:
+            micros, _, delivery_id = page.place.partition(".")
+            at = EPOCH + timedelta(microseconds=int(micros))
+            found = found.filter(Q(created_at__lt=at) | Q(created_at=at, pk__lt=UUID(delivery_id)))
+        rows = found.order_by("-created_at", "-pk")
+        return Response(page.cut(rows, _place_of, lambda kept: [_show_delivery(row) for row in kept]))
 
 
 class OneDeliveryView(ManagementView):
@@ -274,6 +272,10 @@ def _find_of(endpoint: WebhookEndpoint, text: str) -> WebhookDelivery:
     if delivery is None:
         raise Http404
     return delivery
+
+
+def _place_of(delivery: WebhookDelivery) -> str:
+    return f"{(delivery.created_at - EPOCH) // timedelta(microseconds=1)}.{delivery.pk.hex}"
 
 
 def _switch(acting: Acting, endpoint: WebhookEndpoint, *, disabled: bool) -> WebhookEndpoint:

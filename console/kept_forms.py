@@ -1,4 +1,4 @@
-"""What somebody typed into a page whose session had ended, kept in the browser's session until they signed in again.
+"""What somebody typed into a page that had expired: kept until they signed in again, or shown to be sent once more.
 
 Passwords, codes and files are never kept, nor what is too long. Nothing is sent again by itself: the person is asked.
 """
@@ -32,16 +32,33 @@ class KeptForm:
 
 def keep_form(request: HttpRequest) -> bool:
     """Keep what was sent to this page, for when its sender comes back. False when there is nothing that can be kept."""
-    fields = [
+    fields = _fields_of(request)
+    if not fields or _is_too_long(fields):
+        return False
+    request.session[KEPT] = {"path": request.path, "fields": fields, "at": time.time()}
+    return True
+
+
+def whole_form(request: HttpRequest) -> KeptForm | None:
+    """Return all that was sent to this page; None when some of it is never kept, or there is too much of it."""
+    fields = _fields_of(request)
+    typed = set(request.POST) - {"csrfmiddlewaretoken"}
+    if typed != {name for name, _ in fields} or request.FILES or _is_too_long(fields):
+        return None
+    return KeptForm(request.get_full_path(), fields)
+
+
+def _fields_of(request: HttpRequest) -> list[tuple[str, str]]:
+    return [
         (name, value)
         for name, values in request.POST.lists()
         if not any(word in name for word in NEVER_KEPT)
         for value in values
     ]
-    if not fields or sum(len(name) + len(value) for name, value in fields) > MAX_KEPT_CHARS:
-        return False
-    request.session[KEPT] = {"path": request.path, "fields": fields, "at": time.time()}
-    return True
+
+
+def _is_too_long(fields: list[tuple[str, str]]) -> bool:
+    return sum(len(name) + len(value) for name, value in fields) > MAX_KEPT_CHARS
 
 
 def take_kept_form(request: HttpRequest, *, below: str) -> KeptForm | None:

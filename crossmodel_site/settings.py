@@ -53,6 +53,7 @@ PORT = read_int("PORT", 8000, minimum=1, maximum=65535)
 BASE_URL = read_origin("CROSSMODEL_BASE_URL", f"http://localhost:{PORT}")
 ALLOWED_HOSTS = read_list("CROSSMODEL_ALLOWED_HOSTS", "" if PRODUCTION else "*")
 CSRF_TRUSTED_ORIGINS = [BASE_URL]
+CSRF_FAILURE_VIEW = "console.views.kept_form.page_expired"
 ROOT_URLCONF = "crossmodel_site.urls"
 ASGI_APPLICATION = "crossmodel_site.asgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

@@ -46,7 +46,7 @@ class Bounds:
         return _with_thousands(self.max_nanos)
 
     def __str__(self) -> str:
-        return f"from {self.min_usd} to {self.max_usd} USD"
+        return f"from ${self.min_usd} to ${self.max_usd}"
 
 
 def _with_thousands(nanos: int) -> str:

@@ -27,6 +27,7 @@ from console.entrance import console_page
 from pages.csv_lines import csv_lines
 from pages.documents import machine
 from pages.documents.content import describe_document
+from pages.documents.figures import decimals_for
 from pages.documents.files import document_pdf, statement_pdf
 from pages.documents.pdf import DocumentTooLongError
 from pages.documents.statement_content import describe_statement
@@ -130,7 +131,9 @@ def statement_day(request: HttpRequest, access: Access, month: str, day: int) ->
         since=start_of_day(which),
         until=start_of_day(date.fromordinal(which.toordinal() + 1)),
     )
-    return render(request, "console/statement_day.html", {"month": period, "day": which, "page": page})
+    amounts = [nanos or 0 for line in page.lines for nanos in (line.amount_nanos, line.balance_after_nanos)]
+    values = {"month": period, "day": which, "page": page, "decimals": decimals_for(amounts)}
+    return render(request, "console/statement_day.html", values)
 
 
 @require_safe

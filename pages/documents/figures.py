@@ -6,6 +6,7 @@ from datetime import date, datetime
 from billing.documents.periods import Month
 from billing.money import NANOS_PER_USD, PICOS_PER_NANO, format_usd
 from billing.pricing.cost import FACTOR_ONE_PPM
+from pages.dates import day_text
 
 MINUS = "\N{MINUS SIGN}"
 DECIMALS_OF_NANO = 9
@@ -50,10 +51,10 @@ def factor(factor_ppm: int) -> str:
 
 
 def day(moment: date | datetime) -> str:
-    """Return a day in English: "28 November 2026"."""
-    return f"{moment.day} {moment:%B %Y}"
+    """Return a day as pages and mails write it: "Nov 28, 2026"."""
+    return day_text(moment)
 
 
 def month(period: Month) -> str:
-    """Return the days of a month in English, its first and its last."""
-    return f"1 \N{EN DASH} {day(period.last_day)}, UTC"
+    """Return the days of a month, its first and its last."""
+    return f"{day(period.begins)} \N{EN DASH} {day(period.last_day)}, UTC"

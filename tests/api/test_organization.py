@@ -182,7 +182,7 @@ def test_webhooks_are_made_tested_rotated_and_removed(manager: Manager) -> None:
     assert made["secret"] not in str(manager.get(path))
     delivery = manager.do("POST", f"{path}/test")["data"]
     assert [row["id"] for row in manager.get(f"{path}/deliveries")["data"]] == [delivery["id"]]
-    assert manager.get(f"{path}/deliveries?before={delivery['id']}")["data"] == []
+    assert manager.refusal("GET", f"{path}/deliveries?before={delivery['id']}") == (400, "invalid_parameters")
     one = f"{path}/deliveries/{delivery['id']}"
     assert manager.refusal("POST", f"{one}/replay") == (409, "delivery_is_waiting")
     WebhookDelivery.objects.update(state=WebhookDelivery.State.FAILED)

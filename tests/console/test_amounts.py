@@ -1,5 +1,7 @@
 """How amounts are written. What is shown never makes money appear that is not there, nor a cost smaller than it was."""
 
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +20,7 @@ from pages.templatetags.amounts import (
     picos_usd,
     shorten_usd,
 )
+from pages.templatetags.dates import recent
 
 NANOS = st.integers(min_value=-(2**62), max_value=2**62)
 
@@ -74,3 +77,10 @@ def test_exact_amounts_of_a_column_have_the_decimals_of_the_longest() -> None:
     assert picos_usd(10_000_000, 6) == "$0.000010"
     assert ">$0.100000<" in exact(10**8, 6)
     assert ">$1,234,567.00<" in exact(1_234_567 * 10**9)
+
+
+def test_a_list_says_the_year_of_what_is_of_another() -> None:
+    now = datetime.now(UTC)
+    assert recent(datetime(now.year, 3, 5, 9, 8, 7, tzinfo=UTC)) == "Mar 5, 09:08"
+    assert recent(datetime(2025, 3, 5, 9, 8, 7, tzinfo=UTC), "H:i:s") == "Mar 5, 2025, 09:08:07"
+    assert recent(None) == ""

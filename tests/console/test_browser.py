@@ -243,6 +243,27 @@ IS_PLACE_IN_VIEW = """() => [...document.querySelectorAll(".sidebar nav a[aria-c
 })"""
 
 
+# The rows of the navigation, and the cells that a row ends with, each with the space between its words and the edge.
+FIND_ROWS_AND_EDGES = """() => ({
+  rows: [...new Set([...document.querySelectorAll(".sidebar nav a")].map(a => a.getBoundingClientRect().top))].length,
+  edges: [...document.querySelectorAll("table:not(.stack) tr")].filter(row => row.checkVisibility()).map(
+    row => [...row.cells].filter(cell => cell.checkVisibility()).at(-1)
+  ).map(cell => cell && parseFloat(getComputedStyle(cell).paddingRight)).filter(space => space < 14),
+})"""
+
+
+def test_a_phone_has_two_rows_of_places_and_rows_that_end_where_they_begin(
+    browser: Browser, live_server: LiveServer
+) -> None:
+    pages_with_content()
+    visitor = visit(browser, live_server, viewport=PHONE)
+    sign_in(visitor, "alice@example.org")
+    for path in ("", "billing/", "models/", "usage/"):
+        visitor.go(f"/console/alice/{path}")
+        found = visitor.page.evaluate(FIND_ROWS_AND_EDGES)
+        assert found == {"rows": 2, "edges": []}, path
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
 def test_long_names_spill_over_nothing_and_nothing_is_glued_together(

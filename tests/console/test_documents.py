@@ -86,6 +86,13 @@ def test_a_statement_leads_from_a_sum_to_its_postings(alice: Client, history: Cu
     assert alice.get(f"{BILLING}statements/{this_month}/").status_code == 200
 
 
+def test_a_statement_and_its_days_write_amounts_and_dates_in_one_form(alice: Client, history: Customer) -> None:
+    day = alice.get(f"{BILLING}statements/2026-09/2/").content.decode()
+    assert ">\N{MINUS SIGN}$0.30<" in day and ">$19.70<" in day
+    statement = alice.get(f"{BILLING}statements/2026-09/").content.decode()
+    assert "Sep 1, 2026 \N{EN DASH} Sep 30, 2026, UTC" in statement
+
+
 def test_an_open_month_follows_the_closed_ones(alice: Client, history: Customer) -> None:
     page = alice.get(f"{BILLING}statements/2026-11/")
     assert not page.context["is_closed"]

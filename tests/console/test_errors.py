@@ -9,6 +9,7 @@ from django.db import connection
 from django.test import Client
 from django.urls import reverse
 
+from accounts.models import ApiKey
 from tests.support.people import People, client_of
 
 INLINE = re.compile(r"<script(?![^>]*\bsrc=)[^>]*>|\bstyle=|\son[a-z]+=|<style", re.IGNORECASE)
@@ -28,6 +29,52 @@ def test_a_form_without_token_changes_nothing(people: People) -> None:
     assert "This page has expired" in response.content.decode()
     people.key.refresh_from_db()
     assert not people.key.is_revoked
+
+
+HERE = "http://testserver"
+
+
+def from_a_page_before_sign_in(people: People) -> Client:
+    """A browser whose token was changed, in another tab, since its page was opened."""
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(people.alice, backend="django.contrib.auth.backends.ModelBackend")
+    client.cookies["csrftoken"] = "a" * 32
+    return client
+
+
+def test_what_was_typed_before_a_sign_in_elsewhere_is_sent_again(people: People) -> None:
+    client = from_a_page_before_sign_in(people)
+    path = reverse("key_new", kwargs={"slug": "alice"})
+    typed = {"name": "Nightly <b>", "csrfmiddlewaretoken": "b" * 32}
+    page = client.post(path, typed, headers={"origin": HERE})
+    text = page.content.decode()
+    assert page.status_code == 403
+    assert "Nightly &lt;b&gt;" in text and f'action="{path}"' in text
+    assert not ApiKey.objects.filter(name="Nightly <b>").exists()
+    token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', text)
+    assert token is not None
+    client.post(path, {**typed, "csrfmiddlewaretoken": token[1]}, headers={"origin": HERE})
+    assert ApiKey.objects.filter(name="Nightly <b>").exists()
+
+
+def test_no_form_of_another_site_is_offered_to_be_sent_again(people: People) -> None:
+    client = from_a_page_before_sign_in(people)
+    path = reverse("key_new", kwargs={"slug": "alice"})
+    for headers in ({"origin": "https://evil.example"}, {"origin": "null"}, {}):
+        page = client.post(path, {"name": "Theirs", "csrfmiddlewaretoken": "b" * 32}, headers=headers).content.decode()
+        assert "This page has expired" in page
+        assert "Theirs" not in page
+
+
+def test_a_password_in_an_expired_page_is_never_shown_and_the_way_on_is(people: People) -> None:
+    typed = {"login": "alice@example.org", "password": "my-secret-word", "csrfmiddlewaretoken": "b" * 32}
+    client = from_a_page_before_sign_in(people)
+    known = client.post("/accounts/login/", typed, headers={"origin": HERE}).content.decode()
+    assert "You are signed in as alice@example.org" in known
+    client.logout()
+    stranger = client.post("/accounts/login/", typed, headers={"origin": HERE}).content.decode()
+    assert 'href="/accounts/login/"' in stranger
+    assert "my-secret-word" not in known + stranger
 
 
 def test_an_unexpected_error_shows_no_insides(

@@ -247,6 +247,21 @@ def test_a_failed_request_has_a_receipt_of_nothing(alice: Client, people: People
     assert "529" in page
 
 
+def test_what_was_not_billed_shows_no_amount(alice: Client, people: People, version: PriceVersion) -> None:
+    settle([failed_event(people.key, version)])
+    rows = words_of(alice.get(f"{REQUESTS}live/").content)
+    assert "upstream_overloaded" in rows and ": nothing was billed" in rows
+    assert "$" not in rows
+
+
+def test_without_requests_it_says_what_to_do_and_blames_no_filter(alice: Client, version: PriceVersion) -> None:
+    page = words_of(alice.get(REQUESTS).content)
+    assert "No requests yet" in page and "How to send one" in page
+    assert "Without filters" not in page
+    filtered = words_of(alice.get(REQUESTS, {"tag": "ci"}).content)
+    assert "Without filters" in filtered and "No requests yet" not in filtered
+
+
 def test_receipts_take_the_id_in_every_form(alice: Client, people: People, version: PriceVersion) -> None:
     event = billed_event(people.key, version)
     settle([event])

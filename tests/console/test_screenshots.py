@@ -1,18 +1,28 @@
 """Pictures of every console page, for people to look at: `make screenshots` takes them, the test suite does not.
 
-Light, dark and on a phone; with nothing in it, one row of each kind, and many.
+Light, dark and on a phone; with nothing in it, one row of each kind, many, and two months of use. Also what comes of
+a form, and what is shown in place of a page.
 """
 
 import os
+import re
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from django.utils import timezone
 from playwright.sync_api import Browser
 from pytest_django import Settings
 from pytest_django.live_server_helper import LiveServer
 
 from accounts.keys import create_key
-from accounts.models import Member, Role
+from accounts.models import Member, Organization, Role
+from billing.budgets.amounts import Amounts
+from billing.budgets.choices import set_end_user_budget
+from billing.credit.top_ups import grant_credit
+from billing.models import CreditLot, RefusedRequest
+from billing.request_id import make_request_id
+from billing.usage.refusals import Refusal, write_refusals
 from tests.console.test_access import urls as urls
 from tests.console.test_browser import (
     ACCOUNT_PATHS,
@@ -28,11 +38,19 @@ from tests.console.test_browser import (
 )
 from tests.console.test_browser import browser as browser
 from tests.console.test_roles_in_a_browser import FILES
-from tests.support.people import People, client_of, make_people, make_person
+from tests.support.people import PASSWORD, People, client_of, make_people, make_person
+from tests.support.settled_usage import billed_event, failed_event, sell_model, settle
 
 FOLDER = os.environ.get("SCREENSHOTS_FOLDER", "")
 LOOKS = {"light": {"color_scheme": "light"}, "dark": {"color_scheme": "dark"}} | {"phone": {"viewport": PHONE}}
 MANY = 120
+USD = 1_000_000_000
+MONTHLY = {"monthly_budget_nanos": 40 * USD}
+REFUSED = (
+    (402, "key_monthly_budget_exceeded", "The monthly budget of this key is $40.00, of which $39.98 is used."),
+    (402, "insufficient_balance", "The available balance is $0.00, and this request may cost $0.24."),
+    (429, "rate_limited_requests", "600 requests a minute are allowed. Try again in 12 seconds."),
+)
 
 pytestmark = [
     pytest.mark.browser,
@@ -58,6 +76,53 @@ def many() -> list[str]:
     return paths
 
 
+def very_many() -> list[str]:
+    """Two months of use: several models, keys and end users, with failures, refusals and budgets nearly used up."""
+    paths = pages_with_content()
+    organization = Organization.objects.get(slug="alice")
+    owner = organization.members.get(role=Role.OWNER).user
+    grant_credit(
+        organization,
+        amount_nanos=2_000 * USD,
+        kind=CreditLot.Kind.PAID,
+        reason="Invoice 4711",
+        actor="a",
+        idempotency_key="i",
+    )
+    versions = [
+        sell_model(name) for name in ("acme/large", "acme/small", "anthropic/claude-opus-4.8", "openai/gpt-5.2")
+    ]
+    keys = [
+        create_key(organization, name=f"{name} \N{EM DASH} production", created_by=owner, fields=MONTHLY)[0]
+        for name in ("Website", "Nightly evaluation of every model", "Support")
+    ]
+    now = timezone.now()
+    events = []
+    for number in range(300):
+        key, version = keys[number * 7 % 3], versions[number * number % 4]
+        who = {
+            "end_user": f"user-{number % 12}",
+            "tag": ("ci", "chat", "batch")[number % 3],
+            "session": f"s-{number % 9}",
+        }
+        make = failed_event if number % 17 == 5 else billed_event
+        size = {} if make is failed_event else {"input_tokens": 40_000 + number * 997 % 90_000, "output_tokens": 3_100}
+        if number % 2 and size:
+            size["cache_read_tokens"] = 30_000
+        events.append(make(key, version, at=now - timedelta(hours=5 * number, minutes=number % 47), **who, **size))
+    settle(events)
+    write_refusals([
+        Refusal(
+            make_request_id().hex, organization.pk, keys[number % 3].pk, "messages", "acme/large", status, code, text,
+            now - timedelta(hours=number), end_user=f"user-{number}", repeats=number * 1_000,
+        )
+        for number, (status, code, text) in enumerate(REFUSED * 3)
+    ])  # fmt: skip
+    set_end_user_budget(organization, end_user="", amounts=Amounts(daily_nanos=USD), actor="alice@example.org")
+    refused = RefusedRequest.objects.filter(organization_id=organization.pk).latest("refused_at")
+    return [*paths, f"/console/alice/usage/{refused.request_id}/", "/console/alice/usage/?group=end_user"]
+
+
 def test_take_pictures_of_what_has_an_address_of_its_own(
     browser: Browser, live_server: LiveServer, settings: Settings, people: People, urls: dict[str, str]
 ) -> None:
@@ -76,7 +141,9 @@ def test_take_pictures_of_what_has_an_address_of_its_own(
             take_picture(visitor, path, folder, look)
 
 
-@pytest.mark.parametrize("fill", [empty, pages_with_content, many], ids=["empty", "one", "many"])
+@pytest.mark.parametrize(
+    "fill", [empty, pages_with_content, many, very_many], ids=["empty", "one", "many", "very-many"]
+)
 def test_take_pictures(browser: Browser, live_server: LiveServer, fill: object, request: pytest.FixtureRequest) -> None:
     assert callable(fill)
     paths = [*fill(), *MORE_PATHS, *ACCOUNT_PATHS]
@@ -92,7 +159,53 @@ def test_take_pictures(browser: Browser, live_server: LiveServer, fill: object, 
             take_picture(visitor, path, folder, look)
 
 
+def test_take_pictures_of_what_comes_of_a_form(browser: Browser, live_server: LiveServer, people: People) -> None:
+    """A new key, a secret, a page that has expired, one that is another's, and what somebody typed wrong."""
+    folder = Path(FOLDER) / "forms"
+    folder.mkdir(parents=True, exist_ok=True)
+    for look, options in LOOKS.items():
+        visitor = visit(browser, live_server, **options)
+        page = visitor.page
+        take_picture(visitor, "/invitations/gone/", folder, look)
+        sign_in(visitor, "alice@example.org")
+        for path in ("nope/", "requests/?q=req_nothing", "requests/?model=none", "usage/?first_day=x", "keys/?q=none"):
+            take_picture(visitor, f"/console/alice/{path}", folder, look)
+        visitor.go("/console/alice/keys/new/")
+        page.get_by_label("Name", exact=True).fill(f"Laptop {look}")
+        page.get_by_role("button", name="Create key").click()
+        save_picture(visitor, "key-created", folder, look)
+        visitor.go("/console/alice/webhooks/")
+        page.get_by_label("URL").fill("http://10.0.0.1/")
+        page.get_by_role("button", name="Add endpoint").click()
+        save_picture(visitor, "webhook-wrong", folder, look)
+        page.get_by_label("URL").fill("https://example.org/")
+        page.get_by_role("button", name="Add endpoint").click()
+        save_picture(visitor, "webhook-secret", folder, look)
+        visitor.go("/console/alice/keys/new/")
+        page.get_by_label("Name", exact=True).fill("Typed before")
+        page.context.clear_cookies(name="csrftoken")
+        page.get_by_role("button", name="Create key").click()
+        save_picture(visitor, "page-expired", folder, look)
+        visitor.go("/console/alice/keys/new/")
+        page.get_by_label("Name", exact=True).fill("Typed before")
+        page.context.clear_cookies(name="sessionid")
+        page.get_by_role("button", name="Create key").click()
+        save_picture(visitor, "session-ended", folder, look)
+        page.get_by_label("E-mail address").fill("alice@example.org")
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Sign in", exact=True).click()
+        save_picture(visitor, "kept-form", folder, look)
+        others = visit(browser, live_server, **options)
+        sign_in(others, "bob@example.org")
+        take_picture(others, "/console/alice/keys/", folder, look)
+
+
+def save_picture(visitor: Visitor, name: str, folder: Path, look: str) -> None:
+    visitor.page.wait_for_load_state("networkidle")
+    visitor.page.screenshot(path=folder / f"{name}-{look}.png", full_page=True)
+
+
 def take_picture(visitor: Visitor, path: str, folder: Path, look: str) -> None:
     visitor.go(path)
-    name = path.strip("/").replace("console/alice", "console").replace("/", "-") or "landing"
+    name = re.sub(r"[^a-z0-9_-]+", "-", path.strip("/").replace("console/alice", "console").lower()) or "landing"
     visitor.page.screenshot(path=folder / f"{name}-{look}.png", full_page=True)

@@ -67,6 +67,13 @@ def test_sums_by_every_group_add_up(alice: Client, people: People, version: Pric
         assert set(rows_on(alice, group=group)) == rows, group
 
 
+def test_without_usage_it_says_what_to_do_and_blames_no_filter(alice: Client, version: PriceVersion) -> None:
+    page = alice.get(USAGE).content.decode()
+    assert "How to send one" in page
+    assert "Without filters" not in page
+    assert "Without filters" in alice.get(USAGE, {"tag": "ci"}).content.decode()
+
+
 def test_filters_go_together_and_each_row_leads_on(alice: Client, people: People, version: PriceVersion) -> None:
     used = use_it_all(people, version)
     a, b, c, d, _ = used["costs"]
