@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Q
 from django.http import Http404
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
@@ -20,7 +19,7 @@ from api.fields import Body, SwitchField, TextField, find_row, read_body
 from api.management import Acting, ManagementView
 from api.paging import PAGE, PAGE_PARAMETERS, PagedAnswer, read_page
 from billing.models import Alert, WebhookDelivery, WebhookEndpoint
-from billing.webhooks.deliveries import replay, replay_missed
+from billing.webhooks.deliveries import list_deliveries, replay, replay_missed
 from billing.webhooks.endpoints import (
     MAX_ENDPOINTS_PER_ORGANIZATION,
     MAX_URL_CHARS,
@@ -224,13 +223,9 @@ class DeliveriesView(ManagementView):
     @extend_schema(operation_id="list_webhook_deliveries", responses=DeliveryList, parameters=PAGE_PARAMETERS)
     def get(self, request: Request, webhook_id: str) -> Response:
         """What was sent to an endpoint, newest first."""
-        found = WebhookDelivery.objects.filter(endpoint=_find(self.acting(request), webhook_id)).defer("body")
+        endpoint = _find(self.acting(request), webhook_id)
         page = read_page(request, "deliveries", places=DELIVERY_PLACE)
-        if page.place is not None:
-            micros, _, delivery_id = page.place.partition(".")
-            at = EPOCH + timedelta(microseconds=int(micros))
-            found = found.filter(Q(created_at__lt=at) | Q(created_at=at, pk__lt=UUID(delivery_id)))
-        rows = found.order_by("-created_at", "-pk")
+        rows = list_deliveries(endpoint, before=_read_place(page.place))
         return Response(page.cut(rows, _place_of, lambda kept: [_show_delivery(row) for row in kept]))
 
 
@@ -272,6 +267,13 @@ def _find_of(endpoint: WebhookEndpoint, text: str) -> WebhookDelivery:
     if delivery is None:
         raise Http404
     return delivery
+
+
+def _read_place(place: str | None) -> tuple[datetime, UUID] | None:
+    if place is None:
+        return None
+    micros, _, delivery_id = place.partition(".")
+    return EPOCH + timedelta(microseconds=int(micros)), UUID(delivery_id)
 
 
 def _place_of(delivery: WebhookDelivery) -> str:

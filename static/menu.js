@@ -1,7 +1,8 @@
 // A menu closes on Escape, which gives the focus back to what opened it, and when something else is clicked or focused.
 for (const menu of document.querySelectorAll("details.menu")) {
   const close = () => { menu.open = false; };
-  menu.addEventListener("keydown", event => {
+  // The focus need not be in it: a click on its name moves none in Safari.
+  document.addEventListener("keydown", event => {
     if (event.key === "Escape" && menu.open) {
       close();
       menu.querySelector("summary").focus();

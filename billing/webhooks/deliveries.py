@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from django.db import connection, transaction
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from billing.alerts.book import clear_alert, raise_alert
@@ -44,6 +46,17 @@ class Answer:
     problem: str
     text: str
     milliseconds: int
+
+
+def list_deliveries(
+    endpoint: WebhookEndpoint, *, before: tuple[datetime, UUID] | None = None
+) -> QuerySet[WebhookDelivery]:
+    """Return the deliveries to an endpoint without their bodies, newest first, older than the named one: (when, id)."""
+    found = WebhookDelivery.objects.filter(endpoint=endpoint).defer("body").order_by("-created_at", "-pk")
+    if before is None:
+        return found
+    at, delivery_id = before
+    return found.filter(Q(created_at__lt=at) | Q(created_at=at, pk__lt=delivery_id))
 
 
 def claim_deliveries(*, limit: int) -> list[WebhookDelivery]:

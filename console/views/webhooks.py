@@ -5,12 +5,12 @@ from uuid import UUID
 
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from accounts.access import Access, Permission
 from billing.models import WebhookDelivery, WebhookEndpoint
-from billing.webhooks.deliveries import replay, replay_missed
+from billing.webhooks.deliveries import list_deliveries, replay, replay_missed
 from billing.webhooks.endpoints import (
     MAX_ENDPOINTS_PER_ORGANIZATION,
     TooManyEndpointsError,
@@ -64,13 +64,16 @@ def webhook(request: HttpRequest, access: Access, endpoint_id: int) -> HttpRespo
         messages.success(request, "Saved.")
         return _back_to(access, endpoint)
     stored = _endpoint(access, endpoint_id)  # A form that was refused has changed the one above.
-    deliveries = WebhookDelivery.objects.filter(endpoint=stored).defer("body")
+    before = _delivery_of(stored, request.GET["before"]) if "before" in request.GET else None
+    place = (before.created_at, before.pk) if before else None
+    found = list(list_deliveries(stored, before=place)[: DELIVERIES_SHOWN + 1])
     context = {
         "endpoint": stored,
         "form": form,
-        "deliveries": deliveries[:DELIVERIES_SHOWN],
-        "missed": deliveries.filter(state=WebhookDelivery.State.FAILED).count(),
-        "shown": DELIVERIES_SHOWN,
+        "deliveries": found[:DELIVERIES_SHOWN],
+        "older_than": found[DELIVERIES_SHOWN - 1].pk if len(found) > DELIVERIES_SHOWN else None,
+        "is_first_page": before is None,
+        "missed": list_deliveries(stored).filter(state=WebhookDelivery.State.FAILED).count(),
         "form_id": make_form_id(),
     }
     return render(request, "console/webhook.html", context, status=422 if request.method == "POST" else 200)
@@ -164,6 +167,14 @@ def _endpoint(access: Access, endpoint_id: int) -> WebhookEndpoint:
     if endpoint is None:
         raise Http404
     return endpoint
+
+
+def _delivery_of(endpoint: WebhookEndpoint, text: str) -> WebhookDelivery:
+    try:
+        delivery_id = UUID(text)
+    except ValueError:
+        raise Http404 from None
+    return get_object_or_404(WebhookDelivery, endpoint=endpoint, pk=delivery_id)
 
 
 def _delivery(access: Access, delivery_id: UUID) -> WebhookDelivery:

@@ -1,6 +1,7 @@
 """The pages of alerts and webhooks: choices, secrets shown once, the log, tests and replays."""
 
 import re
+from typing import Any
 
 import pytest
 from django.test import Client
@@ -195,6 +196,25 @@ def test_one_delivery_is_replayed(alice: Client, endpoint: WebhookEndpoint) -> N
     assert "under the same id" in alice.post(f"{path}replay/", follow=True).content.decode()
     switch_off(endpoint, reason="x", at=timezone.now())
     assert "the endpoint is off" in alice.post(f"{path}replay/", follow=True).content.decode()
+
+
+def test_deliveries_have_pages(alice: Client, endpoint: WebhookEndpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("console.views.webhooks.DELIVERIES_SHOWN", 2)
+    for _ in range(5):
+        queue_test(endpoint)
+    path = f"{WEBHOOKS}{endpoint.pk}/"
+    seen: list[list[Any]] = []
+    query: str | None = ""
+    while query is not None:
+        page = alice.get(path + query)
+        seen.append([delivery.pk for delivery in page.context["deliveries"]])
+        older = page.context["older_than"]
+        query = f"?before={older}" if older else None
+    assert [len(page) for page in seen] == [2, 2, 1]
+    in_order = WebhookDelivery.objects.order_by("-created_at", "-pk").values_list("pk", flat=True)
+    assert [pk for page in seen for pk in page] == list(in_order)
+    for wrong in ("x", "0" * 32):
+        assert alice.get(f"{path}?before={wrong}").status_code == 404
 
 
 def test_an_endpoint_is_changed_and_removed(alice: Client, endpoint: WebhookEndpoint) -> None:
