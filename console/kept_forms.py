@@ -13,6 +13,7 @@ KEPT = "kept_form"
 MAX_KEPT_CHARS = 20_000
 MAX_KEPT_SECONDS = 3600
 NEVER_KEPT = ("password", "code", "csrfmiddlewaretoken")
+CHOSEN = {"owner", "keys_go_to"}  # Lists of people, whose values say nothing to a reader.
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class KeptForm:
     def shown(self) -> list[tuple[str, str]]:
         """What a person typed or chose, under a word for each field."""
         return [
-            (name.removesuffix("_nanos").replace("_", " ").capitalize(), value)
+            (name.removesuffix("_nanos").replace("_", " ").capitalize(), "as chosen" if name in CHOSEN else value)
             for name, value in self.fields
             if value and name != "form_id"
         ]

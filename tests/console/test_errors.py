@@ -45,10 +45,11 @@ def from_a_page_before_sign_in(people: People) -> Client:
 def test_what_was_typed_before_a_sign_in_elsewhere_is_sent_again(people: People) -> None:
     client = from_a_page_before_sign_in(people)
     path = reverse("key_new", kwargs={"slug": "alice"})
-    typed = {"name": "Nightly <b>", "csrfmiddlewaretoken": "b" * 32}
+    typed = {"name": "Nightly <b>", "owner": people.alice.pk, "csrfmiddlewaretoken": "b" * 32}
     page = client.post(path, typed, headers={"origin": HERE})
     text = page.content.decode()
     assert page.status_code == 403
+    assert "as chosen" in text  # Not the number of a person.
     assert "Nightly &lt;b&gt;" in text and f'action="{path}"' in text
     assert not ApiKey.objects.filter(name="Nightly <b>").exists()
     token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', text)

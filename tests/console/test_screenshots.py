@@ -21,7 +21,6 @@ from billing.budgets.amounts import Amounts
 from billing.budgets.choices import set_end_user_budget
 from billing.credit.top_ups import grant_credit
 from billing.models import CreditLot, RefusedRequest
-from billing.request_id import make_request_id
 from billing.usage.refusals import Refusal, write_refusals
 from tests.console.test_access import urls as urls
 from tests.console.test_browser import (
@@ -39,7 +38,7 @@ from tests.console.test_browser import (
 from tests.console.test_browser import browser as browser
 from tests.console.test_roles_in_a_browser import FILES
 from tests.support.people import PASSWORD, People, client_of, make_people, make_person
-from tests.support.settled_usage import billed_event, failed_event, sell_model, settle
+from tests.support.settled_usage import billed_event, failed_event, request_id_at, sell_model, settle
 
 FOLDER = os.environ.get("SCREENSHOTS_FOLDER", "")
 LOOKS = {"light": {"color_scheme": "light"}, "dark": {"color_scheme": "dark"}} | {"phone": {"viewport": PHONE}}
@@ -111,13 +110,12 @@ def very_many() -> list[str]:
             size["cache_read_tokens"] = 30_000
         events.append(make(key, version, at=now - timedelta(hours=5 * number, minutes=number % 47), **who, **size))
     settle(events)
-    write_refusals([
-        Refusal(
-            make_request_id().hex, organization.pk, keys[number % 3].pk, "messages", "acme/large", status, code, text,
-            now - timedelta(hours=number), end_user=f"user-{number}", repeats=number * 1_000,
-        )
-        for number, (status, code, text) in enumerate(REFUSED * 3)
-    ])  # fmt: skip
+    refusals = []
+    for number, (status, code, text) in enumerate(REFUSED * 3):
+        at, key = now - timedelta(hours=number), keys[number % 3]
+        what = (request_id_at(at).hex, organization.pk, key.pk, "messages", "acme/large", status, code, text, at)
+        refusals.append(Refusal(*what, end_user=f"user-{number}", repeats=number * 1_000))
+    write_refusals(refusals)
     set_end_user_budget(organization, end_user="", amounts=Amounts(daily_nanos=USD), actor="alice@example.org")
     refused = RefusedRequest.objects.filter(organization_id=organization.pk).latest("refused_at")
     return [*paths, f"/console/alice/usage/{refused.request_id}/", "/console/alice/usage/?group=end_user"]
