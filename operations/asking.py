@@ -8,6 +8,8 @@ from typing import Any
 from django import forms
 from django.contrib import messages
 from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
 
 from accounts.models import Organization, User
 from billing.approvals.book import REFUSALS, ApprovalError, Asked, ask, preview
@@ -101,7 +103,9 @@ def mark_of(terms: Mapping[str, Any]) -> str:
 def tell(request: HttpRequest, asked: Asked, *, done: str) -> None:
     """Say what became of it."""
     if asked.waits_because:
-        messages.warning(request, f"It waits for a second person (#{asked.approval.pk}). {asked.waits_because}")
+        address = reverse("admin:billing_approval_change", args=[asked.approval.pk])
+        text = 'It waits for a second person (<a class="underline" href="{}">#{}</a>). {}'
+        messages.warning(request, format_html(text, address, asked.approval.pk, asked.waits_because))
     else:
         call_for_posting(asked.approval)
         publish_or_tell(request, done=done, what_waits=done)

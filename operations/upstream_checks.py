@@ -1,6 +1,7 @@
 """Asks an upstream whether it is there and takes our credential, by a call that carries nothing of any customer."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from django.conf import settings
@@ -23,6 +24,15 @@ class CheckedUpstream:
 
     is_well: bool
     says: str
+
+
+def without_credential(rows: Iterable[Upstream]) -> list[str]:
+    """Return the names of those whose credential, or address, is not set in this process's environment."""
+    return [
+        row.name
+        for row in rows
+        if not expand_variables(row.base_url) or (row.credential_env and not read_variable(row.credential_env).strip())
+    ]
 
 
 def check_upstream(upstream: Upstream) -> list[CheckedUpstream]:

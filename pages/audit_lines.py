@@ -4,13 +4,16 @@ The console's page asks `lines_of_organization()`; the admin asks `describe()` f
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from django.db.models import QuerySet
+
 from accounts.audit_entries import entries_of_organization
-from accounts.models import ApiKey, AuditEntry, Member, User
+from accounts.models import ApiKey, AuditEntry, Member, Organization, User
+from billing.models import Approval, LanguageModel, PriceVersion, RedemptionCode, Upstream, WebhookEndpoint
 from billing.pricing.cost import FACTOR_ONE_PPM
 from pages.dates import SECOND, moment_text
 from pages.templatetags.amounts import usd
@@ -52,6 +55,17 @@ TABLES_OF_OPERATORS = {
     "billing_usagequarantine": "quarantined event",
     "billing_rerating": "re-rating",
 }
+# What is called by a text of its own, and how it is read.
+NAMED: Mapping[str, Callable[[], QuerySet[Any]]] = {
+    "accounts_organization": Organization.objects.all,
+    "billing_approval": Approval.objects.all,
+    "billing_languagemodel": LanguageModel.objects.all,
+    "billing_priceversion": lambda: PriceVersion.objects.select_related("language_model", "upstream"),
+    "billing_redemptioncode": RedemptionCode.objects.all,
+    "billing_upstream": Upstream.objects.all,
+    "billing_webhookendpoint": WebhookEndpoint.objects.all,
+}
+Names = dict[tuple[str, str], str]  # By table and id.
 NOUNS = TABLES_OF_OWNERS | TABLES_OF_OPERATORS
 HOUSE = "CrossModel"
 PEOPLE = (
@@ -106,12 +120,13 @@ def describe(entries: Iterable[AuditEntry], *, people_shown: set[int] | None = N
     """
     entries = list(entries)
     emails = _emails(entries, people_shown)
+    names = _names(entries)
     keys = {key.pk: key for key in ApiKey.objects.filter(pk__in=_key_ids(entries))}
-    return [_describe(entry, emails, keys, is_inside=people_shown is None) for entry in entries]
+    return [_describe(entry, emails, keys, names, is_inside=people_shown is None) for entry in entries]
 
 
 def _describe(
-    entry: AuditEntry, emails: Mapping[int, str], keys: Mapping[int, ApiKey], *, is_inside: bool
+    entry: AuditEntry, emails: Mapping[int, str], keys: Mapping[int, ApiKey], names: Names, *, is_inside: bool
 ) -> AuditLine:
     who = _who(entry, emails, keys, is_inside=is_inside)
     is_told = is_inside or entry.key_id is not None or entry.actor_id in emails
@@ -121,7 +136,7 @@ def _describe(
         at=entry.at,
         who=who,
         what=f"{noun} {entry.action}".replace("_", " "),
-        subject=_subject(entry, emails, keys),
+        subject=_subject(entry, emails, keys, names),
         changes=_changes(entry, emails),
         origin=_origin(entry) if is_told else "",
         address=entry.address if is_told else "",
@@ -144,7 +159,7 @@ def _origin(entry: AuditEntry) -> str:
     return f"{entry.source} (shell:{entry.shell_user})" if entry.shell_user else entry.source
 
 
-def _subject(entry: AuditEntry, emails: Mapping[int, str], keys: Mapping[int, ApiKey]) -> str:
+def _subject(entry: AuditEntry, emails: Mapping[int, str], keys: Mapping[int, ApiKey], names: Names) -> str:
     """Return what a person calls the row: by its name, if it has one that stays."""
     values = {**(entry.before or {}), **(entry.after or {})}
     if entry.subject_table == "accounts_apikey":
@@ -156,7 +171,17 @@ def _subject(entry: AuditEntry, emails: Mapping[int, str], keys: Mapping[int, Ap
     for name in ("name", "model_id", "alias", "url", "prefix"):
         if isinstance(values.get(name), str):
             return str(values[name])
-    return f"#{entry.subject_id}"
+    return names.get((entry.subject_table, entry.subject_id), f"#{entry.subject_id}")
+
+
+def _names(entries: Sequence[AuditEntry]) -> Names:
+    """Return what rows are called now whose entries do not say it, a query for each table that is there."""
+    found: Names = {}
+    for table, rows in NAMED.items():
+        ids = {int(entry.subject_id) for entry in entries if entry.subject_table == table}
+        if ids:
+            found |= {(table, str(row.pk)): str(row) for row in rows().filter(pk__in=ids)}
+    return found
 
 
 def _changes(entry: AuditEntry, emails: Mapping[int, str]) -> list[AuditChange]:

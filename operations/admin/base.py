@@ -77,9 +77,12 @@ class OperatorAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
 
         Django lets every column of a table through, digests and sealed secrets among them.
         """
-        entries = [entry[0] if isinstance(entry, tuple) else entry for entry in self.list_filter]
-        offered = {entry for entry in entries if isinstance(entry, str)}
-        return lookup.partition("__")[0] in offered and bool(super().lookup_allowed(lookup, value, request))
+        for entry in self.list_filter:
+            name = getattr(entry, "parameter_name", None)
+            column = entry[0] if isinstance(entry, tuple) else entry
+            if lookup == name or lookup.partition("__")[0] == column:
+                return bool(super().lookup_allowed(lookup, value, request))
+        return False
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """A value that no column can hold is answered as Django answers what no filter knows: by the list as it is."""

@@ -112,11 +112,15 @@ def _what_is_cut_off(organization: Organization) -> str:
     """Say what stops with it, as of now."""
     keys = organization.keys.filter(revoked_at=None).count()
     state = read_balance(organization).state
-    running = f"{state.open_requests} running requests end as they would" if state else "running requests end"
+    running = f"{_count(state.open_requests, 'running request')} end as they would" if state else "running requests end"
     pays = AutomaticTopUp.objects.filter(organization=organization, is_on=True).exists()
     top_up = " Automatic top-up is on: switch it off too, if no more money shall come in." if pays else ""
     people = organization.members.count()
     return (
-        f"This cuts off {keys} live API keys within a second; {running} and are billed. {people} members still see the"
-        f" console.{top_up}"
+        f"This cuts off {_count(keys, 'live API key')} within a second; {running} and are billed. The console stays"
+        f" open to {_count(people, 'member')}.{top_up}"
     )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

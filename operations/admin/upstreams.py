@@ -21,7 +21,7 @@ from billing.catalog.variables import forbidden_variables, may_name
 from billing.models import Upstream
 from billing.upstream_health.sharing import UpstreamHealth, read_upstream_health, reset_upstream_health
 from operations.admin.base import OperatorAdmin, QuestionForm, detail_action, is_superuser, operator_form
-from operations.upstream_checks import check_upstream
+from operations.upstream_checks import check_upstream, without_credential
 from pages.model_form import ModelForm
 
 WORDS = {"breaker": "breaker open", "suspected": "suspected of failing", "account": "our account is refused"}
@@ -168,8 +168,13 @@ class UpstreamAdmin(OperatorAdmin):
         names = ", ".join(str(model) for model in lost)
         text = "Within seconds no new request goes there; those that run end as they would."
         text += f" No other provider serves: {names}." if lost else " Every model that it serves is served by others."
+        served = upstream.routes.filter(is_enabled=True).values("language_model_id")
+        others = Upstream.objects.filter(is_enabled=True, routes__is_enabled=True, routes__language_model_id__in=served)
+        bare = without_credential(others.exclude(pk=upstream.pk).distinct().order_by("name"))
+        if bare:
+            text += f" But no credential is set here for {', '.join(bare)}: be sure that gateways have one."
         return self._ask(
-            request, upstream, f"Drain and disable {upstream.name}?", text, "Disable", is_dangerous=bool(lost)
+            request, upstream, f"Drain and disable {upstream.name}?", text, "Disable", is_dangerous=bool(lost or bare)
         )
 
     @detail_action("Enable", permission="billing.change_upstream", url_path="enable")

@@ -12,9 +12,12 @@ from django.test.utils import CaptureQueriesContext
 from accounts.audit import AuditContext, audited
 from accounts.keys import change_key
 from accounts.models import AuditEntry, Organization
+from accounts.organizations import change_organization
+from pages.audit_lines import describe
 from tests.billing.ledger_factory import refresh_statistics
 from tests.support.operators import make_operator
 from tests.support.people import People, client_of
+from tests.support.settled_usage import sell_model
 
 LIST = "/admin/accounts/auditentry/"
 ENTRIES = 100_000
@@ -94,3 +97,13 @@ def test_before_and_after_stand_beside_each_other_in_words(people: People) -> No
     assert ">credit limit</th>" in page
     assert ">0.00 USD</td>" in page
     assert ">5.00 USD</td>" in page
+
+
+def test_what_was_changed_is_called_by_its_name(people: People) -> None:
+    version = sell_model()
+    change_organization(people.organization, fields={"status": "suspended", "status_reason": "abuse"})
+    entries = AuditEntry.objects.filter(subject_table__in=["accounts_organization", "billing_priceversion"])
+    named = {(line.what, line.subject) for line in describe(entries)}
+    assert ("organization changed", "Alice & Co") in named
+    assert any(what.startswith("price version") and version.language_model.model_id in name for what, name in named)
+    assert not any(name.startswith("#") for _, name in named)

@@ -65,7 +65,7 @@ def test_a_suspension_says_what_it_cuts_off_and_reaches_redis(
     people: People, root: Client, redis_client: redis.Redis
 ) -> None:
     asked = root.get(page(people, "suspend")).content.decode()
-    assert "This cuts off 1 live API keys within a second" in asked
+    assert "This cuts off 1 live API key within a second" in asked
     assert root.post(page(people, "suspend"), {"reason": " "}).status_code == 422
     assert root.post(page(people, "suspend"), {"reason": "Chargebacks"}).status_code == 302
     org = shard_keys_of(people.organization.pk).org(people.organization.pk)

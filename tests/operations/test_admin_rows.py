@@ -11,7 +11,7 @@ from django.test import Client
 from accounts.keys import revoke_key
 from accounts.models import Organization
 from accounts.staff_roles import StaffRole
-from billing.models import Approval, PriceVersion, TopUp, Upstream, UsageRecord
+from billing.models import Approval, PriceVersion, Route, TopUp, Upstream, UsageRecord
 from tests.support.every_table import fill_every_table
 from tests.support.operators import make_operator, operator_client
 from tests.support.people import People, client_of
@@ -87,7 +87,7 @@ def test_an_organization_offers_what_its_status_leaves(root: Client, world: Peop
 
 
 def test_keys_upstreams_and_payments_offer_what_can_be_done(root: Client, world: People) -> None:
-    assert buttons(root, world.key) == {"revoke"}
+    assert buttons(root, world.key) == {"revoke", "leaked"}
     revoke_key(world.key, revoked_by=world.alice)
     assert buttons(root, world.key) == set()
     upstream = Upstream.objects.get(name="acme")
@@ -111,3 +111,23 @@ def test_a_row_of_usage_leads_to_the_story_of_its_request(root: Client) -> None:
     record = UsageRecord.objects.get()
     answer = root.get(f"/admin/billing/usagerecord/{record.pk}/change/")
     assert answer["Location"] == f"/admin/requests/{record.request_id.hex}/"
+
+
+def test_draining_an_upstream_says_which_others_have_no_credential_here(root: Client, settings: Any) -> None:
+    sandbox, acme = Upstream.objects.exclude(name="acme").first(), Upstream.objects.get(name="acme")
+    if sandbox is None:
+        sandbox = Upstream.objects.create(name="other", protocol="messages", base_url="http://127.0.0.1:9")
+    for route in acme.routes.all():
+        Route.objects.get_or_create(
+            language_model=route.language_model, upstream=sandbox, defaults={"upstream_model": "x"}
+        )
+    Upstream.objects.filter(pk=sandbox.pk).update(credential_env="OTHER_API_KEY", is_sandbox=False)
+    page = root.get(f"/admin/billing/upstream/{acme.pk}/disable/").content.decode()
+    assert f"no credential is set here for {sandbox.name}" in page
+
+
+def test_what_waits_is_one_click_away(root: Client, world: People) -> None:
+    form = {"amount_nanos": "900", "kind": "paid", "reason": "r", "form_id": "3" * 32}
+    page = root.post(f"/admin/accounts/organization/{world.organization.pk}/grant-credit/", form, follow=True)
+    approval = Approval.objects.latest("pk")
+    assert f'href="/admin/billing/approval/{approval.pk}/change/">#{approval.pk}</a>). ' in page.content.decode()
