@@ -126,6 +126,29 @@ def show_overdraft(results: dict[str, Any]) -> None:
         say(f"First {status}: {text.rpartition(chr(10))[2]}")
 
 
+def show_latency(results: dict[str, Any]) -> None:
+    rows = []
+    for step in results["steps"]:
+        through, directly = step["gateway"], step["upstream"]
+        added = [through[name] - directly[name] for name in ("p50_ms", "p99_ms")]
+        is_half = step["connections"] == results["half_load_connections"]
+        rows.append(
+            [
+                f"{step['connections']}{' (half load)' if is_half else ''}",
+                f"{through['per_second']:.0f}",
+                *(f"{value:.2f}" for value in (through["p50_ms"], through["p99_ms"], *added)),
+            ]
+        )
+    table(["connections", "requests/s", "p50 ms", "p99 ms", "added p50 ms", "added p99 ms"], rows)
+    within = ", ".join(f"{rate:.0f} at {bound} ms" for bound, rate in results["per_second_by_p99_ms"].items())
+    memory = results["memory"]
+    say(
+        f"\nRequests/s with p99 within a bound: {within}."
+        f"\nMemory of the gateway after {memory['requests']} requests in {memory['seconds']:.0f} s:"
+        f" {memory['before_mib']:.1f} -> {memory['after_mib']:.1f} MiB."
+    )
+
+
 def show_idle(results: dict[str, Any]) -> None:
     rows = [
         [name, f"{each['cpu_percent']:.2f}", f"{each['pss_mib']:.0f}"] for name, each in results["processes"].items()
@@ -193,6 +216,7 @@ SHOWN = {
     "steps": show_steps,
     "settlement": show_settlement,
     "overdraft": show_overdraft,
+    "latency": show_latency,
     "rebuild": show_rebuild,
     "bodies": show_bodies,
     "idle": show_idle,

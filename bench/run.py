@@ -18,12 +18,14 @@ from bench import report
 from bench.deployment import ROOT, Deployment
 
 SECTIONS = ("requests", "streams", "many-streams", "steps", "settlement", "overdraft", "rebuild", "bodies", "idle")
+# Asked for by name only: these take long.
+LONG = ("latency",)
 PEERS = "peers"  # Asked for by name only: it installs other people's programs.
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Measure what a request costs. docs/speed.md explains the results.")
-    parser.add_argument("--only", nargs="+", choices=(*SECTIONS, PEERS), default=SECTIONS, metavar="SECTION")
+    parser.add_argument("--only", nargs="+", choices=(*SECTIONS, *LONG, PEERS), default=SECTIONS, metavar="SECTION")
     parser.add_argument("--quick", action="store_true", help="fewer requests and rounds; for a first look")
     options = parser.parse_args()
     results: dict[str, Any] = {
@@ -61,7 +63,7 @@ def _keep(results: dict[str, Any]) -> Path:
 
 def _section(name: str) -> Callable[[Deployment, bool], dict[str, Any]]:
     # Only now: what they use can be imported once Django is set up.
-    from bench import bodies, idle, many_streams, overdraft, peers, rebuild, requests, settlement, steps
+    from bench import bodies, idle, latency, many_streams, overdraft, peers, rebuild, requests, settlement, steps
 
     sections: dict[str, Callable[[Deployment, bool], dict[str, Any]]] = {
         "requests": requests.measure,
@@ -73,6 +75,7 @@ def _section(name: str) -> Callable[[Deployment, bool], dict[str, Any]]:
         "rebuild": rebuild.measure,
         "bodies": bodies.measure,
         "idle": idle.measure,
+        "latency": latency.measure,
         PEERS: peers.measure,
     }
     return sections[name]
