@@ -11,6 +11,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.request import Request
 
+from accounts.one_line import is_one_line
 from billing.money import format_usd, parse_usd
 
 USD_PATTERN = r"^[0-9]{1,9}(\.[0-9]{1,9})?$"
@@ -62,12 +63,15 @@ class WholeField(serializers.IntegerField):
 
 
 class TextField(serializers.CharField):
-    """A text as it was sent: no number or truth value is turned into one."""
+    """A text of one line as it was sent: no number or truth value is turned into one."""
 
     def to_internal_value(self, data: Any) -> str:
         if not isinstance(data, str):
             raise serializers.ValidationError("A text.")
-        return super().to_internal_value(data)
+        text = super().to_internal_value(data)
+        if not is_one_line(text):
+            raise serializers.ValidationError("A text of one line, without characters that cannot be seen.")
+        return text
 
 
 class SwitchField(serializers.BooleanField):

@@ -85,6 +85,8 @@ def test_without_redis_changes_are_kept_and_told_later(manager: Manager, redis_a
         {"name": 5},
         {"name": "x" * 101},
         {"name": "a\x00b"},
+        {"name": "a\nb"},
+        {"name": "a\u202eb"},
         {"name": "x", "nmae": "y"},
         {"name": "x", "budgets": {"daily": 5}},
         {"name": "x", "budgets": {"daily": "-1"}},

@@ -80,6 +80,24 @@ def test_fewer_days_of_details_need_a_word_more(alice: Client, people: People) -
 CLOSE = "/console/alice/settings/close/"
 
 
+@pytest.mark.parametrize(
+    "name", ["Alice\nYour account is locked", "Alice\u2028Pay here", "Alice\u202egnp.exe", "A\x1b[2J"]
+)
+def test_a_name_writes_no_lines_into_mails_and_documents(alice: Client, people: People, name: str) -> None:
+    response = alice.post(PAGE, {"name": name})
+    assert response.status_code == 422
+    assert "Leave out line breaks" in response.content.decode()
+    client_of(people.bob).post("/organizations/new/", {"name": name})
+    assert not Organization.objects.filter(name=name).exists()
+
+
+@pytest.mark.parametrize("name", ["شركة \u200fأليس", "Zoë & 👩\u200d👩\u200d👧 GmbH"])
+def test_a_name_of_any_script_is_one(alice: Client, people: People, name: str) -> None:
+    assert alice.post(PAGE, {"name": name}).status_code == 302
+    people.organization.refresh_from_db()
+    assert people.organization.name == name
+
+
 def test_closing_needs_the_name_and_keeps_ledger_and_documents(people: People, redis_client: redis.Redis) -> None:
     alice = client_of(people.alice)
     settle([billed_event(people.key, sell_model())])
