@@ -39,6 +39,7 @@ UNREAD_SECONDS = 30.0  # From an answer to the end of the body that it did not w
 MAX_UNREAD_BYTES = 64 * 1024**2  # and what may come of it.
 # What the kernel keeps for a client that reads nothing: 4 MiB otherwise. It doubles this for needs of its own.
 SEND_BUFFER_BYTES = 128 * 1024
+MAX_WHOLE_BYTES = 64 * 1024  # What is longer costs more to copy behind its head than a second write.
 RESET_AT_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, for 0 s.
 # An extension of ASGI of our own: scope["extensions"][ABORT]["call"]() lets go of the connection at once.
 ABORT = "crossmodel.abort"
@@ -330,7 +331,7 @@ def write_whole(send: object, status: int, headers: list[tuple[bytes, bytes]], b
     cycle = getattr(send, "__self__", None)
     if not isinstance(cycle, RequestResponseCycle) or cycle.response_started or cycle.scope["method"] == "HEAD":
         return False
-    if cycle.disconnected or cycle.flow.write_paused:
+    if cycle.disconnected or cycle.flow.write_paused or len(body) > MAX_WHOLE_BYTES:
         return False
     pairs = [*cycle.default_headers, *headers]
     is_told_to_close = (b"connection", b"close") in headers

@@ -8,7 +8,7 @@ import pytest
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from gateway.http_protocol import HttpProtocol, write_whole
+from gateway.http_protocol import MAX_WHOLE_BYTES, HttpProtocol, write_whole
 from gateway.server.handler import send_response
 from gateway.server.responses import GatewayResponse
 
@@ -93,6 +93,16 @@ async def test_an_answer_without_a_body_is_for_uvicorn() -> None:
     head, _, body = (await ask(LAST.replace(b"GET", b"HEAD"), answer)).partition(b"\r\n\r\n")
     assert LENGTH[1] in head
     assert body == b""
+
+
+async def test_a_long_body_is_not_copied_behind_its_head() -> None:
+    body = b"a" * (MAX_WHOLE_BYTES + 1)
+
+    async def answer(send: Any) -> None:
+        assert not write_whole(send, 200, [(b"content-length", b"%d" % len(body))], body)
+        await send_response(send, GatewayResponse(body), "0" * 32, [])
+
+    assert (await ask(LAST, answer)).endswith(b"\r\n\r\n" + body)
 
 
 @pytest.mark.parametrize("value", [b"a\r\nb: c", b"a\nb", b"a\rb", b"a\x00"])
