@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from django.conf import settings
 
 from accounts.models import Organization
+from accounts.sessions import forget_ended_sessions
 from billing.admission.blocking import read_admission_state
 from billing.admission.outbox import epoch_day, publish_organizations
 from billing.approvals.book import expire_old
@@ -33,6 +34,7 @@ def run_maintenance() -> list[str]:
             today=epoch_day(datetime.now(UTC))
         ),
         "approvals that waited too long": lambda: expire_old(now=datetime.now(UTC)),
+        "forgetting sign-ins that have ended": lambda: forget_ended_sessions(now=datetime.now(UTC)),
         "forgetting old refusals": lambda: forget_old_refusals(now=datetime.now(UTC)),
     }
     return [name for name, part in watched(parts.items(), len(parts)) if not _is_done(name, part)]

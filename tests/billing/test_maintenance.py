@@ -3,6 +3,9 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from allauth.usersessions.models import UserSession
+from django.conf import settings
+from django.contrib.sessions.models import Session
 from django.db import connection
 from django.utils import timezone
 
@@ -17,6 +20,7 @@ from billing.money import NANOS_PER_USD
 from billing.partitions import MONTHS_AHEAD, create_partitions, month_start
 from billing.shards import shard_of
 from tests.support.aged_lots import age_lots, age_shard
+from tests.support.people import People
 
 
 @pytest.mark.django_db
@@ -55,3 +59,17 @@ def test_partitions_are_made_ahead_and_once() -> None:
             assert cursor.fetchone()[0] is not None
     assert create_partitions(now=datetime.now(UTC)) == []
     assert len(create_partitions(now=datetime(2031, 11, 5, tzinfo=UTC))) == MONTHS_AHEAD + 1
+
+
+@pytest.mark.django_db
+def test_sign_ins_that_have_ended_are_forgotten(people: People) -> None:
+    now = timezone.now()
+    for key, ends_at in (("ended", now - timedelta(seconds=1)), ("lives", now + timedelta(hours=1))):
+        Session.objects.create(session_key=key, session_data="", expire_date=ends_at)
+    long_ago = now - timedelta(seconds=settings.SESSION_COOKIE_AGE + 1)
+    for key, seen_at in (("ended", long_ago), ("lives", long_ago), ("signed out", long_ago), ("signed out now", now)):
+        line = {"user": people.alice, "ip": "127.0.0.1", "user_agent": "test", "last_seen_at": seen_at}
+        UserSession.objects.create(session_key=key, **line)
+    assert "forgetting sign-ins that have ended" not in run_maintenance()
+    assert Session.objects.get().session_key == "lives"
+    assert set(UserSession.objects.values_list("session_key", flat=True)) == {"lives", "signed out now"}

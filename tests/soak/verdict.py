@@ -7,6 +7,8 @@ from statistics import median
 # Records of use, and keys: they are kept, so they grow with it. What is made new is here or must not grow.
 RECORDS = {
     "rows of accounts_apikey",
+    "rows of accounts_auditentry",  # One for each change; it is append-only.
+    "rows of billing_approval",  # One for each grant, whether it waited or not.
     "rows of billing_budgetday",
     "rows of billing_correction",
     "rows of billing_creditlot",
@@ -26,7 +28,8 @@ RECORDS = {
     "rows of billing_document",
     "rows of billing_outgoingmail",
     "rows of operations_jobrun",  # One for each job and hour, and one for each failure.
-    "rows of django_session",  # Of sign-ins without a sign-out; maintenance deletes those that have expired.
+    "rows of django_session",  # Of sign-ins without a sign-out; maintenance deletes those that have expired,
+    "rows of usersessions_usersession",  # and what is listed of them.
 }
 SHARED_CACHE_ROWS = 500  # Counts of failed sign-ins, which expire; the cache culls itself at its bound.
 # How much more of each there may be at the end than after the start, in its own unit and in percent of what there was.
