@@ -4,6 +4,10 @@ from typing import Any
 
 from django import forms
 from django.core.exceptions import ValidationError
+from django.forms.renderers import BaseRenderer
+from django.forms.utils import flatatt
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString, mark_safe
 
 from billing.money import InvalidAmountError, format_usd, parse_usd
 
@@ -33,6 +37,20 @@ class UsdField(forms.CharField):
             return value
         whole, _, fraction = format_usd(value).partition(".")
         return f"{int(whole):,}.{fraction}"
+
+
+class LongSelect(forms.Select):
+    """A select that may have a thousand options: joined here, where Django renders a template for each of them."""
+
+    def render(
+        self, name: str, value: Any, attrs: dict[str, Any] | None = None, renderer: BaseRenderer | None = None
+    ) -> SafeString:
+        widget = self.get_context(name, value, attrs)["widget"]
+        options = (option for _, group, _ in widget["optgroups"] for option in group)
+        selected = mark_safe(" selected")
+        rows = ((option["value"], selected if option["selected"] else "", option["label"]) for option in options)
+        joined = format_html_join("", '<option value="{}"{}>{}</option>', rows)
+        return format_html('<select name="{}"{}>{}</select>', name, flatatt(widget["attrs"]), joined)
 
 
 class LinesField(forms.CharField):

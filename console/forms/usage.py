@@ -10,6 +10,7 @@ from accounts.models import ApiKey, Organization
 from billing.usage.requests import OUTCOMES, RequestFilter
 from billing.usage.sums import UsageFilter, used_models
 from billing.usage_event import MAX_END_USER_CHARS, MAX_SESSION_CHARS, MAX_TAG_CHARS
+from pages.fields import LongSelect
 
 DEFAULT_PERIOD = "30d"
 MAX_DAYS = 366
@@ -51,9 +52,9 @@ class UsageForm(forms.Form):
     period = forms.ChoiceField(required=False, choices=[(name, label) for name, (label, _) in PERIODS.items()])
     first_day = forms.DateField(required=False, label="From", widget=forms.DateInput(attrs={"type": "date"}))
     last_day = forms.DateField(required=False, label="To", widget=forms.DateInput(attrs={"type": "date"}))
-    key = forms.TypedChoiceField(required=False, coerce=int, empty_value=None, label="Key")
-    model = forms.ChoiceField(required=False, label="Model")
-    member = forms.TypedChoiceField(required=False, coerce=int, empty_value=None, label="Member")
+    key = forms.TypedChoiceField(required=False, coerce=int, empty_value=None, label="Key", widget=LongSelect)
+    model = forms.ChoiceField(required=False, label="Model", widget=LongSelect)
+    member = forms.TypedChoiceField(required=False, coerce=int, empty_value=None, label="Member", widget=LongSelect)
     end_user = forms.CharField(required=False, max_length=MAX_END_USER_CHARS, label="End user")
     tag = forms.CharField(required=False, max_length=MAX_TAG_CHARS, label="Tag")
     session = forms.CharField(required=False, max_length=MAX_SESSION_CHARS, label="Session")

@@ -4,13 +4,16 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
+from django import forms
 from django.test import Client
+from django.test.html import parse_html
 
 from accounts.keys import create_key
 from billing.models import AttributedDay, PriceVersion
 from billing.money import format_usd
 from billing.usage.sums import UsageFilter, sum_by_group, sum_period
 from console.forms.usage import days_of
+from pages.fields import LongSelect
 from tests.support.people import People, client_of
 from tests.support.settled_usage import billed_event, sell_model, settle
 
@@ -65,6 +68,16 @@ def test_sums_by_every_group_add_up(alice: Client, people: People, version: Pric
     }
     for group, rows in expected.items():
         assert set(rows_on(alice, group=group)) == rows, group
+
+
+def test_a_list_of_many_keys_is_what_django_would_write_without_a_template_for_each(alice: Client) -> None:
+    choices = [("", "All"), ("1", "<b>'\"&"), ("2", "Two")]
+    for value in ("", "2", None):
+        ours = LongSelect(choices=choices).render("key", value, {"id": "id_key", "required": True})
+        djangos = forms.Select(choices=choices).render("key", value, {"id": "id_key", "required": True})
+        assert parse_html(ours) == parse_html(djangos)
+    fields = alice.get(USAGE).context["form"].fields
+    assert all(isinstance(fields[name].widget, LongSelect) for name in ("key", "model", "member"))
 
 
 def test_without_usage_it_says_what_to_do_and_blames_no_filter(alice: Client, version: PriceVersion) -> None:
