@@ -35,6 +35,9 @@ MAX_HEAD_BYTES = 64 * 1024  # Request line and headers; what a single read of th
 MAX_FRAMING_BYTES = 64 * 1024  # Of a body between two parts of it: chunk extensions, trailers.
 HEAD_SECONDS = 30.0  # From the opening of a connection, or the first byte of a request, to the end of its headers.
 SWEEP_SECONDS = 5.0
+# Between two requests of a connection. Longer than proxies and load balancers keep one (60 s, most of them): who closes
+# first must not be we, for a request that is on its way then is lost, and nobody may send a POST again by itself.
+KEEP_ALIVE_SECONDS = 75
 UNREAD_SECONDS = 30.0  # From an answer to the end of the body that it did not wait for,
 MAX_UNREAD_BYTES = 64 * 1024**2  # and what may come of it.
 # What the kernel keeps for a client that reads nothing: 4 MiB otherwise. It doubles this for needs of its own.
@@ -72,6 +75,7 @@ class HttpProtocol(HttpToolsProtocol):
         self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any | None = None
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.timeout_keep_alive = KEEP_ALIVE_SECONDS
         # Which program answers is nobody's business. The first list is made from the second once a second.
         for headers in (server_state.default_headers, config.encoded_headers):
             if any(name == b"server" for name, _ in headers):

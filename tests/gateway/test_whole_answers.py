@@ -13,6 +13,7 @@ from gateway.server.handler import send_response
 from gateway.server.responses import GatewayResponse
 
 READ_SECONDS = 10.0
+LONGEST_KEPT_BY_PROXIES = 60.0  # nginx, Envoy, HAProxy and the load balancers of clouds, unless told otherwise.
 BODY = b'{"id": 1}'
 LENGTH = (b"content-length", b"%d" % len(BODY))
 LAST = b"GET / HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n"
@@ -75,6 +76,12 @@ async def test_the_connection_goes_on_after_it() -> None:
     answers = await ask(LAST.replace(b"connection: close\r\n", b"") * 2 + LAST, answer)
     assert answers.count(BODY) == 3
     assert answers.count(b"connection: close") == 1
+
+
+async def test_a_connection_outlives_those_that_proxies_keep() -> None:
+    config = Config(lambda: None, lifespan="off")
+    config.load()
+    assert HttpProtocol(config, ServerState(), {}).timeout_keep_alive > LONGEST_KEPT_BY_PROXIES
 
 
 async def test_a_connection_that_is_told_to_close_does() -> None:
