@@ -33,7 +33,7 @@ run: environment-run
 test: environment-dev
 	@exec $(VENV)/python -m pytest -m "not clients and not long" $(if $(REDIS_URL),,-n 3)
 
-# Other kinds of Redis, many machines, a pooler, fresh clones, terminals, which start whole installations; and every
+# Other kinds of Redis, many machines, a pooler, deaths of servers, fresh clones, terminals; and every
 # page of console and admin in Chromium, or with nonsense in its address.
 test-long: environment-dev
 	@exec $(VENV)/python -m pytest -m long -n 2

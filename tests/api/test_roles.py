@@ -21,6 +21,7 @@ LETS_IN = {
 }
 
 
+@pytest.mark.long
 def test_every_address_asks_for_its_kind_of_key(people: People) -> None:
     _, management = create_key(
         people.organization, name="FinOps", created_by=people.alice, is_management=True, role=Role.OWNER

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from allauth.mfa.models import Authenticator
 from playwright.sync_api import Browser, Page
 from pytest_django.fixtures import Settings
@@ -29,6 +30,7 @@ def give_authenticator(page: Page) -> tuple[Any, str]:
     return session, session.send("WebAuthn.addVirtualAuthenticator", {"options": PHONE_OR_STICK})["authenticatorId"]
 
 
+@pytest.mark.long
 def test_a_passkey_is_added_signs_in_and_is_removed(
     browser: Browser, live_server: LiveServer, settings: Settings
 ) -> None:

@@ -167,8 +167,8 @@ CONTROLS = (
         (
             Patch(
                 SCRIPTS + "admit.lua",
-                "local wanted = {1, tonumber(ARGV[6]), tonumber(ARGV[7])}",
-                "local wanted = {1, 0, 0}",
+                "judge(2, tonumber(ARGV[6]))\njudge(3, tonumber(ARGV[7]))",
+                "judge(2, 0)\njudge(3, 0)",
             ),
         ),
     ),

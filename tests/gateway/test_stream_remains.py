@@ -4,6 +4,8 @@ import asyncio
 import json
 from pathlib import Path
 
+import pytest
+
 from billing.admission.blocking import read_admission_state
 from billing.models import FailedRequest, UsageRecord
 from billing.money import parse_usd
@@ -38,6 +40,7 @@ async def serve(port: int, tenant: Tenant, count: int) -> None:
     await asyncio.gather(*(one_after_another() for _ in range(AT_ONCE)))
 
 
+@pytest.mark.long
 def test_streams_that_have_ended_leave_nothing_for_the_collector(stack: LiveStack) -> None:
     tenant = stack.make_tenant(credit_usd="10000", requests_per_minute=100_000)
     with extra_gateway(stack, "counted", application="tests.support.counted_gateway:application") as gateway:
@@ -86,6 +89,7 @@ def test_a_forced_stop_tells_clients_and_bills_what_they_got(stack: LiveStack, a
     ]
 
 
+@pytest.mark.long
 def test_a_client_that_reads_nothing_is_reset(stack: LiveStack, alice: Tenant) -> None:
     """Closed in order its connection would stay in the kernel, with all that is buffered, until somebody reads it."""
     with (

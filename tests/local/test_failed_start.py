@@ -27,6 +27,7 @@ def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("variable", "value", "complaint"),
     [

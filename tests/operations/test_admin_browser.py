@@ -60,6 +60,7 @@ def test_axe_finds_nothing(browser: Browser, live_server: LiveServer, part: int)
     visitor.assert_no_complaints()
 
 
+@pytest.mark.long
 def test_staff_set_up_a_second_factor_and_then_reach_the_admin(
     browser: Browser, live_server: LiveServer, settings: Settings
 ) -> None:

@@ -15,6 +15,7 @@ def test_every_table_has_one_place() -> None:
 
 
 @pytest.mark.django_db
+@pytest.mark.long
 @pytest.mark.parametrize("role", [*StaffRole, None])
 def test_the_menu_leads_where_one_may_go_and_nowhere_else(role: StaffRole | None) -> None:
     client = operator_client("olga", *([role] if role else []), is_superuser=role is None)

@@ -46,6 +46,7 @@ def buttons(client: Client, row: Any) -> set[str]:
     return {action["path"].split("/")[-2] for action in page_of(client, row).context["actions_detail"]}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("role", [*StaffRole, None])
 def test_no_row_shows_the_bare_number_of_a_column(world: People, role: StaffRole | None) -> None:
     client = operator_client("walker", *([role] if role else []), is_superuser=role is None)

@@ -21,6 +21,7 @@ SANDBOX = {
 def start(variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """Read the settings in a process of its own, as every process of CrossModel does first."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CROSSMODEL_")}
+    kept["CROSSMODEL_DATA"] = os.environ["CROSSMODEL_DATA"]  # Else those of a local run in this checkout would be read.
     code = "import crossmodel_site.settings as s; print(s.PAYMENT_PROVIDER)"
     return subprocess.run(
         [sys.executable, "-c", code], env=kept | variables, capture_output=True, text=True, timeout=60, check=False

@@ -22,7 +22,8 @@ def check(**variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "manage.py", "check", "--deploy", "--fail-level", "WARNING"],
         cwd=ROOT,
-        env={"PATH": os.environ["PATH"], **variables},
+        # Settings of a local run in this checkout lie where CROSSMODEL_DATA says, which of tests is another place.
+        env={"PATH": os.environ["PATH"], "CROSSMODEL_DATA": os.environ["CROSSMODEL_DATA"], **variables},
         capture_output=True,
         text=True,
         timeout=60,

@@ -10,6 +10,7 @@ from django.test import Client
 from tests.support.local_run import ROOT, clean_environment
 
 
+@pytest.mark.long
 def test_a_gateway_started_by_hand_warns_of_nothing(tmp_path: Path) -> None:
     answer = subprocess.run(
         [sys.executable, "-W", "default", "-c", "import crossmodel_site.asgi"],
