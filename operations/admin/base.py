@@ -22,6 +22,7 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 
 from accounts.models import Organization
 from billing.money import format_usd
+from operations.admin.choosing import ChoosingMixin
 from operations.admin.searching import EXACT, search
 from pages.fields import UsdField
 from pages.templatetags.amounts import duration_or_dash
@@ -32,7 +33,7 @@ MAX_PAGES = 200  # Of a list that is not counted.
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class OperatorAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
+class OperatorAdmin(ChoosingMixin, ModelAdmin):  # type: ignore[misc]  # unfold ships no types
     list_per_page = 50
     list_filter_submit = False
     warn_unsaved_form = True
@@ -189,7 +190,7 @@ class ReadOnlyAdmin(OperatorAdmin):
         return False
 
 
-class OperatorInline(TabularInline):  # type: ignore[misc]  # unfold ships no types
+class OperatorInline(ChoosingMixin, TabularInline):  # type: ignore[misc]  # unfold ships no types
     extra = 0
 
     def get_formset(self, request: HttpRequest, obj: Model | None = None, **options: Any) -> Any:

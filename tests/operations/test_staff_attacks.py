@@ -213,3 +213,22 @@ def test_a_limit_that_was_read_before_counts_from_what_it_was(world: People) -> 
     answer = client.post(path, form)
     assert "has changed meanwhile" in answer.content.decode()
     assert not Approval.objects.filter(kind="credit_limit").exists()
+
+
+@pytest.mark.parametrize("odd", ["xxx", "9" * 40, "1 OR 1=1"])
+def test_what_is_no_choice_is_refused_at_its_field(world: People, odd: str) -> None:
+    root = operator_client("walker", is_superuser=True)
+    path = f"/admin/accounts/organization/{world.organization.pk}/change/"
+    fields = {
+        "members-TOTAL_FORMS": "1",
+        "members-INITIAL_FORMS": "0",
+        "members-0-user": odd,
+        "members-0-role": "owner",
+    }
+    for address, sent in (
+        (path, fields),
+        ("/admin/account/emailaddress/add/", {"user": odd, "email": "x@example.org"}),
+    ):
+        answer = root.post(address, sent)
+        assert answer.status_code == 200
+        assert "Select a valid choice" in answer.content.decode()
