@@ -130,14 +130,16 @@ def operators_who_may(permission: str) -> list[User]:
     app, _, codename = permission.partition(".")
     by_hand = Q(user_permissions__content_type__app_label=app, user_permissions__codename=codename)
     by_role = Q(groups__name__in=[role for role in StaffRole if permission in permissions_of(role)])
-    staff = User.objects.filter(by_role | by_hand | Q(is_superuser=True), is_active=True, is_staff=True)
-    return list(staff.order_by("pk").distinct()[:MAX_OPERATORS])
+    return _active_operators(by_role | by_hand | Q(is_superuser=True))
 
 
 def operators_with(role: StaffRole) -> list[User]:
     """Return the active operators who have this role."""
-    staff = User.objects.filter(groups__name=role, is_active=True, is_staff=True)
-    return list(staff.order_by("pk").distinct()[:MAX_OPERATORS])
+    return _active_operators(Q(groups__name=role))
+
+
+def _active_operators(who: Q) -> list[User]:
+    return list(User.objects.filter(who, is_active=True, is_staff=True).order_by("pk").distinct()[:MAX_OPERATORS])
 
 
 def staff_roles(user: User) -> frozenset[StaffRole]:

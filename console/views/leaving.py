@@ -1,25 +1,20 @@
 """What an owner does who leaves with the organization: take its data along, close it, and have it deleted."""
 
-import json
-from collections.abc import Iterator
-from datetime import UTC, datetime
-
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
 from accounts.access import Access, Permission
-from accounts.audit_entries import record
 from accounts.closing import WrongNameError, close_organization
 from billing.ledger.statements import posted_nanos
 from billing.privacy.deletion import CannotDeleteError, find_deletion, request_deletion, withdraw_deletion
-from billing.privacy.own_export import KINDS, MAX_ROWS_OF_KIND, export_own
+from billing.privacy.own_export import KINDS, MAX_ROWS_OF_KIND
 from console.entrance import console_page
 from console.forms.organization import ClosingForm, DeletionForm
 from pages.dates import day_text
+from pages.exports import send_export
 from pages.publishing import publish_or_tell
-from pages.streams import stream_chunks
 
 WRONG_NAME = "This is not its name."
 
@@ -32,18 +27,7 @@ def organization_export(request: HttpRequest, access: Access) -> HttpResponse | 
     if request.method != "POST":
         context = {"kinds": list(KINDS), "most": MAX_ROWS_OF_KIND}
         return render(request, "console/organization_export.html", context)
-    record(
-        "exported",
-        subject_table="accounts_organization",
-        subject_id=organization.pk,
-        organization_id=organization.pk,
-        details={"name": organization.name},
-    )
-    chunks: Iterator[bytes] = (json.dumps(row).encode() + b"\n" for row in export_own(organization))
-    response = StreamingHttpResponse(stream_chunks(chunks), content_type="application/x-ndjson; charset=utf-8")
-    name = f"{organization.slug}-{datetime.now(UTC):%Y-%m-%d}.jsonl"
-    response["Content-Disposition"] = f'attachment; filename="{name}"'
-    return response
+    return send_export(organization)
 
 
 @require_http_methods(["GET", "POST"])

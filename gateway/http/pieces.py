@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Sequence
 
-LARGE_BYTES = 512 * 1024  # What is larger is put together beside the event loop, where copying stops nobody.
+# Of a body: what is larger is put together, read and written beside the event loop, where that stops nobody.
+LARGE_BYTES = 512 * 1024
 
 
 async def join_pieces(pieces: Sequence[bytes]) -> bytes:

@@ -31,7 +31,7 @@ class StreamFrame:
         if self._is_over:
             return NOTHING
         try:
-            return self._step(self._take_events(self._parser.feed(chunk)))
+            return self._step(self._take_bytes(chunk))
         except UpstreamProtocolError as error:
             return self._fail(error)
 
@@ -42,6 +42,10 @@ class StreamFrame:
             return self._step(self._take_events(self._parser.flush()) or self._take_clean_end())
         except UpstreamProtocolError as error:
             return self._fail(error)
+
+    def _take_bytes(self, chunk: bytes) -> StreamEnd | None:
+        """Take bytes as they came; return the end of the reply where it is complete with them."""
+        return self._take_events(self._parser.feed(chunk))
 
     def _take_event(self, event: SseEvent) -> StreamEnd | None:
         """Take one event; return the end of the reply where it is complete with it."""

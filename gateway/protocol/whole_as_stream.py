@@ -6,10 +6,11 @@ The work is done and its provider charges for it, so the client gets it as the s
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from gateway.protocol.codec import NOTHING, DecodedMessage, RelayStep, StreamEnd
+from gateway.protocol.codec import DecodedMessage, StreamEnd
 from gateway.protocol.errors import UnusableReplyError, UpstreamProtocolError
 from gateway.protocol.json import exact as exact_json
 from gateway.protocol.sse import encode_event
+from gateway.protocol.stream_frame import StreamFrame
 from gateway.protocol.usage_reading import UsageReading
 
 MAX_REPLY_BYTES = 8 * 1024 * 1024  # Read on the event loop, as one event of a stream is, which has the same bound.
@@ -28,56 +29,41 @@ def is_whole_reply(first_chunk: bytes) -> bool:
     return first_chunk.lstrip()[:1] == b"{"
 
 
-class WholeReplyDecoder:
+class WholeReplyDecoder(StreamFrame):
     """See codec.StreamDecoder. `decode` reads the whole body, as codec.UpstreamCodec.decode_response does."""
 
     def __init__(self, decode: Callable[[bytes], DecodedMessage], nothing_read: UsageReading) -> None:
+        super().__init__()
         self._decode = decode
         self._reading = nothing_read
         self._parts: list[bytes] = []
         self._size = 0
-        self._is_over = False
-        self._has_started = False
-
-    @property
-    def has_started(self) -> bool:
-        return self._has_started
 
     def reading(self) -> UsageReading:
         return self._reading
 
-    def feed(self, chunk: bytes) -> RelayStep:
-        if self._is_over:
-            return NOTHING
+    def _take_bytes(self, chunk: bytes) -> None:
         self._size += len(chunk)
         if self._size > MAX_REPLY_BYTES:
-            return self._fail(UpstreamProtocolError(f"a whole reply of more than {MAX_REPLY_BYTES} bytes"))
+            self._parts.clear()
+            raise UpstreamProtocolError(f"a whole reply of more than {MAX_REPLY_BYTES} bytes")
         self._parts.append(chunk)
-        return NOTHING
 
-    def flush(self) -> RelayStep:
-        if self._is_over:
-            return NOTHING
+    def _take_clean_end(self) -> StreamEnd:
         try:
             decoded = self._decode(b"".join(self._parts))
         except UnusableReplyError as error:  # It is billed, as what a stream that breaks off has brought is.
             self._reading = error.reading
             self._has_started = True
-            return self._fail(error)
-        except UpstreamProtocolError as error:
-            return self._fail(error)
-        self._is_over = self._has_started = True
-        self._parts.clear()
+            raise
+        finally:
+            self._parts.clear()
         self._reading = decoded.reading
         message = exact_json.decode_exactly(decoded.encode())
+        self._out.extend(_events_of(message))
+        self._has_started = True
         delta = {name: message.get(name) for name in ("stop_reason", "stop_sequence")}
-        end = {"type": "message_delta", "delta": delta, "usage": message["usage"]}
-        return RelayStep(b"".join(_events_of(message)), end=StreamEnd(end))
-
-    def _fail(self, error: UpstreamProtocolError) -> RelayStep:
-        self._is_over = True
-        self._parts.clear()
-        return RelayStep(b"", failure=error)
+        return StreamEnd({"type": "message_delta", "delta": delta, "usage": message["usage"]})
 
 
 def _events_of(message: dict[str, Any]) -> Iterator[bytes]:

@@ -14,6 +14,7 @@ from functools import partial
 from typing import ParamSpec, TypeVar
 
 from gateway.errors import GatewayError, unavailable
+from gateway.http.pieces import LARGE_BYTES
 
 MIN_CHARGED_BYTES = 16 * 1024  # What the smallest request counts as.
 UNPAID_BYTES = (
@@ -21,8 +22,8 @@ UNPAID_BYTES = (
 )  # Of one organization's bodies, whichever of its keys they came with, that were not admitted, or are not yet.
 UNPAID_BYTES_PER_SECOND = 8 * 1024 * 1024  # How fast they are forgotten.
 MAX_KNOWN_ORGANIZATIONS = 100_000
-# What is larger is read beside the event loop. One at a time: Python runs one at a time anyway, and each takes memory.
-LARGE_BYTES = 512 * 1024
+# What is larger than LARGE_BYTES is read beside the event loop. One at a time: Python runs one at a time anyway, and
+# each takes memory.
 MAX_WAITING_BYTES = 256 * 1024 * 1024  # Of large bodies that are being read, or wait for it.
 WAITING_SHARE = 2  # One organization may have this part of them.
 

@@ -1,5 +1,6 @@
 """Fields of the admin that find what is chosen while one types."""
 
+from functools import cache
 from typing import Any
 
 from django.contrib.admin.widgets import AutocompleteMixin
@@ -25,6 +26,11 @@ class ChoosingMixin:
     def formfield_for_foreignkey(self, db_field: "ForeignKey[Any, Any]", request: HttpRequest, **options: Any) -> Any:
         field = super().formfield_for_foreignkey(db_field, request, **options)  # type: ignore[misc]  # of the admin
         if field is not None and isinstance(field.widget, AutocompleteMixin):
-            widget = type(field.widget)
-            field.widget.__class__ = type(widget.__name__, (OddChoiceMixin, widget), {})
+            widget: Any = type(field.widget)
+            field.widget.__class__ = _bearing_odd_choices(widget)
         return field
+
+
+@cache
+def _bearing_odd_choices(widget: type) -> type:
+    return type(widget.__name__, (OddChoiceMixin, widget), {})

@@ -1,14 +1,11 @@
 """What is kept of an organization or a person: for how long, all of it as a file, and its end. Each is in the audit."""
 
-import json
-from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib import messages
 from django.db import transaction
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import reverse
@@ -22,17 +19,16 @@ from billing.models import DataRetention
 from billing.money import format_usd
 from billing.privacy.erasure import CannotEraseError, erase_organization, erase_person, tables_with
 from billing.privacy.export import export_person
-from billing.privacy.own_export import MAX_ROWS_OF_KIND, export_own
+from billing.privacy.own_export import MAX_ROWS_OF_KIND
 from billing.privacy.places import Fate
 from billing.privacy.retention import MAX_DAYS, MIN_DAYS, choose_retention
 from operations.admin.base import OperatorAdmin, QuestionForm, detail_action, operator_form
 from operations.asking import operator_of
+from pages.exports import ROWS, as_file, send_export
 from pages.publishing import publish_or_tell
-from pages.streams import stream_chunks
 
 # No role has these: they are the superusers'.
 OF_ORGANIZATIONS, OF_PEOPLE = "accounts.delete_organization", "accounts.delete_user"
-ROWS = "application/x-ndjson; charset=utf-8"
 
 
 class RetentionForm(forms.Form):
@@ -97,15 +93,7 @@ class OrganizationPrivacy(Base):
     def export(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         organization: Organization = self.row_or_404(request, object_id)
         if request.method == "POST":
-            record(
-                "exported",
-                subject_table="accounts_organization",
-                subject_id=organization.pk,
-                organization_id=organization.pk,
-                details={"name": organization.name},
-            )
-            chunks: Iterator[bytes] = (json.dumps(row).encode() + b"\n" for row in export_own(organization))
-            return _file(StreamingHttpResponse(stream_chunks(chunks), content_type=ROWS), organization.slug)
+            return send_export(organization)
         return operator_form(
             self,
             request,
@@ -159,7 +147,7 @@ class PersonPrivacy(Base):
             record("exported", subject_table="accounts_user", subject_id=person.pk)
             with transaction.atomic():  # Rows are read through a cursor of Postgres', and agree with each other.
                 text = "".join(f"{line}\n" for line in export_person(person))
-            return _file(HttpResponse(text, content_type=ROWS), f"person-{person.pk}")
+            return as_file(HttpResponse(text, content_type=ROWS), f"person-{person.pk}")
         return operator_form(
             self,
             request,
@@ -194,8 +182,3 @@ class PersonPrivacy(Base):
             submit="Erase for good",
             is_dangerous=True,
         )
-
-
-def _file(response: HttpResponseBase, name: str) -> HttpResponseBase:
-    response["Content-Disposition"] = f'attachment; filename="{name}-{datetime.now(UTC):%Y-%m-%d}.jsonl"'
-    return response

@@ -6,8 +6,8 @@ import threading
 import pytest
 
 from gateway.errors import GatewayError
+from gateway.http.pieces import LARGE_BYTES
 from gateway.server.body_work import (
-    LARGE_BYTES,
     MAX_KNOWN_ORGANIZATIONS,
     MAX_WAITING_BYTES,
     MIN_CHARGED_BYTES,
