@@ -16,6 +16,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Q
 
 from billing.catalog.notices import tell_who_may_approve
 from billing.catalog.price_versions import PriceDraft, draft_price, stored_tiers
@@ -98,6 +99,7 @@ def find_drifts() -> Iterator[Drift]:
 def draft_drifts(*, now: datetime) -> int:
     """Draft a price version for each price that differs and has no such draft yet; return how many were drafted.
 
+    What somebody discarded is not drafted again while the list says the same and no other price was approved.
     Those of one provider's list are drafted together, and who may approve them gets one mail.
     """
     drafted = 0
@@ -150,7 +152,10 @@ def _find_drifts_of(upstream_name: str, url: str) -> Iterator[Drift]:
 
 def _is_drafted(drift: Drift) -> bool:
     same = PriceVersion.objects.filter(
-        language_model=drift.route.language_model, upstream=drift.route.upstream, approved_at=None
+        Q(discarded_at=None) | Q(pk__gt=drift.was.pk),
+        language_model=drift.route.language_model,
+        upstream=drift.route.upstream,
+        approved_at=None,
     )
     return any(stored_tiers(version) == dict(drift.tiers) for version in same)
 

@@ -22,9 +22,10 @@ from billing.admission.durability import find_shortcomings
 from billing.admission.errors import AdmissionUnavailableError
 from billing.admission.inspection import read_shards
 from billing.admission.server_use import read_server_use
+from billing.catalog.price_versions import drafts_that_wait
 from billing.documents.closing import count_late_closings, last_month_over
 from billing.mail_outbox import count_late_mails
-from billing.models import Approval, DeletionRequest, PriceVersion, UsageQuarantine
+from billing.models import Approval, DeletionRequest, UsageQuarantine
 from billing.money import NANOS_PER_USD, parse_usd
 from billing.partitions import missing_partitions
 from billing.reconciliation.runs import count_open_breaks
@@ -198,7 +199,7 @@ def _quarantine() -> Iterator[Line]:
 
 
 def _price_drafts() -> Iterator[Line]:
-    drafts = PriceVersion.objects.filter(approved_at=None).count()
+    drafts = drafts_that_wait().count()
     if drafts:
         yield _count(
             "price drafts", drafts, gauge="price_drafts", page="admin:billing_priceversion_changelist",
@@ -248,7 +249,7 @@ def _jobs() -> Iterator[Line]:
     for standing in read_standings():
         if standing.needs_a_person:
             yield Line(
-                f"job {standing.job.name}", standing.word, 1, True, "a-job-is-late-stuck-or-failing", "jobs_in_trouble",
+                f"job {standing.job.name}", standing.says, 1, True, "a-job-is-late-stuck-or-failing", "jobs_in_trouble",
                 page="operations_jobs", permission="operations.view_jobrun",
             )  # fmt: skip
 
@@ -387,7 +388,7 @@ GAUGES: dict[str, dict[str, Gauge]] = {
         "late_mails": Gauge("Mails that have waited for a quarter of an hour."),
         "late_webhooks": Gauge("Deliveries that nobody sends."),
         "waiting_approvals": Gauge("Changes of money that wait for a second person."),
-        "price_drafts": Gauge("Price versions that nobody has approved."),
+        "price_drafts": Gauge("Price drafts that nobody has approved or discarded."),
         "jobs_in_trouble": Gauge("Jobs that are late, stuck or failing."),
         "missing_partitions": Gauge("Monthly partitions that should be there and are not."),
         "late_documents": Gauge("Organizations without the documents of a month that is over."),

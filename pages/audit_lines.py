@@ -77,6 +77,9 @@ PEOPLE = (
     "owner_id",
     "asked_by_id",
     "decided_by_id",
+    "drafted_by_id",
+    "disabled_by_id",
+    "discarded_by_id",
 )
 MAX_VALUE_CHARS = 200
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[.\d]*\+00:00\Z")

@@ -24,8 +24,9 @@ from billing.approvals.kinds import describe
 from billing.approvals.notices import may_decide
 from billing.catalog import notices as price_notices
 from billing.catalog.load import describe_version
+from billing.catalog.price_versions import drafts_that_wait
 from billing.mail_outbox import claim_mails, note_failed, note_sent
-from billing.models import Alert, Approval, DeletionRequest, OutgoingMail, PriceVersion
+from billing.models import Alert, Approval, DeletionRequest, OutgoingMail
 from billing.usage.story import tell_story
 from pages.alert_text import describe_alert
 from pages.templatetags.amounts import usd
@@ -144,7 +145,7 @@ def _approval(mail: OutgoingMail) -> Mapping[str, Any]:
 
 
 def _price_drafts(mail: OutgoingMail) -> Mapping[str, Any]:
-    drafts = PriceVersion.objects.filter(pk__in=mail.context["drafts"], approved_at=None).order_by("pk")
+    drafts = drafts_that_wait().filter(pk__in=mail.context["drafts"]).order_by("pk")
     count = drafts.count()
     if not count:
         raise NotWorthTellingError("It was decided before the mail could be sent.")
@@ -158,7 +159,7 @@ def _price_drafts(mail: OutgoingMail) -> Mapping[str, Any]:
         "one": count == 1,
         "path": reverse("admin:billing_priceversion_change", args=[shown[0].pk])
         if count == 1
-        else reverse("admin:billing_priceversion_changelist") + "?approved_at__isempty=1",
+        else reverse("admin:billing_priceversion_changelist") + "?state=draft",
         "count": count,
         "more": count - len(shown),
     }

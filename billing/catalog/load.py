@@ -256,8 +256,9 @@ def _load_prices(
 ) -> None:
     now = timezone.now()
     stored: dict[str, list[PriceVersion]] = {}
-    versions = language_model.price_versions.select_related("upstream", "language_model").prefetch_related("components")
-    for version in versions.order_by("effective_from", "pk"):
+    # What was discarded and is still in the file is drafted once more: the file is what its owners want.
+    versions = language_model.price_versions.filter(discarded_at=None).select_related("upstream", "language_model")
+    for version in versions.prefetch_related("components").order_by("effective_from", "pk"):
         stored.setdefault(version.upstream.name if version.upstream else SALE, []).append(version)
     for price in entry.prices:
         candidates = stored.get(price.seller, [])

@@ -1,4 +1,4 @@
-"""Price versions: drafted by one person, approved by another, never edited afterwards.
+"""Price versions: drafted by one person, approved by another or discarded, never edited afterwards.
 
 A price may not change the past. So a version that replaces another takes effect at its own date or at its approval,
 whichever is later; only the first version of a seller may begin before it was approved, since nothing was sold by then.
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from accounts.models import User
@@ -33,8 +34,8 @@ class NotPermittedError(ApprovalError):
     """The operator's role does not approve prices."""
 
 
-class AlreadyApprovedError(ApprovalError):
-    """The version was approved before."""
+class AlreadyDecidedError(ApprovalError):
+    """The version was approved or discarded before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ def draft_price(
 def approve_price_version(version: PriceVersion, *, approved_by: str, decided_by: User | None = None) -> PriceVersion:
     """Make a draft live, from its date or from now, and return it as it is then.
 
-    Raises SamePersonError, NotPermittedError, AlreadyApprovedError, InvalidPriceError.
+    Raises SamePersonError, NotPermittedError, AlreadyDecidedError, InvalidPriceError.
     """
     return approve_price_versions([version], approved_by=approved_by, decided_by=decided_by)[0]
 
@@ -92,7 +93,7 @@ def approve_price_versions(
     """Make drafts live together, or none of them. Several first versions of one seller keep their past dates.
 
     `approved_by` is kept as it is; `decided_by` is the account of the person, if one did it.
-    Raises SamePersonError, NotPermittedError, AlreadyApprovedError, InvalidPriceError.
+    Raises SamePersonError, NotPermittedError, AlreadyDecidedError, InvalidPriceError.
     """
     if not approved_by.strip():
         raise ApprovalError("An approval must name a person.")
@@ -105,6 +106,33 @@ def approve_price_versions(
         list(LanguageModel.objects.select_for_update().filter(pk__in=models).order_by("pk"))
         replacing = {version.pk: _has_approved(version) for version in drafts}
         return [_approve(draft, approved_by, decided_by, is_replacing=replacing[draft.pk]) for draft in drafts]
+
+
+def discard_price_version(version: PriceVersion, *, by: User, reason: str) -> PriceVersion:
+    """Give a draft up, and return it as it is then: it is kept, and can never be approved.
+
+    Drafters discard their own; what others, a file or a job drafted, whoever may approve prices.
+    Raises ApprovalError without a reason, NotPermittedError, AlreadyDecidedError.
+    """
+    if not reason.strip():
+        raise ApprovalError("Whoever discards a draft says why.")
+    if not may_discard(version, by):
+        raise NotPermittedError(f"The role of {by} does not discard what others drafted.")
+    discarded = {"discarded_by": by, "discarded_at": timezone.now(), "discard_reason": reason.strip()}
+    if not drafts_that_wait().filter(pk=version.pk).update(**discarded):
+        raise _already_decided(version)
+    version.refresh_from_db()
+    return version
+
+
+def may_discard(version: PriceVersion, operator: User) -> bool:
+    """Say whether the draft is the operator's own, or their role decides of others' drafts."""
+    return version.drafted_by_id == operator.pk or operator.has_perm(APPROVE_PERMISSION)
+
+
+def drafts_that_wait() -> QuerySet[PriceVersion]:
+    """Return the versions that somebody has yet to approve or to discard."""
+    return PriceVersion.objects.filter(approved_at=None, discarded_at=None)
 
 
 def replacing_versions(versions: Iterable[PriceVersion]) -> list[PriceVersion]:
@@ -131,13 +159,20 @@ def _approve(draft: PriceVersion, approved_by: str, decided_by: User | None, *, 
     _require_complete(price_table(draft))
     now = timezone.now()
     effective_from = max(draft.effective_from, now) if is_replacing else draft.effective_from
-    updated = PriceVersion.objects.filter(pk=draft.pk, approved_at=None).update(
-        approved_by=approved_by, decided_by=decided_by, approved_at=now, effective_from=effective_from
+    updated = (
+        drafts_that_wait()
+        .filter(pk=draft.pk)
+        .update(approved_by=approved_by, decided_by=decided_by, approved_at=now, effective_from=effective_from)
     )
     if not updated:
-        raise AlreadyApprovedError(f"{draft} was approved before.")
+        raise _already_decided(draft)
     draft.refresh_from_db()
     return draft
+
+
+def _already_decided(draft: PriceVersion) -> AlreadyDecidedError:
+    draft.refresh_from_db()
+    return AlreadyDecidedError(f"{draft} was {'discarded' if draft.discarded_at else 'approved'} before.")
 
 
 def _has_approved(draft: PriceVersion) -> bool:

@@ -170,7 +170,7 @@ def check_plan(plan: ReratingPlan) -> PriceTable:
     """Return the table to price by. Raises ReratingError when the price or the window does not fit."""
     version = plan.price_version
     if version.approved_at is None:
-        raise ReratingError(f"Price version {version.pk} is a draft.")
+        raise ReratingError(f"Price version {version.pk} {'is a draft' if version.is_draft else 'was discarded'}.")
     if version.upstream_id is not None or version.language_model_id != plan.language_model.pk:
         raise ReratingError(f"Price version {version.pk} is not a sale price of {plan.language_model.model_id}.")
     if not timedelta() < plan.ends - plan.begins <= MAX_WINDOW:

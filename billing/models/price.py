@@ -42,6 +42,17 @@ class PriceVersion(models.Model):
         help_text="The account of who approved it.",
     )
     approved_at = models.DateTimeField(null=True, blank=True)
+    discarded_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="+",
+        help_text="The account of who discarded the draft.",
+    )
+    discarded_at = models.DateTimeField(null=True, blank=True)
+    # Gateways and workers that do not know this column yet go on drafting.
+    discard_reason = models.CharField(max_length=500, blank=True, db_default="")
 
     class Meta:
         ordering = ["language_model", "-effective_from", "-id"]
@@ -54,11 +65,21 @@ class PriceVersion(models.Model):
                 condition=Q(decided_by=None) | Q(drafted_by=None) | ~Q(decided_by=F("drafted_by")),
                 name="price_version_by_a_second_person",
             ),
+            models.CheckConstraint(
+                condition=Q(discarded_at=None, discarded_by=None, discard_reason="")
+                | (Q(approved_at=None, discarded_at__isnull=False, discarded_by__isnull=False) & ~Q(discard_reason="")),
+                name="price_version_discarded_by_a_person",
+            ),
         ]
 
     def __str__(self) -> str:
         seller = self.upstream.name if self.upstream else "sale"
         return f"{self.language_model} ({seller}, from {self.effective_from:%Y-%m-%d})"
+
+    @property
+    def is_draft(self) -> bool:
+        """Say whether it waits for somebody to approve or to discard it."""
+        return self.approved_at is None and self.discarded_at is None
 
 
 class PriceComponent(models.Model):

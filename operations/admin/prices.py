@@ -8,6 +8,7 @@ from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
@@ -20,7 +21,15 @@ from billing.catalog.comparison import ComparedPrice, compare, find_replaced, so
 from billing.catalog.file import InvalidCatalogError, parse_catalog
 from billing.catalog.load import load_prices
 from billing.catalog.notices import tell_who_may_approve
-from billing.catalog.price_versions import ApprovalError, PriceDraft, approve_price_version, draft_price, stored_tiers
+from billing.catalog.price_versions import (
+    ApprovalError,
+    PriceDraft,
+    approve_price_version,
+    discard_price_version,
+    draft_price,
+    may_discard,
+    stored_tiers,
+)
 from billing.catalog.profiles import profile_problem
 from billing.models import PriceComponent, PriceVersion
 from billing.money import InvalidAmountError, parse_usd_per_million
@@ -74,13 +83,34 @@ class SuccessorForm(forms.Form):
             )
 
 
+class DiscardForm(forms.Form):
+    reason = forms.CharField(max_length=500, widget=UnfoldAdminTextInputWidget, help_text="Who drafted it reads it.")
+
+
+class StateFilter(admin.SimpleListFilter):
+    title, parameter_name = "state", "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(name, name.capitalize()) for name in ("draft", "scheduled", "approved", "discarded")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[PriceVersion]) -> QuerySet[PriceVersion]:
+        approved = Q(approved_at__isnull=False)
+        states = {
+            "draft": Q(approved_at=None, discarded_at=None),
+            "scheduled": approved & Q(effective_from__gt=timezone.now()),
+            "approved": approved & Q(effective_from__lte=timezone.now()),
+            "discarded": Q(discarded_at__isnull=False),
+        }
+        return queryset.filter(states.get(self.value() or "", Q()))
+
+
 @admin.register(PriceVersion)
 class PriceVersionAdmin(ReadOnlyAdmin):
     list_display = ["language_model", "seller", "effective_from", "state", "created_by", "approved_by"]
-    list_filter = [("approved_at", admin.EmptyFieldListFilter), "upstream"]
+    list_filter = [StateFilter, "upstream"]
     list_select_related = ["language_model", "upstream"]
     search_fields = ["language_model__model_id"]
-    actions_detail = ["approve", "draft_successor", "rerate"]
+    actions_detail = ["approve", "discard", "draft_successor", "rerate"]
     fields = ["language_model", "seller", "state", "effective_from", "minimum_charge", "beside", "warnings"]
     fields += [
         "source",
@@ -91,6 +121,9 @@ class PriceVersionAdmin(ReadOnlyAdmin):
         "approved_by",
         "decided_by",
         "approved_at",
+        "discarded_by",
+        "discarded_at",
+        "discard_reason",
     ]
     readonly_fields = ["seller", "state", "minimum_charge", "beside", "warnings", "created_at"]
 
@@ -103,7 +136,7 @@ class PriceVersionAdmin(ReadOnlyAdmin):
     @admin.display(description="State")
     def state(self, version: PriceVersion) -> str:
         if not version.approved_at:
-            return "Draft"
+            return "Discarded" if version.discarded_at else "Draft"
         return "Scheduled" if version.effective_from > timezone.now() else "Approved"
 
     @admin.display(description="Beside what it replaces")
@@ -141,7 +174,7 @@ class PriceVersionAdmin(ReadOnlyAdmin):
                     form.add_error("price_list", problem)
             else:
                 if is_done:
-                    return redirect(reverse("admin:billing_priceversion_changelist") + "?approved_at__isempty=1")
+                    return redirect(reverse("admin:billing_priceversion_changelist") + "?state=draft")
                 text, submit = "\n".join(lines) or "Nothing differs.", "Make drafts" if lines else "Compare"
                 mark = str(uuid.uuid5(uuid.NAMESPACE_OID, form.cleaned_data["price_list"]))
                 form = PriceListForm(initial={**form.cleaned_data, "shown": mark if lines else ""})
@@ -151,7 +184,9 @@ class PriceVersionAdmin(ReadOnlyAdmin):
 
     def offers(self, request: HttpRequest, row: PriceVersion, button: str) -> bool:
         if button == "approve":
-            return row.approved_at is None and row.drafted_by_id != operator_of(request).pk
+            return row.is_draft and row.drafted_by_id != operator_of(request).pk
+        if button == "discard":
+            return row.is_draft and may_discard(row, operator_of(request))
         return button != "rerate" or row.approved_at is not None
 
     @detail_action("Draft a successor", permission="billing.add_priceversion", url_path="successor")
@@ -200,6 +235,32 @@ class PriceVersionAdmin(ReadOnlyAdmin):
             text="\n".join([text, *differences, *sold_below_cost(version)]),
             form=QuestionForm(),
             submit="Approve price",
+        )
+
+    @detail_action("Discard", permission="billing.add_priceversion", url_path="discard")
+    def discard(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        version = self.row_or_404(request, object_id)
+        form = DiscardForm(request.POST or None)
+        if request.method == "POST" and form.is_valid():
+            reason = form.cleaned_data["reason"]
+            try:
+                discard_price_version(version, by=operator_of(request), reason=reason)
+            except ApprovalError as error:
+                messages.error(request, str(error))
+            else:
+                self.log_change(request, version, f"Discarded: {reason}")
+                messages.success(request, f"{version} is discarded.")
+            return redirect(reverse("admin:billing_priceversion_change", args=[object_id]))
+        return operator_form(
+            self,
+            request,
+            row=version,
+            title=f"Discard {version}?",
+            text=f"{version.created_by} drafted it. It prices nothing, is kept with your reason, and can never be"
+            " approved; whoever wants these amounts after all drafts them anew.",
+            form=form,
+            submit="Discard draft",
+            is_dangerous=True,
         )
 
 

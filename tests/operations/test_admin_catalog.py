@@ -13,6 +13,7 @@ from billing.catalog.price_versions import PriceDraft, approve_price_version, dr
 from billing.catalog.serving import servable_models
 from billing.models import LanguageModel, OutgoingMail, PriceVersion, Route, Upstream
 from billing.upstream_health.sharing import KEY, SCRIPT, UpstreamHealth, _arguments, read_upstream_health
+from pages.audit_lines import describe
 from pages.mail import NotWorthTellingError, render_mail
 from tests.support.operators import make_operator, operator_client
 from tests.support.settled_usage import sell_model
@@ -177,10 +178,37 @@ def test_the_mail_of_drafts_says_what_they_are_and_is_not_sent_when_they_are_dec
     mail = OutgoingMail.objects.get()
     message = render_mail(mail)
     assert message.subject == "CrossModel: 2 prices wait for a second person"
-    for words in ("job:price_drift drafted", version.language_model.model_id, "approved_at__isempty=1"):
+    for words in ("job:price_drift drafted", version.language_model.model_id, "state=draft"):
         assert words in str(message.body)
     approve_price_version(drafts[0], approved_by=str(fay), decided_by=fay)
     assert f"/admin/billing/priceversion/{drafts[1].pk}/change/" in str(render_mail(mail).body)
     approve_price_version(drafts[1], approved_by=str(fay), decided_by=fay)
     with pytest.raises(NotWorthTellingError):
         render_mail(mail)
+
+
+def test_a_draft_is_discarded_and_stands_in_lists_page_and_audit(
+    version: PriceVersion, otto: Client, fay: Client
+) -> None:
+    draft = PriceDraft(timezone.now(), "a list", timezone.now().date(), {"input": ((0, 1),), "output": ((0, 2),)})
+    unwanted = draft_price(version.language_model, draft, created_by="job:price_drift")
+    discard = page("priceversion", unwanted.pk, "discard")
+    assert discard not in otto.get(page("priceversion", unwanted.pk)).content.decode()
+    refused = otto.post(discard, {"reason": "a typo"}, follow=True).content.decode()
+    assert "does not discard what others drafted" in refused
+    assert discard in fay.get(page("priceversion", unwanted.pk)).content.decode()
+    assert fay.post(discard, {"reason": ""}).status_code == 422
+    assert "is discarded" in fay.post(discard, {"reason": "a typo"}, follow=True).content.decode()
+    shown = fay.get(page("priceversion", unwanted.pk)).content.decode()
+    for words in ("Discarded", "a typo", "fay@example.org"):
+        assert words in shown
+    for button in ("approve", "discard"):
+        assert page("priceversion", unwanted.pk, button) not in shown
+    entry = AuditEntry.objects.get(subject_table="billing_priceversion", subject_id=unwanted.pk, action="changed")
+    changes = {change.name: change.after for line in describe([entry]) for change in line.changes}
+    assert (changes["discarded by"], changes["discard reason"]) == ("fay@example.org", "a typo")
+    counted = {
+        state: len(fay.get("/admin/billing/priceversion/", {"state": state}).context["cl"].result_list)
+        for state in ("draft", "scheduled", "approved", "discarded", "nonsense")
+    }
+    assert counted == {"draft": 0, "scheduled": 0, "approved": 1, "discarded": 1, "nonsense": 2}

@@ -1,61 +1,28 @@
 """What providers say of our accounts and prices: read, kept, shown where somebody looks, and never obeyed by itself."""
 
-import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
 from django.utils import timezone
 
 from accounts.staff_roles import StaffRole
-from billing.catalog.price_versions import PriceDraft, approve_price_version, draft_price
+from billing.catalog.price_versions import PriceDraft, approve_price_version, discard_price_version, draft_price
 from billing.models import LanguageModel, OutgoingMail, PriceVersion, Route, Upstream
 from operations.models import ProviderBalance
 from operations.provider_accounts import draft_drifts, find_drifts, watch_balances
 from operations.status import read_status
 from tests.support.operators import make_operator
+from tests.support.provider_account import Provider, asked_provider
 from tests.support.settled_usage import sell_model
 
 pytestmark = pytest.mark.django_db
-CREDENTIAL = "upstream-credential"
-
-
-class Provider:
-    """Answers with what it is told, to whoever shows the credential."""
-
-    def __init__(self) -> None:
-        self.answers: dict[str, Any] = {}
-        provider = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                is_known = self.headers["authorization"] == f"Bearer {CREDENTIAL}"
-                body = json.dumps(provider.answers.get(self.path)).encode()
-                self.send_response(200 if is_known else 401)
-                self.send_header("content-length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-                return
-
-        self.server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
 
 
 @pytest.fixture
 def provider(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Provider]:
-    made = Provider()
-    threading.Thread(target=made.server.serve_forever, daemon=True).start()
-    Upstream.objects.create(name="acme", protocol="messages", base_url=made.url, credential_env="ACME_API_KEY")
-    monkeypatch.setenv("ACME_API_KEY", f"{CREDENTIAL},second")
-    settings.PROVIDER_BALANCES = {"acme": made.url + "/credits"}
-    settings.PRICE_LISTS = {"acme": made.url + "/models"}
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
+    with asked_provider(settings, monkeypatch) as made:
+        yield made
 
 
 def told() -> tuple[str, bool]:
@@ -107,5 +74,11 @@ def test_a_price_that_differs_becomes_one_draft_and_changes_nothing(provider: Pr
     assert amounts == {("input", 0, 2_000_000), ("input", 200_000, 4_000_000), ("output", 0, 12_000_000)}
     assert draft.created_by == "job:price_drift"
     assert PriceVersion.objects.filter(approved_at__isnull=False).count() == before
+    discard_price_version(draft, by=fay, reason="They told us that it is an error.")
+    assert draft_drifts(now=timezone.now()) == 0, "Somebody said no to this."
+    newer = {**tiers, "output": ((0, 11_000_000),)}
+    charged = PriceDraft(timezone.now(), "contract", timezone.now().date(), newer, upstream=upstream)
+    approve_price_version(draft_price(model, charged, created_by="alice"), approved_by="bob")
+    assert draft_drifts(now=timezone.now()) == 1, "They said it of another price."
     listed["pricing"]["completion"] = "-1"  # type: ignore[index]
     assert list(find_drifts()) == [], "A negative price is none."

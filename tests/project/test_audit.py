@@ -10,7 +10,7 @@ from accounts.audit_entries import record
 from accounts.keys import change_key, revoke_key
 from accounts.models import ApiKey, AuditEntry, Organization, User
 from billing.models import Upstream
-from pages.audit_lines import HOUSE, NOUNS, describe, lines_of_organization
+from pages.audit_lines import HOUSE, NOUNS, PEOPLE, describe, lines_of_organization
 from tests.support.people import PASSWORD, People, client_of, make_person
 
 UNWATCHED = {
@@ -47,6 +47,18 @@ def test_every_table_is_watched_or_exempt() -> None:
         assert exempt <= set(models), app
         assert {name for name, table in models.items() if table not in watched} == exempt, app
     assert set(NOUNS) == watched  # Each has a word for people.
+
+
+def test_every_column_that_names_a_person_is_read_as_one() -> None:
+    columns = {
+        field.column
+        for app in UNWATCHED
+        for model in apps.get_app_config(app).get_models()
+        if model._meta.db_table in NOUNS
+        for field in model._meta.concrete_fields
+        if field.related_model is User
+    }
+    assert columns - set(PEOPLE) == set()
 
 
 def change(person: User, people: People) -> AuditEntry:

@@ -6,8 +6,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from billing.catalog.load import describe_version
-from billing.catalog.price_versions import ApprovalError, approve_price_versions
-from billing.models import PriceVersion
+from billing.catalog.price_versions import ApprovalError, approve_price_versions, drafts_that_wait
 from billing.pricing.cost import InvalidPriceError
 from operations.management.arguments import add_actor, named_actor, named_operator
 
@@ -21,7 +20,7 @@ class Command(BaseCommand):
         add_actor(parser, "Who approves.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        drafts = PriceVersion.objects.filter(approved_at=None).select_related("language_model", "upstream")
+        drafts = drafts_that_wait().select_related("language_model", "upstream")
         drafts = drafts.prefetch_related("components").order_by("pk")
         if not options["ids"] and not options["all"]:
             for draft in drafts:

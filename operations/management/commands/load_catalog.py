@@ -64,4 +64,8 @@ class Command(BaseCommand):
         elif options["dry_run"]:
             self.stdout.write("Dry run: nothing was changed.")
         if changes.drafts and not options["approve"]:
-            self.stdout.write(f"{len(changes.drafts)} prices wait for approval: manage.py approve_prices")
+            self.stdout.write(f"{_count(len(changes.drafts))} for approval: manage.py approve_prices")
+
+
+def _count(drafts: int) -> str:
+    return "1 price waits" if drafts == 1 else f"{drafts:,} prices wait"

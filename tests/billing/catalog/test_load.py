@@ -211,6 +211,25 @@ def test_commands_load_list_and_approve(catalog_file: Path) -> None:
     assert run("load_catalog", str(catalog_file)) == "Nothing to change.\n"
 
 
+@pytest.mark.usefixtures("operators")
+def test_a_discarded_draft_is_listed_no_more_and_drafted_again_by_a_file_that_has_it(catalog_file: Path) -> None:
+    run("load_catalog", str(catalog_file), "--actor", ALICE)
+    numbers = [line.split(":")[0] for line in run("approve_prices").splitlines()]
+    first, second = numbers
+    with pytest.raises(CommandError, match="--actor EMAIL is missing"):
+        run("discard_prices", first, "--reason", "a typo")
+    with pytest.raises(CommandError, match="No draft has the number 999999"):
+        run("discard_prices", first, "999999", "--reason", "a typo", "--actor", BOB)
+    assert run("discard_prices", first, "--reason", "a typo", "--actor", BOB).startswith(f"discarded {first}: sale")
+    assert [line.split(":")[0] for line in run("approve_prices").splitlines()] == [second]
+    with pytest.raises(CommandError, match=f"No draft has the number {first}"):
+        run("approve_prices", first, "--actor", BOB)
+    run("approve_prices", "--all", "--actor", BOB)
+    assert PriceVersion.objects.get(pk=first).approved_at is None
+    assert "new draft" in run("load_catalog", str(catalog_file), "--actor", ALICE)
+    assert "\n1 price waits for approval" in run("load_catalog", str(catalog_file), "--actor", ALICE)
+
+
 def test_command_dry_run(catalog_file: Path) -> None:
     assert run("load_catalog", str(catalog_file), "--dry-run").splitlines()[-1].endswith("approve_prices")
     assert "Dry run: nothing was changed." in run("load_catalog", str(catalog_file), "--dry-run", "--approve")

@@ -11,14 +11,16 @@ from accounts.models import User
 from accounts.staff_roles import StaffRole
 from billing.catalog.notices import tell_who_may_approve
 from billing.catalog.price_versions import (
-    AlreadyApprovedError,
+    AlreadyDecidedError,
     ApprovalError,
     NotPermittedError,
     PriceDraft,
     SamePersonError,
     approve_price_version,
     approve_price_versions,
+    discard_price_version,
     draft_price,
+    drafts_that_wait,
     price_table,
 )
 from billing.models import LanguageModel, OutgoingMail, PriceComponent, PriceVersion, Upstream
@@ -126,7 +128,7 @@ def test_an_approval_names_a_person_and_happens_once(language_model: LanguageMod
     with pytest.raises(ApprovalError):
         approve_price_version(version, approved_by=" ")
     approve_price_version(version, approved_by=BOB)
-    with pytest.raises(AlreadyApprovedError):
+    with pytest.raises(AlreadyDecidedError):
         approve_price_version(version, approved_by="carol@example.org")
     version.refresh_from_db()
     assert version.approved_by == BOB
@@ -161,7 +163,7 @@ def test_each_seller_has_its_own_first_price(language_model: LanguageModel) -> N
 def test_all_are_approved_or_none(language_model: LanguageModel) -> None:
     first, second = draft(language_model), draft(language_model)
     approve_price_version(second, approved_by=BOB)
-    with pytest.raises(AlreadyApprovedError):
+    with pytest.raises(AlreadyDecidedError):
         approve_price_versions([first, second], approved_by=BOB)
     first.refresh_from_db()
     assert first.approved_at is None
@@ -186,7 +188,60 @@ def test_postgres_refuses_to_edit_an_approved_price(language_model: LanguageMode
         lambda: PriceComponent.objects.create(price_version=version, component="cache_read", picos_per_unit=1),
         lambda: language_model.delete(),
     ):
-        with pytest.raises(IntegrityError, match=r"immutable|approved"), transaction.atomic():
+        with pytest.raises(IntegrityError, match=r"immutable|decided"), transaction.atomic():
             edit()
     version.refresh_from_db()
     assert version.components.count() == 3
+
+
+def test_a_discarded_draft_is_kept_and_waits_for_nobody(language_model: LanguageModel) -> None:
+    fay = make_operator("fay", StaffRole.FINANCE)
+    version, other = draft(language_model), draft(language_model)
+    before = timezone.now()
+    discarded = discard_price_version(version, by=fay, reason=" a typo ")
+    assert (discarded.discarded_by, discarded.discard_reason, discarded.is_draft) == (fay, "a typo", False)
+    assert discarded.discarded_at is not None and discarded.discarded_at >= before
+    assert list(drafts_that_wait()) == [other]
+    with pytest.raises(AlreadyDecidedError, match="was discarded before"):
+        approve_price_version(version, approved_by=BOB)
+    with pytest.raises(AlreadyDecidedError, match="was discarded before"):
+        discard_price_version(version, by=fay, reason="again")
+
+
+def test_an_approved_price_is_not_discarded(language_model: LanguageModel) -> None:
+    fay = make_operator("fay", StaffRole.FINANCE)
+    version = approve_price_version(draft(language_model), approved_by=BOB)
+    with pytest.raises(AlreadyDecidedError, match="was approved before"):
+        discard_price_version(version, by=fay, reason="a typo")
+    with pytest.raises(IntegrityError, match="immutable"), transaction.atomic():
+        PriceVersion.objects.filter(pk=version.pk).update(
+            discarded_by=fay, discarded_at=timezone.now(), discard_reason="x"
+        )
+
+
+def test_a_draft_is_discarded_with_a_reason_by_its_drafter_or_by_who_approves(language_model: LanguageModel) -> None:
+    otto, fay = make_operator("otto", StaffRole.OPERATIONS), make_operator("fay", StaffRole.FINANCE)
+    own, others = drafted_by(otto, language_model), drafted_by(fay, language_model)
+    with pytest.raises(ApprovalError, match="says why"):
+        discard_price_version(own, by=otto, reason=" ")
+    with pytest.raises(NotPermittedError):
+        discard_price_version(others, by=otto, reason="a typo")
+    assert discard_price_version(own, by=otto, reason="a typo").discarded_by == otto
+    assert discard_price_version(others, by=fay, reason="a typo").discarded_by == fay
+
+
+def test_postgres_refuses_to_change_what_was_discarded(language_model: LanguageModel) -> None:
+    fay = make_operator("fay", StaffRole.FINANCE)
+    version = discard_price_version(draft(language_model), by=fay, reason="a typo")
+    rows = PriceVersion.objects.filter(pk=version.pk)
+    for edit in (
+        lambda: rows.update(discarded_by=None, discarded_at=None, discard_reason=""),
+        lambda: rows.update(approved_at=timezone.now(), approved_by=BOB),
+        lambda: PriceComponent.objects.create(price_version=version, component="cache_read", picos_per_unit=1),
+        lambda: language_model.delete(),
+    ):
+        with pytest.raises(IntegrityError, match=r"immutable|decided"), transaction.atomic():
+            edit()
+    nameless = PriceVersion.objects.filter(pk=draft(language_model).pk)
+    with pytest.raises(IntegrityError, match="discarded_by_a_person"), transaction.atomic():
+        nameless.update(discarded_at=timezone.now())
