@@ -195,6 +195,7 @@ CELERY_BEAT_SCHEDULE = {
         "catalog_alerts": 3600.0,
         "courier": COURIER_SECONDS,
         "reconcile": 3600.0,
+        "ledger_check": 3600.0,
         "reratings": HOUSEKEEPING_SECONDS,
         "documents": DOCUMENTS_SECONDS,
         "payments": PAYMENT_SECONDS,

@@ -20,7 +20,7 @@ from billing.watching import watched
 from billing.webhooks.deliveries import Answer, claim_deliveries, note_answer
 from billing.webhooks.endpoints import live_secrets
 from billing.webhooks.secrets import sign
-from operations.reconciliation import reconcile_due
+from operations.reconciliation import check_ledger_due, reconcile_due
 from operations.reratings import post_decided
 from operations.webhook_sender import send_webhook
 from pages.mail import MAX_MAILS_PER_ROUND, send_due_mails
@@ -107,6 +107,8 @@ def _attempt(delivery: WebhookDelivery) -> Answer:
 
 RECONCILIATION = Courier("reconciliation", reconcile_due)
 RECONCILIATION_NOW = Courier("reconciliation at once", partial(reconcile_due, at_once=True))
+LEDGER_CHECK = Courier("the ledger check", check_ledger_due)
+LEDGER_CHECK_NOW = Courier("the ledger check at once", partial(check_ledger_due, at_once=True))
 RERATINGS = Courier("re-ratings", post_decided)
 MAIL = Courier("mail", deliver_mails)
 WEBHOOKS = Courier("webhooks", deliver_webhooks)

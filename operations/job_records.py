@@ -1,7 +1,12 @@
-"""Writes how jobs go: what runs now, how runs ended, and which of them died. Never stops the work."""
+"""Writes how jobs go: what runs now, how runs ended, and which of them died. Never stops the work.
+
+A run that takes long says each minute that it lives. One of another machine that has been silent for ten died there;
+of this machine's own processes it is known at once.
+"""
 
 import json
 import logging
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -13,17 +18,20 @@ from django.db import Error, connection
 from django.utils import timezone
 
 from operations.metrics import JOB_DURATION, JOBS
-from operations.models import JobRun
+from operations.models import JobRun, JobState
 from operations.processes import is_gone, is_of_here, this_process
 
 MAX_DETAIL_CHARS = 500
-# A run that has not ended after so long hangs, or its process died where nobody here can see it.
-STUCK_AFTER_SECONDS = 3600.0
+STUCK_AFTER_SECONDS = 3600.0  # A run that lives and has not ended after so long hangs, or has more to do than ever.
+BEAT_SECONDS = 60.0
+SILENT_AFTER_SECONDS = 600.0  # Longer than a short outage of Postgres, and than clocks of machines differ.
 DIED = "It died in the middle"
 
 logger = logging.getLogger(__name__)
 
-_open: set[str] = set()  # Runs of this process that have not ended.
+_open: dict[str, str] = {}  # The job of each run of this process that has not ended.
+_heart: threading.Thread | None = None
+_heart_lock = threading.Lock()
 
 Running = Mapping[str, Mapping[str, Any]]
 
@@ -32,7 +40,8 @@ Running = Mapping[str, Mapping[str, Any]]
 def job(name: str) -> Iterator[None]:
     """Note one run of a job, and how it ended. Raises what the run raises."""
     started_at, started, token = timezone.now(), time.monotonic(), uuid.uuid4().hex
-    _open.add(token)
+    _open[token] = name
+    _start_heart()
     _note(_note_start, name, started_at, token)
     try:
         yield
@@ -42,8 +51,27 @@ def job(name: str) -> Iterator[None]:
     _note_ending(name, started_at, started, token, "")
 
 
+def lives(name: str) -> bool:
+    """Say whether a run of the job is under way, as far as anybody knows."""
+    now = timezone.now()
+    running = JobState.objects.filter(name=name).values_list("running", flat=True).first() or {}
+    return any(not is_dead(run, now) for run in running.values())
+
+
 def began_at(run: Mapping[str, Any]) -> datetime:
     return datetime.fromisoformat(run["started_at"])
+
+
+def heard_at(run: Mapping[str, Any]) -> datetime:
+    """Return when the run last said that it lives."""
+    return datetime.fromisoformat(run.get("heard_at", run["started_at"]))
+
+
+def is_dead(run: Mapping[str, Any], now: datetime) -> bool:
+    """Say whether its process is gone: seen here, or told by the silence of another machine."""
+    # A worker of the version before does not say that it lives.
+    most = SILENT_AFTER_SECONDS if "heard_at" in run else STUCK_AFTER_SECONDS
+    return is_gone(run) or (now - heard_at(run) > timedelta(seconds=most) and not is_of_here(run))
 
 
 def is_stuck(run: Mapping[str, Any], now: datetime) -> bool:
@@ -52,10 +80,32 @@ def is_stuck(run: Mapping[str, Any], now: datetime) -> bool:
 
 def _note_ending(name: str, started_at: datetime, started: float, token: str, failure: str) -> None:
     seconds = time.monotonic() - started
-    _open.discard(token)
+    _open.pop(token, None)
     JOB_DURATION.labels(name).observe(seconds)
     JOBS.labels(name, "failed" if failure else "done").inc()
     _note(_note_end, name, started_at, int(seconds * 1000), token, _printable(failure))
+
+
+def _start_heart() -> None:
+    """See to it that this process says of its runs that they live; forked from another, it has no such thread yet."""
+    global _heart
+    with _heart_lock:
+        if _heart is None or not _heart.is_alive():
+            _heart = threading.Thread(target=_beat, name="the heart of jobs", daemon=True)
+            _heart.start()
+
+
+def _beat() -> None:
+    global _heart
+    while True:
+        time.sleep(BEAT_SECONDS)
+        with _heart_lock:
+            if not _open:
+                _heart = None
+                return
+        for token, name in list(_open.items()):
+            _note(_note_life, name, token)
+        connection.close()
 
 
 def _note(write: object, *args: object) -> None:
@@ -68,8 +118,8 @@ def _note(write: object, *args: object) -> None:
 
 
 def _note_start(name: str, started_at: datetime, token: str) -> None:
-    """Say that a run began. What it finds of runs whose process is gone, or that nobody heard of for long, died."""
-    run = {"started_at": started_at.isoformat(), **this_process()}
+    """Say that a run began. What it finds of runs that are dead is noted as such."""
+    run = {"started_at": started_at.isoformat(), "heard_at": started_at.isoformat(), **this_process()}
     with connection.cursor() as cursor:
         cursor.execute(
             """INSERT INTO operations_jobstate AS kept
@@ -83,10 +133,20 @@ def _note_start(name: str, started_at: datetime, token: str) -> None:
         [[running]] = cursor.fetchall()
     left_over: Running = json.loads(running)
     for other, left in left_over.items():
-        if is_gone(left) or (is_stuck(left, started_at) and not is_of_here(left)):
+        if is_dead(left, started_at):
             _note_death(name, other, left, at=started_at)
         elif other not in _open and {**left, **this_process()} == left:
             _forget(name, other)
+
+
+def _note_life(name: str, token: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """UPDATE operations_jobstate
+                SET running = jsonb_set(running, ARRAY[%(token)s::text, 'heard_at'], to_jsonb(%(now)s::text))
+                WHERE name = %(name)s AND jsonb_exists(running, %(token)s::text)""",
+            {"token": token, "now": timezone.now().isoformat(), "name": name},
+        )
 
 
 def _forget(name: str, token: str) -> None:
@@ -97,7 +157,10 @@ def _forget(name: str, token: str) -> None:
 
 def _note_death(name: str, token: str, run: Mapping[str, Any], *, at: datetime) -> None:
     """Write down once that a run never ended. A job that was only slow notes its own end besides."""
-    text = f"{DIED}: it began at {began_at(run):%Y-%m-%d %H:%M:%S} UTC, and nothing was heard of it since."
+    text = (
+        f"{DIED}: it began at {began_at(run):%Y-%m-%d %H:%M:%S} UTC, and was last heard of at"
+        f" {heard_at(run):%Y-%m-%d %H:%M:%S} UTC."
+    )
     with connection.cursor() as cursor:
         cursor.execute(
             """UPDATE operations_jobstate SET running = running - %(token)s::text, last_failed_at = %(now)s,

@@ -26,7 +26,7 @@ from billing.privacy.retention import due_retentions
 from billing.reconciliation.runs import days_compared
 from operations import courier, tasks
 from operations.provider_accounts import find_drifts
-from operations.reconciliation import reconcile_due
+from operations.reconciliation import check_ledger_due, reconcile_due
 from operations.reratings import post_decided
 from operations.traffic import next_to_count
 
@@ -103,6 +103,10 @@ def _reratings() -> Iterator[str]:
 def _reconcile() -> Iterator[str]:
     now = datetime.now(UTC)
     yield from (f"compare the books of {day}" for day in days_compared(now))
+
+
+def _ledger_check() -> Iterator[str]:
+    now = datetime.now(UTC)
     yield from (f"check the books of {month}, which is not proven" for month, _ in open_months(now=now))
     yield from (f"check the books of {row.month} again" for row in proven_months(night=now.date()))
 
@@ -135,6 +139,7 @@ WORK: dict[str, Work] = {
     "payment_lists": Work(tasks.go_through_payment_lists, _payment_lists),
     "reratings": Work(post_decided, _reratings),
     "reconcile": Work(partial(reconcile_due, at_once=True), _reconcile),
+    "ledger_check": Work(partial(check_ledger_due, at_once=True), _ledger_check),
     "provider_balances": Work(tasks.watch_provider_balances, _provider_balances),
     "price_drift": Work(tasks.draft_price_drifts, _price_drift),
 }

@@ -13,9 +13,8 @@ from celery import current_app
 from django.conf import settings
 from django.utils import timezone
 
-from operations.job_records import began_at, is_stuck, job
+from operations.job_records import began_at, heard_at, is_dead, is_stuck, job
 from operations.models import JobRun, JobState
-from operations.processes import is_gone
 
 DAYS_KEPT = 30
 # A job is late when it was due this often and did not end, but never sooner than MIN_LATE_SECONDS.
@@ -27,13 +26,16 @@ MIN_LATE_SECONDS = 300.0
 class Job:
     """`task` is the name of Celery's task that triggers it; `what` says what it does, for people.
 
-    `is_daily`: its triggers do nothing once it was done today, unless a person asks.
+    `is_daily`: its triggers do nothing once it was done today, unless a person asks. `results`: the admin's page of
+    what it found, where that is more than it did.
     """
 
     name: str
     task: str
     what: str
     is_daily: bool = False
+    results: str = ""
+    results_query: str = ""
 
     @property
     def period_seconds(self) -> float:
@@ -76,8 +78,18 @@ REGISTRY = (
     Job(
         "reconcile",
         "billing.reconcile",
-        "Checks the ledger, and compares the books with Redis, providers and payments, once a day or when asked.",
+        "Compares the books with Redis, roll-ups, providers and payments, once a day or when asked.",
         is_daily=True,
+        results="admin:billing_reconciliationrun_changelist",
+    ),
+    Job(
+        "ledger_check",
+        "billing.ledger_check",
+        "Checks that the books agree with themselves: open months, and a fourteenth of the proven, once a day or when"
+        " asked.",
+        is_daily=True,
+        results="admin:billing_reconciliationrun_changelist",
+        results_query="source__exact=ledger",
     ),
 )
 __all__ = ["BY_NAME", "REGISTRY", "Job", "Standing", "forget_old_runs", "job", "read_standings", "run_now"]
@@ -94,6 +106,7 @@ class Standing:
     is_stuck: bool
     has_died: bool = False
     running_since: datetime | None = None
+    last_heard_at: datetime | None = None
 
     @property
     def is_failing(self) -> bool:
@@ -114,6 +127,18 @@ class Standing:
         if self.is_late:
             return "late"
         return "well" if self.state and self.state.last_done_at else "has not run yet"
+
+    @property
+    def says(self) -> str:
+        """The word, and what else to know at once of a job that needs a person."""
+        state, since = self.state, self.running_since
+        if (self.has_died or self.is_stuck) and since:
+            return f"{self.word}, it began at {since:%Y-%m-%d %H:%M} UTC"
+        if self.is_failing and state:
+            return f"failing, {state.failures_in_a_row:,} in a row, last: {state.last_failure}"
+        if self.is_late and state and state.ended_at:
+            return f"late, it last ended at {state.ended_at:%Y-%m-%d %H:%M} UTC"
+        return self.word
 
 
 def run_now(job: Job) -> None:
@@ -138,7 +163,8 @@ def _judge(entry: Job, state: JobState | None, now: datetime) -> Standing:
     if state is None or state.started_at is None:
         return Standing(entry, state, is_late=False, is_stuck=False)
     runs = list(state.running.values())
-    stuck = any(is_stuck(run, now) for run in runs)
+    has_died = any(is_dead(run, now) for run in runs)
+    stuck = not has_died and any(is_stuck(run, now) for run in runs)
     last = state.ended_at or state.started_at
     is_late = now - last > timedelta(seconds=entry.late_after_seconds)
     return Standing(
@@ -146,6 +172,7 @@ def _judge(entry: Job, state: JobState | None, now: datetime) -> Standing:
         state,
         is_late=is_late and not stuck,
         is_stuck=stuck,
-        has_died=any(is_gone(run) for run in runs),
+        has_died=has_died,
         running_since=min(map(began_at, runs), default=None),
+        last_heard_at=max(map(heard_at, runs), default=None),
     )

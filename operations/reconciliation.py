@@ -1,4 +1,4 @@
-"""Reconciliation as it is run: what providers report is fetched, then books are compared."""
+"""Reconciliation as it is run: what providers report is fetched, then books are compared; and the ledger check."""
 
 import logging
 from collections.abc import Sequence
@@ -9,25 +9,34 @@ from django.conf import settings
 from billing.models import ReconciliationRun, TopUp
 from billing.payments.provider import PaymentProvider
 from billing.payments.providers import NONE, UnknownProviderError, find_provider
-from billing.reconciliation.runs import check_books, days_compared, due_days, reconcile
-from operations.jobs import job
+from billing.reconciliation.runs import books_are_due, check_books, days_compared, due_days, reconcile
+from operations.job_records import job, lives
 from operations.provider_reports import ReportUnavailableError, fetch_reports
 
 logger = logging.getLogger(__name__)
 
 
 def reconcile_due(*, at_once: bool = False) -> None:
-    """Compare the last days, and the books with themselves, unless that was done today. Twice changes nothing.
+    """Compare the last days, unless that was done today or somebody is at it. Twice changes nothing.
 
     `at_once`: a person asks, so it is done whenever it was done last.
     """
+    is_under_way = lives("reconcile")
     with job("reconcile"):  # Also where nothing is due: it has looked, and is not late.
         now = datetime.now(UTC)
-        days = days_compared(now) if at_once else due_days(now)
+        days = days_compared(now) if at_once else [] if is_under_way else due_days(now)
         if days:
             fetch_configured(days)
             reconcile(days, providers=payment_providers())
-            check_books(now=datetime.now(UTC))
+
+
+def check_ledger_due(*, at_once: bool = False) -> None:
+    """Check that the books agree with themselves, unless that was done today or somebody is at it, as above."""
+    is_under_way = lives("ledger_check")
+    with job("ledger_check"):
+        now = datetime.now(UTC)
+        if at_once or (not is_under_way and books_are_due(now)):
+            check_books(now=now)
 
 
 def fetch_configured(days: Sequence[date]) -> list[str]:

@@ -140,6 +140,12 @@ def reconcile_when_due(at_once: bool = False) -> None:
     (courier.RECONCILIATION_NOW if at_once else courier.RECONCILIATION).call()
 
 
+@shared_task(name="billing.ledger_check")  # type: ignore[untyped-decorator]
+def check_ledger_when_due(at_once: bool = False) -> None:
+    """See to it that the books are checked against themselves, once a day or at once. Returns before they are."""
+    (courier.LEDGER_CHECK_NOW if at_once else courier.LEDGER_CHECK).call()
+
+
 @shared_task(name="billing.reratings")  # type: ignore[untyped-decorator]
 def post_reratings() -> None:
     """See to it that decided re-ratings are posted. Returns before they are."""

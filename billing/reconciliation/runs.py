@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from functools import partial
 
 from django.db import DatabaseError, InterfaceError
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from billing.admission.errors import AdmissionUnavailableError
@@ -62,26 +63,30 @@ def reconcile(days: Sequence[date], *, providers: Sequence[ListsPayments] = ()) 
 
 
 def check_books(*, now: datetime) -> list[ReconciliationRun]:
-    """Check the open part of the books wholly, and the proven months whose turn it is; then prove what is due."""
+    """Check the proven months whose turn it is, and the open part of the books wholly; then prove what is due."""
     tonight = proven_months(night=now.date())
-    runs = [_run(Source.LEDGER, None, lambda: _broken(_check_open_books(now)))]
-    for row in watched(tonight, len(tonight)):
-        # Of a day of its own, so that a break stays open until the month has its turn again.
-        runs.append(_run(Source.LEDGER, row.begins_on, partial(_check_proven_month, row)))
+    # Of a day of its own, so that a break stays open until the month has its turn again.
+    runs = [
+        _run(Source.LEDGER, row.begins_on, partial(_check_proven_month, row)) for row in watched(tonight, len(tonight))
+    ]
+    # The last of them: once it has ended, books_are_due() says no.
+    runs.append(_run(Source.LEDGER, None, lambda: _broken(_check_open_books(now))))
     for month, breaks in watched(prove_due_months(CHECKS, now=now)):
         logger.info("%s is %s.", month, "not proven, it has breaks" if breaks else "proven")
     return runs
 
 
 def due_days(now: datetime) -> list[date]:
-    """Return the days that are to be compared now; none when that was done today."""
+    """Return the days that are to be compared now: those of which the last comparison has not ended today."""
     if now.hour < FIRST_HOUR:
         return []
-    today = now.astimezone(UTC).date()
-    begins = datetime.combine(today, datetime.min.time(), UTC)
-    if ReconciliationRun.objects.filter(source=Source.ROLL_UPS, started_at__gte=begins).exists():
-        return []
-    return days_compared(now)
+    compared = set(_ended_today(Source.PAYMENTS, now).values_list("day", flat=True))
+    return [day for day in days_compared(now) if day not in compared]
+
+
+def books_are_due(now: datetime) -> bool:
+    """Say whether the books are to be checked now: a check that was killed in the middle is made again."""
+    return now.hour >= FIRST_HOUR and not _ended_today(Source.LEDGER, now).filter(day=None).exists()
 
 
 def days_compared(now: datetime) -> list[date]:
@@ -94,13 +99,18 @@ def count_open_breaks() -> int:
     return ReconciliationBreak.objects.filter(state=ReconciliationBreak.State.OPEN).count()
 
 
+def _ended_today(source: ReconciliationSource, now: datetime) -> QuerySet[ReconciliationRun]:
+    begins = datetime.combine(now.astimezone(UTC).date(), datetime.min.time(), UTC)
+    return ReconciliationRun.objects.filter(source=source, started_at__gte=begins, ended_at__isnull=False)
+
+
 def _comparisons_of(
     day: date, providers: Sequence[ListsPayments]
 ) -> Iterator[tuple[ReconciliationSource, Callable[[], Compared]]]:
     yield Source.ROLL_UPS, lambda: Compared(*compare_roll_ups(day))
     yield Source.PROVIDER_USAGE, lambda: _reports(ProviderReport.Kind.USAGE, day)
     yield Source.PROVIDER_COST, lambda: _reports(ProviderReport.Kind.COST, day)
-    yield Source.PAYMENTS, lambda: _payments(providers, day)
+    yield Source.PAYMENTS, lambda: _payments(providers, day)  # The last, as due_days() takes it to be.
 
 
 def _run(source: ReconciliationSource, day: date | None, compare: Callable[[], Compared]) -> ReconciliationRun:

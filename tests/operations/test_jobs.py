@@ -3,11 +3,9 @@
 import dataclasses
 import html
 import os
-import pty
-import re
 import subprocess
 import sys
-from contextlib import suppress
+import time
 from datetime import datetime, timedelta
 from io import StringIO
 from pathlib import Path
@@ -25,8 +23,10 @@ from django.utils import timezone
 from billing.admission.blocking import reap_shards
 from billing.models import ReconciliationRun
 from operations import tasks
+from operations.job_records import lives
 from operations.jobs import BY_NAME, REGISTRY, Job, forget_old_runs, job, read_standings
 from operations.models import JobRun, JobState
+from operations.reconciliation import check_ledger_due, reconcile_due
 from tests.billing.documents.months import Customer, at
 from tests.billing.ledger_factory import USD, make_organization
 from tests.support.operators import operator_client
@@ -131,19 +131,75 @@ def test_a_run_whose_process_is_killed_stands_out(people: People) -> None:
     assert JobRun.objects.filter(is_failure=True).count() == 1
 
 
+def run_elsewhere(*, began: timedelta, heard: timedelta | None = None) -> dict[str, Any]:
+    """Return what another machine wrote of a run that began, and was heard of, so long ago."""
+    now = timezone.now()
+    run: dict[str, Any] = {"started_at": (now - began).isoformat(), "place": "elsewhere", "pid": 1, "began": "1"}
+    return run if heard is None else {**run, "heard_at": (now - heard).isoformat()}
+
+
 @pytest.mark.django_db
-def test_a_run_on_another_machine_is_given_up_after_an_hour() -> None:
+def test_a_run_on_another_machine_has_died_when_it_is_silent_and_not_when_it_is_long() -> None:
     with job(NAME):
         pass
-    long_ago = (timezone.now() - timedelta(hours=2)).isoformat()
-    elsewhere = {"started_at": long_ago, "place": "elsewhere", "pid": 1, "began": "1"}
-    recent = {**elsewhere, "started_at": timezone.now().isoformat()}
-    JobState.objects.update(running={"a": elsewhere, "b": recent})
-    assert word_of(NAME) == "stuck"
-    with job(NAME):
-        pass
-    assert set(JobState.objects.get(name=NAME).running) == {"b"}
-    assert JobRun.objects.filter(is_failure=True).count() == 1
+    hours, minutes = timedelta(hours=2), timedelta(minutes=20)
+    for run, word in (
+        (run_elsewhere(began=hours, heard=timedelta()), "stuck"),
+        (run_elsewhere(began=minutes, heard=timedelta()), "well"),
+        (run_elsewhere(began=hours, heard=minutes), "died"),
+        (run_elsewhere(began=minutes), "well"),
+        (run_elsewhere(began=hours), "died"),
+    ):
+        JobState.objects.update(running={"a": run})
+        assert word_of(NAME) == word
+        assert lives(NAME) == (word != "died")
+        with job(NAME):
+            pass
+        is_kept = "a" in JobState.objects.get(name=NAME).running
+        assert is_kept == (word != "died")
+    details = JobRun.objects.filter(is_failure=True).values_list("detail", flat=True)
+    assert all("It died in the middle: it began at " in detail for detail in details)
+    assert len(details) == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_long_run_says_that_it_lives(people: People) -> None:
+    """A real process, whose minutes are short."""
+    code = "import time; from operations import job_records as records\nrecords.BEAT_SECONDS = 0.05\n"
+    code += f"with records.job({NAME!r}): print(1, flush=True); time.sleep(600)"
+    with in_a_process(code) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        heard: set[str] = set()
+        ends_at = time.monotonic() + 60
+        while len(heard) < 3 and time.monotonic() < ends_at:
+            [run] = JobState.objects.get(name=NAME).running.values()
+            heard.add(run["heard_at"])
+            time.sleep(0.05)
+        assert len(heard) >= 3
+        page = operator_client("root", is_superuser=True).get(PAGE).content.decode()
+        assert f"last heard of at {max(heard)[:10]}" in page
+        process.kill()
+
+
+@pytest.mark.django_db
+def test_what_is_under_way_is_not_begun_twice_by_the_clock(
+    redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("billing.reconciliation.runs.FIRST_HOUR", 0)
+    for name, run in (("reconcile", reconcile_due), ("ledger_check", check_ledger_due)):
+        with job(name):
+            run()
+            assert not ReconciliationRun.objects.exists()
+        run()
+        assert ReconciliationRun.objects.exists()
+        done = ReconciliationRun.objects.count()
+        run()
+        assert ReconciliationRun.objects.count() == done
+        ReconciliationRun.objects.update(ended_at=None)  # As if it had been killed in the middle.
+        run()
+        assert ReconciliationRun.objects.count() > done
+        ReconciliationRun.objects.all().delete()
 
 
 @pytest.mark.django_db
@@ -163,22 +219,6 @@ def test_a_job_that_does_only_a_part_has_failed(monkeypatch: pytest.MonkeyPatch,
     assert "1 organizations could not be closed" in JobState.objects.get(name="documents").last_failure
 
 
-@pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("name", ["due_work", "maintenance", "traffic", "traffic_check", "reconcile", "catalog_alerts"])
-def test_a_job_shows_on_a_terminal_how_far_it_is(people: People, name: str) -> None:
-    screen, terminal = pty.openpty()
-    command = [sys.executable, "manage.py", "run_job", name]
-    with subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=terminal) as process:
-        os.close(terminal)
-        told = b""
-        with suppress(OSError):  # The terminal is gone with its last writer.
-            while more := os.read(screen, 4096):
-                told += more
-    os.close(screen)
-    assert process.returncode == 0, told
-    assert re.search(rb"\r(\[#+ *\] )?[0-9,]+", told), told
-
-
 @pytest.mark.django_db
 def test_due_work_is_done_here_without_a_worker(redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """As when workers and their broker are away: usage is settled by whoever types the command."""
@@ -194,8 +234,9 @@ def test_due_work_is_done_here_without_a_worker(redis_client: redis.Redis, monke
 @pytest.mark.django_db
 def test_a_person_has_the_books_compared_whenever_they_want(redis_client: redis.Redis) -> None:
     for count in (1, 2):
-        call_command("run_job", "reconcile", stdout=StringIO())
-        assert ReconciliationRun.objects.filter(source="ledger", day=None).count() == count
+        for name, source in (("reconcile", "admission"), ("ledger_check", "ledger")):
+            call_command("run_job", name, stdout=StringIO())
+            assert ReconciliationRun.objects.filter(source=source, day=None).count() == count
 
 
 @pytest.mark.django_db(transaction=True)

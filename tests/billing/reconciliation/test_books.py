@@ -333,6 +333,8 @@ def test_it_is_due_once_a_day_and_not_right_after_midnight() -> None:
     assert due_days(now.replace(hour=2)) == []
     assert due_days(now) == [today - timedelta(days=number) for number in (1, 2, 3)]
     reconcile([YESTERDAY])
+    assert due_days(now) == [today - timedelta(days=number) for number in (2, 3)], "It was killed after the first."
+    reconcile(due_days(now))
     assert due_days(now) == []
     assert due_days(now + timedelta(days=1)) != []
 
