@@ -69,8 +69,9 @@ class Due:
         give(self.people.organization, 10 * USD, kind="paid")
 
     def payments(self) -> None:
-        terms = {"amount_nanos": USD, "first_month": date(2026, 1, 1), "reason": "r", "created_by": "fay"}
-        include_monthly(self.people.organization, **terms)
+        include_monthly(
+            self.people.organization, amount_nanos=USD, first_month=date(2026, 1, 1), reason="r", created_by="fay"
+        )
 
     def payment_lists(self) -> None:
         sandbox = self.until.enter_context(PaymentSandbox())
