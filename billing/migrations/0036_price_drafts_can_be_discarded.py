@@ -55,9 +55,9 @@ class Migration(migrations.Migration):
             model_name="priceversion",
             constraint=models.CheckConstraint(
                 condition=models.Q(
+                    ("discard_reason", ""),
                     ("discarded_at", None),
                     ("discarded_by", None),
-                    ("discard_reason", ""),
                 )
                 | models.Q(
                     ("approved_at", None),
