@@ -67,8 +67,8 @@ def change_role(member: Member, *, role: Role) -> None:
 def remove_member(member: Member, *, keys_go_to: User | None = None, removed_by: User | None = None) -> int:
     """End the membership; return how many live keys the person owned.
 
-    They are handed over to `keys_go_to`, a member who may have keys, or else disabled. What the console lent the person
-    ends. Raises LastOwnerError, NoKeysForThemError.
+    They are handed over to `keys_go_to`, a member who may have keys, or else disabled, as management keys are in any
+    case. What the console lent the person ends. Raises LastOwnerError, NoKeysForThemError.
     """
     organization, person = member.organization, member.user
     with transaction.atomic():
@@ -79,7 +79,7 @@ def remove_member(member: Member, *, keys_go_to: User | None = None, removed_by:
         elif keys_go_to.pk == person.pk or keys_go_to not in key_takers(organization):
             raise NoKeysForThemError
         else:
-            hand_over_keys(organization, of=person, to=keys_go_to)
+            hand_over_keys(organization, of=person, to=keys_go_to, disabled_by=removed_by)
         end_lent_secrets(person, organization=organization)
         Member.objects.filter(pk=member.pk).delete()
     return owned

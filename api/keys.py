@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.db import transaction
 from django.utils import timezone
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
@@ -15,7 +16,9 @@ from accounts.access import Permission
 from accounts.key_secrets import MAX_OVERLAP, rotate_secret
 from accounts.keys import (
     MAX_LIVE_KEYS_PER_ORGANIZATION,
+    DisabledByAnotherError,
     KeyAlreadyRevokedError,
+    NotAMemberError,
     TooManyKeysError,
     change_key,
     create_key,
@@ -174,15 +177,18 @@ class KeysView(ManagementView):
         acting = self.acting(request)
         data = read_body(KeyBody(data=request.data))
         fields = _fields_of(data, ApiKey(), is_whole=True) | _owner_of(acting, data)
-        name, owner = fields.pop("name"), fields.pop("owner", acting.person)
+        person = acting.person
+        name, owner = fields.pop("name"), fields.pop("owner", person)
         try:
-            key, text = create_key(acting.organization, name=name, created_by=acting.person, owner=owner, fields=fields)
+            key, text = create_key(acting.organization, name=name, created_by=person, owner=owner, fields=fields)
         except TooManyKeysError:
             raise ConflictError(
                 f"There are {MAX_LIVE_KEYS_PER_ORGANIZATION} live keys already. Revoke one first.", code="too_many_keys"
             ) from None
+        except NotAMemberError:
+            raise ConflictError("Whose key this would be is no member any more.", code="not_a_member") from None
         if data.get("disabled"):
-            disable_key(key)
+            disable_key(key, disabled_by=acting.person)
         return Response({"data": show_keys(acting, [key])[0], "key": text}, status=201)
 
 
@@ -223,12 +229,22 @@ class OneKeyView(ManagementView):
             raise ConflictError("This key is revoked, and stays so.", code="key_is_revoked")
         data = read_body(KeyBody(data=request.data, partial=not is_whole))
         fields = _fields_of(data, key, is_whole=is_whole) | _owner_of(acting, data)
-        if fields:
-            key = change_key(key, fields=fields)
-        disabled = data.get("disabled", False if is_whole else None)
-        if disabled is not None:
-            (disable_key if disabled else enable_key)(key)
+        with transaction.atomic():
+            if fields:
+                key = change_key(key, fields=fields)
+            _switch(acting, key, data.get("disabled", False if is_whole else None))
         return Response({"data": show_keys(acting, [key])[0]})
+
+
+def _switch(acting: Acting, key: ApiKey, disabled: bool | None) -> None:
+    """Disable the key, or enable it, by the rule that holds for pages. Raises PermissionDenied."""
+    if disabled:
+        disable_key(key, disabled_by=acting.person)
+    elif disabled is not None:
+        try:
+            enable_key(key, enabled_by=acting.person, manages_all=acting.may(Permission.MANAGE_ALL_KEYS))
+        except DisabledByAnotherError:
+            acting.require(Permission.MANAGE_ALL_KEYS)
 
 
 class RotateKeyView(ManagementView):

@@ -37,7 +37,7 @@ class ManagementKeyScheme(ApiKeyScheme):  # type: ignore[no-untyped-call]  # drf
 
 @dataclass(frozen=True, slots=True)
 class Acting:
-    """A management key at work. What it makes is put down to the person who made the key, by whose budget it is."""
+    """A management key at work. What it makes is put down to the member whose key it is, by whose budget it is."""
 
     key: ApiKey
     organization: Organization
@@ -56,19 +56,23 @@ class Acting:
 
     @property
     def person(self) -> User | None:
-        return self.key.created_by
+        """The member whose key it is, as long as they are one: who has left does nothing here any more."""
+        member = self.organization.members.select_related("user").filter(user=self.key.owner_id).first()
+        return member.user if member else None
 
     @property
     def name(self) -> str:
         """What a change is written down under, where that is a text."""
-        return self.person.email if self.person else f"management key {self.key.prefix}"
+        person = self.person
+        return person.email if person else f"management key {self.key.prefix}"
 
     def keys(self) -> QuerySet[ApiKey]:
         """Return the keys that it may see and change: all that are no management keys, or those of its person."""
         keys = self.organization.keys.filter(is_management=False)
         if self.may(Permission.MANAGE_ALL_KEYS):
             return keys
-        return keys.filter(owner=self.person) if self.person else keys.none()
+        person = self.person
+        return keys.filter(owner=person) if person else keys.none()
 
 
 class ManagementView(KeyedView):

@@ -148,7 +148,7 @@ class InvitationsView(ManagementView):
         _require_grant(acting, role)
         if acting.person is None:
             raise ConflictError(
-                "Who made this key is gone, so nobody invites. Make another key.", code="nobody_invites"
+                "Whose key this is has left, so nobody invites. Use a key of a member.", code="nobody_invites"
             )
         try:
             invitation, token = invite(

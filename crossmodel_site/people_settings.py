@@ -38,6 +38,8 @@ ACCOUNT_FORMS = {
 # One address a login, which changes once the new one is confirmed: nobody keeps a second way in.
 ACCOUNT_CHANGE_EMAIL = True
 ACCOUNT_EMAIL_NOTIFICATIONS = True
+# Whoever finds a browser open changes neither the address, which leads to a new password, nor what else lets people in.
+ACCOUNT_REAUTHENTICATION_REQUIRED = True
 # Counted in CACHES, so by all processes together. console/account_adapter.py says whose failures count for whom.
 ACCOUNT_RATE_LIMITS = {
     "login": "30/m/ip",

@@ -91,13 +91,15 @@ def top_up_automatically(organization: Organization) -> bool:
 def _place(organization: Organization) -> tuple[TopUp, AutomaticTopUp] | None:
     with transaction.atomic():
         # As everywhere, an organization is locked before its settings.
-        Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
+        locked = Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
         row = lock_settings(organization)
         now = timezone.now()
         gap_nanos = row.threshold_nanos - posted_nanos(organization)
         is_early = row.next_attempt_at is not None and row.next_attempt_at > now
         has_pending = _pending().filter(organization=organization).exists()
-        if not row.is_on or row.suspended_at or is_early or has_pending or gap_nanos <= 0:
+        # It was due a while ago: others were charged since, and meanwhile it may have been closed.
+        is_open = locked.status == Organization.Status.ACTIVE
+        if not is_open or not row.is_on or row.suspended_at or is_early or has_pending or gap_nanos <= 0:
             return None
         amount_nanos = _amount(row, gap_nanos, now)
         if amount_nanos is None:

@@ -11,7 +11,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from accounts.access import Access, Permission
 from accounts.key_secrets import end_former_secrets, rotate_secret
-from accounts.keys import disable_key, enable_key
+from accounts.keys import DisabledByAnotherError, disable_key, enable_key
 from console.entrance import console_page
 from console.forms.keys import RotationForm
 from console.one_time_forms import claim_form, is_used, make_form_id
@@ -25,9 +25,11 @@ def key_switch(request: HttpRequest, access: Access, key_id: int) -> HttpRespons
     """Disable the key, or enable it again. What somebody else disabled is enabled by who manages all keys."""
     key = live_key(access, key_id)
     if request.POST.get("to") == "on":
-        if key.is_disabled and key.disabled_by_id != access.user.pk and not access.may(Permission.MANAGE_ALL_KEYS):
-            raise PermissionDenied
-        if enable_key(key):
+        try:
+            enabled = enable_key(key, enabled_by=access.user, manages_all=access.may(Permission.MANAGE_ALL_KEYS))
+        except DisabledByAnotherError:
+            raise PermissionDenied from None
+        if enabled:
             publish_or_tell(request, done=f"“{key.name}” works again.", what_waits=f"“{key.name}” is enabled.")
     elif disable_key(key, disabled_by=access.user):
         publish_or_tell(

@@ -2,6 +2,7 @@
 
 from django.conf import settings
 from django.contrib import messages
+from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -12,6 +13,7 @@ from accounts.key_search import KeyState, search_keys
 from accounts.keys import (
     MAX_LIVE_KEYS_PER_ORGANIZATION,
     KeyAlreadyRevokedError,
+    NotAMemberError,
     TooManyKeysError,
     change_key,
     create_key,
@@ -141,6 +143,9 @@ def _create(request: HttpRequest, access: Access, form: KeyForm) -> HttpResponse
         release_form(request)
         form.add_error(None, TOO_MANY)
         return None
+    except NotAMemberError:
+        release_form(request)
+        raise PermissionDenied from None
     publish_or_tell(request, what_waits="The key is made.")
     return show_new_secret(request, key, text)
 

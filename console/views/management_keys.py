@@ -1,12 +1,13 @@
 """Management keys: made here by who manages all keys, for programs that manage the organization over `/api/v1/`."""
 
 from django.contrib import messages
+from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods
 
 from accounts.access import Access, Permission, grantable_roles
-from accounts.keys import MAX_LIVE_KEYS_PER_ORGANIZATION, TooManyKeysError, create_key
+from accounts.keys import MAX_LIVE_KEYS_PER_ORGANIZATION, NotAMemberError, TooManyKeysError, create_key
 from accounts.models import Role
 from console.entrance import console_page
 from console.forms.keys import ManagementKeyForm
@@ -39,6 +40,8 @@ def key_management_new(request: HttpRequest, access: Access) -> HttpResponse:
         except TooManyKeysError:
             release_form(request)
             form.add_error(None, f"There are {MAX_LIVE_KEYS_PER_ORGANIZATION} live keys already. Revoke one first.")
+        except NotAMemberError:
+            raise PermissionDenied from None
         else:
             publish_or_tell(request, what_waits="The key is made.")
             return show_new_secret(request, key, text)

@@ -131,7 +131,8 @@ def _remove(request: HttpRequest, access: Access, member: Member, *, keys_go_to:
     who = f"You have left {access.organization.name}." if is_oneself else f"{member.user.email} is no longer a member."
     keys = f" {owned} {'key' if owned == 1 else 'keys'} " if owned else ""
     if owned:
-        keys += f"went to {keys_go_to.email}." if keys_go_to else "of theirs will be refused until they are enabled."
+        gone = f"went to {keys_go_to.email}; management keys among them are disabled." if keys_go_to else ""
+        keys += gone or "of theirs will be refused until they are enabled."
     publish_or_tell(request, done=who + keys, what_waits=who)
     return redirect("console") if is_oneself else redirect("members", slug=access.organization.slug)
 

@@ -204,6 +204,7 @@ def test_who_manages_no_members_sees_their_own_budget_alone(manager: Manager, pe
     alice = Member.objects.get(user=people.alice, organization=people.organization)
     for path in (member_path(people), f"budgets/members/{alice.pk}", "budgets/members/default"):
         manager.do("PUT", path, {"daily": "1"})
+    people.give_bob(Role.ADMIN)
     bobs = Manager(people.organization, role=Role.DEVELOPER, person=people.bob)
     assert [row["email"] for row in bobs.get("budgets/members")["data"]] == [None, "bob@example.org"]
     assert bobs.refusal("GET", f"budgets/members/{alice.pk}") == (404, "not_found")
@@ -226,6 +227,7 @@ def test_keys_have_owners_and_go_to_others(manager: Manager, people: People) -> 
     assert manager.do("PATCH", path, {"owner": None})["data"]["owner"] is None
     for owner in ("charlie@example.org", "nobody@example.org", "", 5):
         assert manager.refusal("PATCH", path, {"owner": owner}) == (400, "invalid_parameters")
+    people.give_bob(Role.ADMIN)
     bobs = Manager(people.organization, role=Role.DEVELOPER, person=people.bob)
     mine = bobs.do("POST", "keys", {"name": "y", "owner": "bob@example.org"})["data"]
     assert bobs.refusal("PATCH", f"keys/{mine['id']}", {"owner": "alice@example.org"}) == (403, "permission_required")

@@ -8,8 +8,9 @@ import pytest
 from django.utils import timezone
 
 from accounts.key_secrets import find_key
-from accounts.keys import create_key, revoke_key
-from accounts.models import ApiKey, Role, TemporarySecret
+from accounts.keys import create_key, disable_key, enable_key, revoke_key
+from accounts.members import remove_member
+from accounts.models import ApiKey, Member, Role, TemporarySecret
 from api import answers, base
 from api.models import ManagementAnswer
 from tests.api.manager import Manager
@@ -184,6 +185,7 @@ def test_an_ordinary_key_manages_nothing(manager: Manager, people: People) -> No
 
 
 def test_a_developers_key_sees_what_its_person_made(people: People) -> None:
+    people.give_bob(Role.ADMIN)
     developer = Manager(people.organization, role=Role.DEVELOPER, person=people.bob)
     mine, _ = create_key(people.organization, name="Bob's", created_by=people.bob)
     assert [key["name"] for key in developer.get("keys")["data"]] == ["Bob's"]
@@ -191,6 +193,38 @@ def test_a_developers_key_sees_what_its_person_made(people: People) -> None:
     assert developer.do("DELETE", f"keys/apikey_{mine.pk}")["deleted"]
     nobodys = Manager(people.organization, role=Role.DEVELOPER)
     assert nobodys.get("keys")["data"] == []
+
+
+def test_a_developers_key_enables_nothing_that_another_disabled(people: People) -> None:
+    developer, owner = (
+        Manager(people.organization, role=role, person=people.alice) for role in (Role.DEVELOPER, Role.OWNER)
+    )
+    path = f"keys/{people.key.pk}"
+    for body in ({"disabled": False}, {"name": "Backend", "disabled": False}, {"name": "Backend"}):
+        disable_key(people.key, disabled_by=people.bob)
+        assert developer.refusal("PATCH" if len(body) == 1 and "name" not in body else "PUT", path, body) == (
+            403, "permission_required",
+        )  # fmt: skip
+        people.key.refresh_from_db()
+        assert people.key.is_disabled
+    assert developer.do("PATCH", path, {"name": "Still"})["data"]["disabled"]
+    assert not owner.do("PATCH", path, {"disabled": False})["data"]["disabled"]
+    developer.do("PATCH", path, {"disabled": True})
+    people.key.refresh_from_db()
+    assert people.key.disabled_by == people.alice
+    assert not developer.do("PATCH", path, {"disabled": False})["data"]["disabled"]
+
+
+def test_a_key_acts_for_the_member_whose_key_it_is(people: People) -> None:
+    """Not for who made it, when that person has left: nothing here is put down to them any more."""
+    people.give_bob(Role.ADMIN)
+    bobs = Manager(people.organization, role=Role.ADMIN, person=people.bob)
+    remove_member(Member.objects.get(user=people.bob), keys_go_to=people.alice, removed_by=people.alice)
+    assert enable_key(bobs.key, enabled_by=people.alice, manages_all=True)
+    assert bobs.do("POST", "keys", {"name": "Worker"})["data"]["owner"] == "alice@example.org"
+    left = Manager(people.organization, role=Role.ADMIN, person=people.alice)
+    ApiKey.objects.filter(pk=left.key.pk).update(owner=people.bob)
+    assert left.do("POST", "keys", {"name": "Other"})["data"]["owner"] is None
 
 
 def test_the_same_call_twice_makes_one_key(manager: Manager, people: People) -> None:

@@ -12,6 +12,8 @@ from django.db.models import Sum
 
 from accounts.audit import AuditContext, audited
 from accounts.audit_entries import record
+from accounts.key_secrets import find_key, lend_secret
+from accounts.keys import create_key
 from accounts.members import add_member
 from accounts.models import AuditEntry, BillingDetails, Member, Organization, Role, User
 from accounts.organizations import change_organization
@@ -153,6 +155,16 @@ def test_who_cannot_be_erased_yet(people: People) -> None:
     with pytest.raises(CommandError, match="Nothing was erased"):
         command("erase_data", "--organization", people.organization.slug, "--yes")
     assert User.objects.filter(email="alice@example.org").exists()
+
+
+def test_an_erased_person_takes_no_key_along(people: People) -> None:
+    people.give_bob(Role.DEVELOPER)
+    key, _ = create_key(people.organization, name="Bob's laptop", created_by=people.bob)
+    lent, _ = lend_secret(people.key, user=people.bob)
+    erase_person(people.bob)
+    key.refresh_from_db()
+    people.key.refresh_from_db()
+    assert (key.status, people.key.status, find_key(lent)) == ("disabled", "active", None)
 
 
 def test_an_erased_organization_leaves_numbers(people: People) -> None:

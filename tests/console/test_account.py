@@ -73,6 +73,20 @@ def test_who_left_a_browser_open_does_not_lend_the_second_factor(dora: User) -> 
         assert client.get(FACTOR + page)["Location"].startswith("/accounts/reauthenticate/")
 
 
+def test_who_left_a_browser_open_does_not_lend_the_account(dora: User) -> None:
+    """Another address leads to a new password: whoever changes it gives the password again."""
+    client = Client()
+    sign_in(client)
+    session = client.session
+    session["account_authentication_methods"] = [
+        {**method, "at": method["at"] - 3600} for method in session["account_authentication_methods"]
+    ]
+    session.save()
+    answer = client.post("/accounts/email/", {"action_add": "", "email": "mallory@example.org"})
+    assert answer["Location"].startswith("/accounts/reauthenticate/")
+    assert mail.outbox == []
+
+
 def test_sessions_are_listed_and_the_others_end(dora: User) -> None:
     browsers = [
         Client(headers={"user-agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"}),

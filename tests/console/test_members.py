@@ -1,9 +1,12 @@
+from typing import Any
+
 import pytest
 from django.core import mail
 from django.test import Client
 
 from accounts.key_secrets import find_key, lend_secret
-from accounts.keys import create_key
+from accounts.keys import NotAMemberError, create_key
+from accounts.members import remove_member
 from accounts.models import ApiKey, Invitation, Member, Role
 from tests.support.people import PASSWORD, People, client_of, make_person
 
@@ -100,6 +103,37 @@ def test_keys_are_handed_over_to_a_member_who_may_have_keys(alice: Client, peopl
     bobs_key.refresh_from_db()
     assert (bobs_key.status, bobs_key.owner, bobs_key.created_by) == ("active", people.alice, people.bob)
     assert role_of(people, "bob@example.org") is None
+
+
+def test_a_management_key_is_handed_over_and_disabled(alice: Client, people: People) -> None:
+    """Who leaves knows its secret: with it they would let themselves in again."""
+    people.give_bob(Role.ADMIN)
+    key, secret = create_key(
+        people.organization, name="Terraform", created_by=people.bob, is_management=True, role=Role.ADMIN
+    )
+    page = alice.post(member_url(people, "bob@example.org", "remove"), {"keys_go_to": people.alice.pk}, follow=True)
+    assert "management keys among them are disabled" in page.content.decode()
+    key.refresh_from_db()
+    assert (key.owner, key.status, key.disabled_by) == (people.alice, "disabled", people.alice)
+    answer = Client().get("/api/v1/members", headers={"authorization": f"Bearer {secret}"})
+    assert answer.status_code == 401
+
+
+@pytest.mark.parametrize("is_management", [False, True])
+def test_who_was_removed_while_they_asked_for_a_key_gets_none(people: People, is_management: bool) -> None:
+    people.give_bob(Role.ADMIN)
+    asked: dict[str, Any] = {"is_management": is_management, "role": Role.ADMIN if is_management else None}
+    remove_member(Member.objects.get(user=people.bob), removed_by=people.alice)
+    for created_by, owner in ((people.bob, None), (people.alice, people.bob), (people.bob, people.alice)):
+        with pytest.raises(NotAMemberError):
+            create_key(people.organization, name="Left", created_by=created_by, owner=owner, **asked)
+    assert not ApiKey.objects.filter(name="Left").exists()
+
+
+def test_who_lost_a_role_meanwhile_makes_no_management_key_with_it(people: People) -> None:
+    people.give_bob(Role.DEVELOPER)
+    with pytest.raises(NotAMemberError):
+        create_key(people.organization, name="Up", created_by=people.bob, is_management=True, role=Role.ADMIN)
 
 
 def test_anybody_may_leave_and_their_keys_are_disabled(people: People, bobs_key: ApiKey) -> None:

@@ -38,7 +38,7 @@ def test_a_disabled_key_is_refused_until_it_is_enabled(
     publish_pending_changes()
     for each in gateways:
         assert_unauthorized(post(each, alice.headers), "key_disabled")
-    assert enable_key(alice.key)
+    assert enable_key(alice.key, enabled_by=None, manages_all=True)
     publish_pending_changes()
     assert [status(each, alice.secret) for each in gateways] == [200, 200]
 

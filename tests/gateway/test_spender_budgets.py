@@ -72,6 +72,6 @@ def test_a_member_has_one_budget_for_all_keys_that_they_own(stack: LiveStack) ->
     # Handed over, it counts for its new owner.
     carol = make_person(f"carol-{tenant.organization.pk}")
     add_member(tenant.organization, user=carol, role=Role.DEVELOPER)
-    assert hand_over_keys(tenant.organization, of=bob, to=carol) == 2
+    assert hand_over_keys(tenant.organization, of=bob, to=carol, disabled_by=None) == 2
     publish_pending_changes()
     assert stack.post(server).status_code == 200

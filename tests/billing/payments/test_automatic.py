@@ -270,6 +270,15 @@ def test_a_suspended_organization_is_charged_nothing(organization: Organization)
     assert run_automatic_top_ups().placed == 0
 
 
+def test_one_that_was_closed_while_others_were_charged_is_charged_nothing(organization: Organization) -> None:
+    turn_on(organization)
+    [due] = due_organizations(timezone.now())
+    for status in (Organization.Status.SUSPENDED, Organization.Status.CLOSED):
+        Organization.objects.update(status=status)
+        assert not top_up_automatically(due)
+    assert not TopUp.objects.exists()
+
+
 def test_the_command_shows_who_is_due_and_tops_them_up(organization: Organization) -> None:
     turn_on(organization)
     output = StringIO()
