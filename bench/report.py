@@ -149,6 +149,40 @@ def show_latency(results: dict[str, Any]) -> None:
     )
 
 
+def show_stream_limits(results: dict[str, Any]) -> None:
+    rows = []
+    for kind, found in (("50 events/s", results["paced"]), ("an event a second", results["slow"])):
+        for streams, seen in found.items():
+            gateway = seen["gateway"]
+            late = [f"{value:.1f}" for value in (*seen["direct"]["delay_ms"][1:], *gateway["delay_ms"])]
+            cost = f"{gateway['gateway_cpu_ms'] * 1000 / gateway['events']:.0f}"
+            cores = f"{gateway['gateway_cpu_ms'] / 1000 / gateway['seconds']:.2f}"
+            rows.append([f"{streams} with {kind}", *late, cost, cores, f"{gateway['memory_kib_each']:.0f}"])
+    table(["streams", "direct p99", "most", "p50", "p99", "most", "us an event", "cores", "KiB each"], rows)
+    say(f"\n{results['most_paced']} streams at 50 events/s keep up: 99 of 100 events are here before the next is due.")
+    rows = [
+        [f"{together} written together", f"{each['us_an_event']:.1f}", f"{each['per_core_second']:.0f}"]
+        for together, each in results["unpaced"].items()
+    ]
+    table(["streams without a pause", "us an event", "events a core-second"], rows)
+
+
+def show_settlement_shapes(results: dict[str, Any]) -> None:
+    rows = []
+    for name, rounds in results["rounds"].items():
+        rates = [each["per_second"] for each in rounds]
+        cpu = [
+            statistics.median(each["cpu_ms_per_event"][part] for each in rounds)
+            for part in ("worker", "Postgres", "Redis")
+        ]
+        spread = f"{min(rates):.0f} - {max(rates):.0f}"
+        rows.append(
+            [name, f"{statistics.median(rates):.0f}", spread, *(ms(value) for value in cpu), f"{1000 / cpu[0]:.0f}"]
+        )
+    heads = ["settled", "events/s", "rounds", "worker ms", "Postgres", "Redis", "events a core-second of workers"]
+    table(heads, rows)
+
+
 def show_idle(results: dict[str, Any]) -> None:
     rows = [
         [name, f"{each['cpu_percent']:.2f}", f"{each['pss_mib']:.0f}"] for name, each in results["processes"].items()
@@ -217,6 +251,8 @@ SHOWN = {
     "settlement": show_settlement,
     "overdraft": show_overdraft,
     "latency": show_latency,
+    "stream-limits": show_stream_limits,
+    "settlement-shapes": show_settlement_shapes,
     "rebuild": show_rebuild,
     "bodies": show_bodies,
     "idle": show_idle,

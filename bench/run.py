@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from bench.deployment import ROOT, Deployment
 
 SECTIONS = ("requests", "streams", "many-streams", "steps", "settlement", "overdraft", "rebuild", "bodies", "idle")
 # Asked for by name only: these take long.
-LONG = ("latency",)
+LONG = ("latency", "stream-limits", "settlement-shapes")
 PEERS = "peers"  # Asked for by name only: it installs other people's programs.
 
 
@@ -63,22 +64,9 @@ def _keep(results: dict[str, Any]) -> Path:
 
 def _section(name: str) -> Callable[[Deployment, bool], dict[str, Any]]:
     # Only now: what they use can be imported once Django is set up.
-    from bench import bodies, idle, latency, many_streams, overdraft, peers, rebuild, requests, settlement, steps
-
-    sections: dict[str, Callable[[Deployment, bool], dict[str, Any]]] = {
-        "requests": requests.measure,
-        "streams": requests.measure_streams,
-        "many-streams": many_streams.measure,
-        "steps": steps.measure,
-        "settlement": settlement.measure,
-        "overdraft": overdraft.measure,
-        "rebuild": rebuild.measure,
-        "bodies": bodies.measure,
-        "idle": idle.measure,
-        "latency": latency.measure,
-        PEERS: peers.measure,
-    }
-    return sections[name]
+    module, function = ("requests", "measure_streams") if name == "streams" else (name.replace("-", "_"), "measure")
+    measure: Callable[[Deployment, bool], dict[str, Any]] = getattr(import_module(f"bench.{module}"), function)
+    return measure
 
 
 def _set_up_django(deployment: Deployment) -> None:

@@ -4,6 +4,7 @@
 all of it, as a Celery worker would.
 """
 
+import argparse
 import json
 import os
 import time
@@ -31,20 +32,34 @@ def measure(deployment: Deployment, quick: bool) -> dict[str, Any]:
     tenants = [make_tenant(f"settlement {number}", credit_usd="1000") for number in range(ORGANIZATIONS)]
     fill(tenants, total=WARM_UP_EVENTS)
     deployment.run_module("bench.settlement")
+    return fill_and_settle(deployment, tenants, total=total)
+
+
+def fill_and_settle(deployment: Deployment, tenants: list[Any], *, total: int, workers: int = 1) -> dict[str, Any]:
+    """Let so many events of these tenants wait, and so many processes settle them, each its share of the shards.
+
+    Raises RuntimeError when not all were settled.
+    """
     fill(tenants, total=total)
     before = cpu_ms(deployment.postgres.pid, with_children=True), cpu_ms(deployment.redis.pid)
-    worker = deployment.run_module("bench.settlement")
+    with ThreadPoolExecutor(workers) as threads:
+        shares = [("--share", str(share), "--of", str(workers)) for share in range(workers)]
+        found = list(threads.map(lambda share: deployment.run_module("bench.settlement", *share), shares))
     redis_ms = cpu_ms(deployment.redis.pid) - before[1]
     postgres_ms = cpu_ms(deployment.postgres.pid, with_children=True) - before[0]
-    if worker["settled"] != total:
-        raise RuntimeError(f"{worker['settled']} of {total} events were settled.")
+    settled = sum(each["settled"] for each in found)
+    if settled != total:
+        raise RuntimeError(f"{settled} of {total} events were settled.")
+    seconds = max(each["ended"] for each in found) - min(each["started"] for each in found)
+    worker_ms = sum(each["cpu_seconds"] for each in found) * 1000
     return {
         "events": total,
-        "organizations": ORGANIZATIONS,
-        "per_second": total / worker["seconds"],
-        "seconds": worker["seconds"],
+        "organizations": len(tenants),
+        "workers": workers,
+        "per_second": total / seconds,
+        "seconds": seconds,
         "cpu_ms_per_event": {
-            "worker": worker["cpu_seconds"] * 1000 / total,
+            "worker": worker_ms / total,
             "Postgres": postgres_ms / total,
             "Redis": redis_ms / total,
         },
@@ -102,8 +117,8 @@ def fill(tenants: list[Any], *, total: int) -> None:
             raise RuntimeError(f"Redis refused an event: {replies[0]}")
 
 
-def settle_all() -> dict[str, Any]:
-    """Settle everything that waits in this process, and return how that went.
+def settle_all(share: int = 0, of: int = 1) -> dict[str, Any]:
+    """Settle everything that waits in this process, or one share of the shards, and return how that went.
 
     As a worker of `make run` does it: two threads, each with the shards of one trigger at a time.
     """
@@ -114,17 +129,24 @@ def settle_all() -> dict[str, Any]:
     from billing.shards import SHARD_COUNT
     from operations.tasks import SHARDS_PER_TASK, settle_waiting
 
-    started, cpu_before = time.perf_counter(), time.process_time()
     starts = range(0, SHARD_COUNT, SHARDS_PER_TASK)
-    parts = [list(range(start, min(start + SHARDS_PER_TASK, SHARD_COUNT))) for start in starts]
+    parts = [list(range(start, min(start + SHARDS_PER_TASK, SHARD_COUNT))) for start in starts][share::of]
+    started, cpu_before = time.monotonic(), time.process_time()
     with ThreadPoolExecutor(WORKER_THREADS) as threads:
         settled = sum(threads.map(lambda shards: settle_waiting(shards, seconds=MOST_SECONDS), parts))
+    ended = time.monotonic()
     return {
         "settled": settled,
-        "seconds": time.perf_counter() - started,
+        "started": started,
+        "ended": ended,
+        "seconds": ended - started,
         "cpu_seconds": time.process_time() - cpu_before,
     }
 
 
 if __name__ == "__main__":
-    print(json.dumps(settle_all()))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--share", type=int, default=0, help="which share of the shards, from 0")
+    parser.add_argument("--of", type=int, default=1, help="how many shares there are")
+    options = parser.parse_args()
+    print(json.dumps(settle_all(options.share, options.of)))
