@@ -4,6 +4,7 @@ Checked is what the reference names; what it does not name passes unchanged. The
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
@@ -46,7 +47,8 @@ FIELDS_FOR_REPLY = ("stop_sequences", "tools")
 # Claude Code's first system block: it differs in every request of one conversation and means nothing to a model.
 BILLING_HEADER_PREFIX = "x-anthropic-billing-header:"
 # The escaped forms of printable ASCII, behind which a key could hide from a search of the raw bytes.
-ASCII_ESCAPES = tuple(b"\\u00%d" % digit for digit in range(2, 8))
+# One pattern: a search for each of them by itself begins anew at each escape, which took six times as long.
+ASCII_ESCAPE = re.compile(rb"\\u00[2-7]")
 
 
 class MessagesRequest(NamedTuple):
@@ -296,11 +298,11 @@ def _check_thinking(value: object) -> str:
 def _find_cache_marks(raw: bytes) -> tuple[bool, bool]:
     """Return whether the request may write a prompt cache, and one for an hour: what its hold must allow for."""
     if b'"cache_control"' not in raw:
-        is_hidden = b"\\u00" in raw and any(escape in raw for escape in ASCII_ESCAPES)
+        is_hidden = ASCII_ESCAPE.search(raw) is not None
         return is_hidden, is_hidden
     if b'"1h"' in raw:
         return True, True
-    return True, b"\\u00" in raw and any(escape in raw for escape in ASCII_ESCAPES)
+    return True, ASCII_ESCAPE.search(raw) is not None
 
 
 def _texts_of(content: Any) -> Iterable[str]:
