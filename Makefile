@@ -6,6 +6,9 @@ PYTHON := $(shell for name in python3 python3.12 python3.11; do \
 	"$$name" -c '$(FITS)' >/dev/null 2>&1 && echo "$$name" && break; done)
 VENV := .venv/bin
 
+# What other projects have left in the environment: their modules and settings, how their Python is to behave.
+unexport DJANGO_SETTINGS_MODULE PYTHONHOME PYTHONPATH PYTHONOPTIMIZE PYTHONSAFEPATH PYTHONSTARTUP PYTHONWARNINGS
+
 .DEFAULT_GOAL := help
 .PHONY: help run test test-long check check-deploy audit bench faults screenshots soak test-clients test-schema lock lock-clients environment-run \
 	environment-dev

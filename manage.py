@@ -28,7 +28,8 @@ def reader_is_gone() -> bool:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "crossmodel_site.settings")
+    # There is one settings module; what another project has left in the environment is not it.
+    os.environ["DJANGO_SETTINGS_MODULE"] = "crossmodel_site.settings"
     try:
         with audited(of_command(sys.argv)), watching(show_progress):
             execute_from_command_line(sys.argv)

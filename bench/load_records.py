@@ -28,7 +28,7 @@ def main() -> None:
     options = parser.parse_args()
     import os
 
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "crossmodel_site.settings")
+    os.environ["DJANGO_SETTINGS_MODULE"] = "crossmodel_site.settings"
     import django
 
     django.setup()

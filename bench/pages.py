@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--openings", type=int, default=OPENINGS, help="of each page; the first is not counted")
     parser.add_argument("--only", default="", help="a part of the page's name")
     options = parser.parse_args()
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "crossmodel_site.settings")
+    os.environ["DJANGO_SETTINGS_MODULE"] = "crossmodel_site.settings"
     import django
 
     django.setup()

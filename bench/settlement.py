@@ -124,7 +124,7 @@ def settle_all(share: int = 0, of: int = 1) -> dict[str, Any]:
     """
     import django
 
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "crossmodel_site.settings")
+    os.environ["DJANGO_SETTINGS_MODULE"] = "crossmodel_site.settings"
     django.setup()
     from billing.shards import SHARD_COUNT
     from operations.tasks import SHARDS_PER_TASK, settle_waiting

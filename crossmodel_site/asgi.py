@@ -13,7 +13,7 @@ from typing import Any
 import django
 from django.urls.resolvers import RegexPattern, URLResolver
 
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "crossmodel_site.settings")
+os.environ["DJANGO_SETTINGS_MODULE"] = "crossmodel_site.settings"
 django.setup()
 
 from django.conf import settings  # noqa: E402  Django must be set up before what uses its models is imported.

@@ -7,7 +7,7 @@ from typing import Any
 from celery import Celery
 from celery.signals import worker_init, worker_ready
 
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "crossmodel_site.settings")
+os.environ["DJANGO_SETTINGS_MODULE"] = "crossmodel_site.settings"
 
 app = Celery("crossmodel", task_cls="crossmodel_site.audit:AuditedTask")
 app.config_from_object("django.conf:settings", namespace="CELERY")

@@ -11,6 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from billing.admission.settings import AdmissionSettings
 from crossmodel_site import admin_theme, api_settings, logs
+from crossmodel_site.embedded.libpq import forget_variables_of_libpq
 from crossmodel_site.environment import (
     PRIVATE_NETWORKS,
     database_entry,
@@ -125,6 +126,8 @@ DATABASE_CONNECT_TIMEOUT_SECONDS = read_int("CROSSMODEL_DATABASE_CONNECT_TIMEOUT
 DATABASE_URL = read_text(
     "DATABASE_URL", EMBEDDED_SERVERS.get("DATABASE_URL", "postgresql://crossmodel@localhost:5432/crossmodel")
 )
+if EMBEDDED_SERVERS.get("DATABASE_URL") == DATABASE_URL:
+    forget_variables_of_libpq()
 DATABASES = {"default": database_entry(DATABASE_URL, DATABASE_CONNECT_TIMEOUT_SECONDS)}
 # A copy of it that follows by streaming, for pages that show past usage; billing/read_replica.py says for what.
 REPLICA_URL = read_text("CROSSMODEL_REPLICA_URL", "")

@@ -12,6 +12,7 @@ from psycopg import sql
 
 from crossmodel_site.embedded.binaries import PostgresPrograms, find_postgres
 from crossmodel_site.embedded.errors import ServerError
+from crossmodel_site.embedded.libpq import forget_variables_of_libpq
 from crossmodel_site.embedded.process import SystemUser, choose_unprivileged_user, prepare_child, start_child
 from crossmodel_site.embedded.server import HOST, POLL_SECONDS, START_TIMEOUT_SECONDS, Server
 
@@ -111,6 +112,7 @@ class PostgresServer(Server):
 
     def prepare(self) -> None:
         """Make the cluster at the first start, and wait for what a killed server left behind."""
+        forget_variables_of_libpq()
         programs = find_postgres()
         if not (self.data_path / "PG_VERSION").exists():
             self._make_cluster(programs)

@@ -19,6 +19,7 @@ from django.core.exceptions import ImproperlyConfigured
 from crossmodel_site.embedded import PostgresServer, RedisServer, ServerError, find_free_port, port_is_taken
 from crossmodel_site.embedded.process import start_child
 from crossmodel_site.local.child import Child
+from crossmodel_site.local.environment import forget_variables_of_others
 from crossmodel_site.local.errors import LocalRunError, StopRequestedError
 from crossmodel_site.local.folder import DataFolder
 from crossmodel_site.local.mail import MailFolder
@@ -31,9 +32,9 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DRAIN_SECONDS = 10
 BROKER_DATABASE = 1
 UVICORN = [
-    *("uvicorn", "crossmodel_site.asgi:application", "--loop", "uvloop", "--ws", "none", "--no-access-log"),
+    *("uvicorn", "crossmodel_site.asgi:application", "--workers", "1", "--loop", "uvloop", "--ws", "none"),
     *("--http", "gateway.http_protocol:HttpProtocol", "--no-proxy-headers", "--no-server-header"),
-    *("--log-level", "warning"),
+    *("--no-access-log", "--log-level", "warning"),
 ]
 PAYMENT_SECRET_BYTES = 32
 WORKER_READY_LINE = "Worker is ready."  # See crossmodel_site/celery.py.
@@ -49,6 +50,7 @@ def main() -> int:
         # whoever sends it to this very process means it.
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _request_stop)
+    forget_variables_of_others()
     os.umask(0o077)  # What a run writes holds passwords, mail and usage: it is for its owner.
     supervisor: Supervisor | None = None
     try:

@@ -16,16 +16,18 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection
+from django.db.migrations.recorder import MigrationRecorder
 
 from crossmodel_site.local.errors import LocalRunError
 from crossmodel_site.local.folder import DataFolder, write_env_file
 from crossmodel_site.local.screen import complain, say
 
 OLDEST_REDIS = (6, 2)
+OWN_TABLES = ("accounts_", "billing_")
 
 
 def main() -> int:
-    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "crossmodel_site.settings")
+    os.environ["DJANGO_SETTINGS_MODULE"] = "crossmodel_site.settings"
     try:
         django.setup()
         prepare()
@@ -70,6 +72,21 @@ def check_postgres() -> None:
     except DatabaseError as error:  # A wrong option in the address is a ProgrammingError.
         reason = " ".join(str(error.__cause__ or error).split())
         raise LocalRunError(f"DATABASE_URL does not work: {reason}") from None
+    others = _tables_of_another_program()
+    if others:
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        raise LocalRunError(
+            f"DATABASE_URL names a database of another program: it has the table {others[0]}{more}. Name an empty one, "
+            "or unset DATABASE_URL to use a Postgres of this run."
+        )
+
+
+def _tables_of_another_program() -> list[str]:
+    """Return the tables of a database that is not empty and has none of ours: migrations do not belong there."""
+    tables = connection.introspection.table_names()
+    ours = connection.introspection.django_table_names(include_views=False)
+    has_ours = any(table.startswith(OWN_TABLES) for table in tables)
+    return [] if has_ours else sorted(set(tables) - {*ours, MigrationRecorder.Migration._meta.db_table})
 
 
 def check_redis(name: str, url: str) -> None:

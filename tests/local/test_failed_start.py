@@ -3,9 +3,10 @@
 import socket
 from pathlib import Path
 
+import psycopg
 import pytest
 
-from crossmodel_site.embedded import find_free_port
+from crossmodel_site.embedded import PostgresServer, find_free_port
 from tests.support.local_run import start_and_fail
 
 
@@ -25,6 +26,25 @@ def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
     assert complaint == (
         f"The data folder {tmp_path}/file/var cannot be written (Not a directory); set CROSSMODEL_DATA to another."
     )
+
+
+@pytest.mark.long
+def test_a_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
+    postgres = PostgresServer(tmp_path / "postgres", durable=False)
+    postgres.start()
+    try:
+        with psycopg.connect(postgres.url, autocommit=True) as connection:
+            connection.execute("CREATE TABLE blog_post (id int); CREATE TABLE blog_author (id int)")
+        complaint = start_and_fail(tmp_path / "var", {"DATABASE_URL": postgres.url})
+        assert complaint == (
+            "DATABASE_URL names a database of another program: it has the table blog_author and 1 more. "
+            "Name an empty one, or unset DATABASE_URL to use a Postgres of this run."
+        )
+        with psycopg.connect(postgres.url) as connection:
+            tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+    finally:
+        postgres.stop()
+    assert sorted(tables) == [("blog_author",), ("blog_post",)]
 
 
 @pytest.mark.long

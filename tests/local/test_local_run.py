@@ -26,9 +26,27 @@ MOST_MEMORY_MIB = 700.0
 DEBIT_SECONDS = 10.0
 
 
+# What other projects and platforms leave in the environment of a shell: none of it is meant for us.
+MEANT_FOR_OTHERS = {
+    "DJANGO_SETTINGS_MODULE": "another.settings",
+    "PGSSLMODE": "require",
+    "PGSERVICE": "another",
+    "PGHOST": "another.invalid",
+    "PGOPTIONS": "-c search_path=another",
+    "BROKER_URL": "redis://127.0.0.1:1/0",
+    "CELERY_WORKER_POOL": "another",
+    "WEB_CONCURRENCY": "4",
+    "UVICORN_ROOT_PATH": "/another",
+    "HTTP_PROXY": "http://127.0.0.1:1",
+    "HTTPS_PROXY": "http://127.0.0.1:1",
+    "TZ": "America/St_Johns",
+    "LC_ALL": "C",
+}
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRun]:
-    with LocalRun(tmp_path_factory.mktemp("run") / "var") as run:
+    with LocalRun(tmp_path_factory.mktemp("run") / "var", variables=MEANT_FOR_OTHERS) as run:
         yield run
 
 
