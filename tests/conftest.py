@@ -14,6 +14,7 @@ from pytest_django.plugin import DjangoDbBlocker
 
 from billing.admission.redis.topology import open_client, read_topology
 from crossmodel_site.embedded.ports import find_free_port
+from crossmodel_site.local.environment import forget_variables_of_others
 from tests.support.servers import prepare_environment
 from tests.support.sharing_out import Scheduler, is_one_of_many, longest_first, runs_no_tests
 
@@ -32,6 +33,9 @@ def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
     """
     config = pluginmanager.get_plugin("pytestconfig")
     assert isinstance(config, pytest.Config)
+    forget_variables_of_others()
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        del os.environ[name]  # All that tests ask is on this machine.
     if not runs_no_tests(config):
         prepare_environment()
         django.setup()
