@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest, HttpResponseBase
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import reverse
 
@@ -18,6 +18,7 @@ from console.kept_forms import keep_form
 from pages.support_look import find_look
 
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+SIGNED_OUT = 401
 LAST_ORGANIZATION = "organization"  # Session key: the slug that `/console/` leads to.
 
 ConsoleView = Callable[Concatenate[HttpRequest, Access, ...], HttpResponseBase]
@@ -33,6 +34,9 @@ def console_page(permission: Permission) -> Callable[[ConsoleView], Callable[...
         @wraps(view)
         def enter(request: HttpRequest, slug: str, **arguments: Any) -> HttpResponseBase:
             if not isinstance(request.user, User):
+                if request.headers.get("HX-Request"):
+                    # A part of a page: in its place the page for signing in would stand within the list.
+                    return HttpResponse(status=SIGNED_OUT)
                 return redirect_to_login(_way_back(request, slug))
             access = find_access(request.user, slug) or find_look(request, slug)
             if access is None:

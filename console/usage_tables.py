@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from fractions import Fraction
 
 from accounts.models import ApiKey, Organization
 from billing.money import format_usd
@@ -10,7 +11,7 @@ from billing.usage.sums import OTHER, Group, Interval, Sums, UsageFilter, sum_by
 from console.chart import Chart, Point, draw_bars
 from console.forms.usage import METRICS, name_of
 from console.usage_links import UsageLinks
-from pages.templatetags.amounts import duration, permille, shorten_usd, usual_decimals
+from pages.templatetags.amounts import duration, pad, permille, shorten_usd, usd, usual_decimals
 
 TOKEN_PARTS = ("input_tokens", "output_tokens", "cache_write_tokens", "cache_read_tokens")
 GROUP_COLUMNS = {"model": "model_id", "key": "key_id", "member": "key_id"}
@@ -67,10 +68,19 @@ def text_of(metric: str, sums: Sums) -> str:
     return duration(value) if metric == "latency" else f"{value:,}"
 
 
+def axis_texts(metric: str, chart: Chart) -> dict[str, str]:
+    """Return what stands at the top of the chart's axis and at its middle; amounts with the same decimals."""
+    top, half = axis_text(metric, chart.top), axis_text(metric, chart.half)
+    if metric == "spend":
+        decimals = max(len(text.partition(".")[2]) for text in (top, half))
+        top, half = pad(top, decimals), pad(half, decimals)
+    return {"axis_top": top, "axis_half": half}
+
+
 def axis_text(metric: str, value: int) -> str:
     """Return a value of the chart's axis."""
     if metric == "spend":
-        return "$" + format_usd(value)
+        return usd(value)
     if metric == "cache":
         return f"{value // 10} %"
     return duration(value) if metric == "latency" else f"{value:,}"
@@ -99,10 +109,12 @@ def change_of(metric: str, now: Sums, before: Sums) -> str:
     value, earlier = value_of(metric, now), value_of(metric, before)
     if value is None or not earlier:
         return ""
+    if value == earlier:
+        return "unchanged"
     if metric == "cache":
         return f"{(value - earlier) / 10:+.1f} points".replace("-", "\N{MINUS SIGN}")
-    percent = (value - earlier) * 100 // earlier
-    return f"{percent:+,} %".replace("-", "\N{MINUS SIGN}")
+    percent = round(Fraction((value - earlier) * 100, earlier))
+    return f"{percent:+,} %".replace("-", "\N{MINUS SIGN}") if percent else "nearly unchanged"
 
 
 def draw_metric(
@@ -172,7 +184,7 @@ def rows_by_group(organization: Organization, wanted: UsageFilter, group: str, l
             sums,
             share(sums),
             query=links.query(**{group: word}) if word else "",
-            requests=links.requests(**{group: word}) if word else "",
+            requests=links.requests(**{group: word, "outcome": "billed"}) if word else "",
             is_quiet=not word,
         )
         for name, word, sums in named

@@ -54,6 +54,7 @@ ACCOUNT_LOGOUT_REDIRECT_URL = "/"
 # --- Second factor and passkeys ------------------------------------------------------------------------------------
 
 MFA_ADAPTER = "console.second_factor.SecondFactorAdapter"
+MFA_FORMS = {"add_webauthn": "console.forms.account.AddPasskeyForm"}
 MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
 MFA_PASSKEY_LOGIN_ENABLED = True
 MFA_TOTP_ISSUER = "CrossModel"

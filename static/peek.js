@@ -16,13 +16,23 @@ function mark(link) {
   link?.closest("tr").classList.add("is-peeked");
 }
 
+// A click that opens a new tab or window stays the browser's.
+document.addEventListener("click", (event) => {
+  const opensElsewhere = event.ctrlKey || event.metaKey || event.shiftKey;
+  if (opensElsewhere && event.target.closest("#request-rows .row-link")) event.stopPropagation();
+}, true);
+
+// The row is marked at once, so that the next j goes on from it, and what was asked for before is not waited for.
+document.addEventListener("htmx:beforeRequest", (event) => {
+  if (event.detail.target === body) mark(event.detail.requestConfig.elt);
+});
+
 document.addEventListener("htmx:afterSwap", (event) => {
   if (event.detail.target === body) {
     const link = event.detail.requestConfig.elt;
     document.getElementById("peek-open").href = link.href;
     panel.hidden = false;
     panel.scrollTop = 0;
-    mark(link);
   } else if (opened) {
     mark(document.getElementById(opened));
   }

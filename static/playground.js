@@ -4,6 +4,9 @@ import { asCurl, asPython, asTypeScript } from "./playground_calls.js";
 const ESTIMATE_DELAY_MS = 500;
 const SECRET_MARGIN_MS = 30_000; // A secret that ends sooner is not used any more.
 const MAX_TURNS = 50;
+const UNREACHED = "CrossModel cannot be reached. Check your connection, and try again.";
+const SIGNED_OUT = "You are signed out. Reload the page to sign in again.";
+const BROKEN = "The connection broke before the answer was whole. What came is billed.";
 
 const root = document.getElementById("playground");
 if (root) start(root);
@@ -36,17 +39,27 @@ function start(root) {
     document.getElementById("call-typescript").textContent = asTypeScript(base, asked);
   }
 
+  // A browser's own words for a lost connection are for developers.
+  async function reach(address, options) {
+    try {
+      return await fetch(address, options);
+    } catch (error) {
+      throw error.name === "AbortError" ? error : new Error(UNREACHED);
+    }
+  }
+
   async function borrow() {
     const key = field("key");
     if (lent && lent.key === key && lent.endsAt - SECRET_MARGIN_MS > Date.now()) return lent.secret;
     const sent = new FormData();
     sent.append("key", key);
-    const answer = await fetch(root.dataset.secretUrl, {
+    const answer = await reach(root.dataset.secretUrl, {
       method: "POST",
       body: sent,
       headers: { "X-CSRFToken": form.elements.csrfmiddlewaretoken.value },
-      redirect: "error", // To the page where people sign in.
+      redirect: "manual",
     });
+    if (answer.type === "opaqueredirect") throw new Error(SIGNED_OUT); // It leads to the page where people sign in.
     const told = await answer.json().catch(() => ({}));
     if (!answer.ok) throw new Error(told.message || "The key cannot be used right now. Reload the page and try again.");
     lent = { key, secret: told.secret, endsAt: Date.now() + told.seconds * 1000 };
@@ -55,7 +68,7 @@ function start(root) {
 
   async function ask(path, asked, signal) {
     const send = async () =>
-      fetch(path, {
+      reach(path, {
         method: "POST",
         signal,
         body: JSON.stringify(asked),
@@ -174,7 +187,9 @@ function start(root) {
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     let rest = "";
     for (;;) {
-      const { done, value } = await reader.read();
+      const { done, value } = await reader.read().catch((error) => {
+        throw error.name === "AbortError" ? error : new Error(BROKEN);
+      });
       if (done) break;
       rest += value;
       const events = rest.split("\n\n");
@@ -184,7 +199,7 @@ function start(root) {
         if (data) take(JSON.parse(data.slice(5)), state, shown);
       }
     }
-    if (!state.isWhole) throw new Error("The connection broke before the answer was whole. What came is billed.");
+    if (!state.isWhole) throw new Error(BROKEN);
   }
 
   function readWhole(told, state, shown) {

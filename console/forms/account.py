@@ -3,6 +3,7 @@
 from typing import Any
 
 from allauth.account import forms as account_forms
+from allauth.mfa.webauthn import forms as webauthn_forms
 from allauth.socialaccount import forms as socialaccount_forms
 from django.contrib.auth.hashers import make_password
 from django.forms import Form
@@ -69,3 +70,11 @@ class NewPasswordForm(account_forms.ResetPasswordKeyForm):  # type: ignore[misc]
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         rename_fields(self, NEW_PASSWORD)
+
+
+class AddPasskeyForm(webauthn_forms.AddWebAuthnForm):  # type: ignore[misc]  # allauth ships no types
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        alone = self.fields["passwordless"]
+        alone.label = "Sign in with it alone, without a password"
+        alone.help_text = "It then asks for a PIN, a finger or a face."

@@ -30,7 +30,7 @@ PERIODS = {
 }
 METRICS = {
     "spend": "Spend",
-    "requests": "Requests",
+    "requests": "Billed requests",
     "tokens": "Tokens",
     "cache": "Cache hit rate",
     "latency": "First byte",
@@ -46,12 +46,19 @@ GROUPS = {
 INTERVALS = {"hour": "Hour", "day": "Day", "month": "Month"}
 
 
+class DayField(forms.DateField):
+    """Shows the day that the period means, where none is typed: whoever filters on keeps the days that they see."""
+
+    def bound_data(self, data: Any, initial: Any) -> Any:
+        return data or initial
+
+
 class UsageForm(forms.Form):
     """Everything may be left empty: then it is the last 30 days of everything, by model."""
 
     period = forms.ChoiceField(required=False, choices=[(name, label) for name, (label, _) in PERIODS.items()])
-    first_day = forms.DateField(required=False, label="From", widget=forms.DateInput(attrs={"type": "date"}))
-    last_day = forms.DateField(required=False, label="To", widget=forms.DateInput(attrs={"type": "date"}))
+    first_day = DayField(required=False, label="From", widget=forms.DateInput(attrs={"type": "date"}))
+    last_day = DayField(required=False, label="To", widget=forms.DateInput(attrs={"type": "date"}))
     key = forms.TypedChoiceField(required=False, coerce=int, empty_value=None, label="Key", widget=LongSelect)
     model = forms.ChoiceField(required=False, label="Model", widget=LongSelect)
     member = forms.TypedChoiceField(required=False, coerce=int, empty_value=None, label="Member", widget=LongSelect)
@@ -89,6 +96,8 @@ class UsageForm(forms.Form):
         if cleaned["period"] and (cleaned["first_day"] or cleaned["last_day"]):
             raise ValidationError("Choose a period or days, not both.")
         first_day, last_day = self._days(cleaned)
+        if cleaned["period"]:
+            self.initial = {**self.initial, "first_day": first_day, "last_day": last_day}
         if first_day > last_day:
             raise ValidationError("The first day lies after the last one.")
         days = (last_day - first_day).days + 1
@@ -120,7 +129,8 @@ class UsageForm(forms.Form):
     def period_name(self) -> str:
         """The name of the chosen period; "" for days of one's own."""
         if self.data.get("first_day") or self.data.get("last_day"):
-            return ""
+            days, today = (self.wanted.first_day, self.wanted.last_day), datetime.now(UTC).date()
+            return next((name for name in PERIODS if days_of(name, today) == days), "")
         return str(self.cleaned_data["period"] or DEFAULT_PERIOD)
 
     @property

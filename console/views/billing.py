@@ -15,7 +15,7 @@ from console.entrance import console_page
 from console.forms.billing import RedeemForm
 from pages.dates import moment_text
 from pages.publishing import publish_or_tell
-from pages.templatetags.amounts import usd
+from pages.templatetags.amounts import column_decimals, usd
 
 MAX_LOTS_SHOWN = 100
 MAX_RECORDS_SHOWN = 100
@@ -38,9 +38,11 @@ def billing(request: HttpRequest, access: Access) -> HttpResponse:
     if shown not in KINDS_OF_VIEW:
         raise Http404
     page = list_statement(access.organization, before=_read_before(request), kinds=KINDS_OF_VIEW[shown])
+    lots = list(CreditLot.objects.filter(organization=access.organization, remaining_nanos__gt=0)[:MAX_LOTS_SHOWN])
     context = {
         "balance": read_balance(access.organization),
-        "lots": CreditLot.objects.filter(organization=access.organization, remaining_nanos__gt=0)[:MAX_LOTS_SHOWN],
+        "lots": lots,
+        "lot_decimals": column_decimals(lot.remaining_nanos for lot in lots),
         "page": page,
         "shown": shown,
         "views": [("", "All"), ("credit", "Credit"), ("usage", "Usage")],

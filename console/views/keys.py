@@ -26,6 +26,7 @@ from console.entrance import console_page
 from console.forms.keys import KeyForm, KeySearchForm
 from console.one_time_forms import claim_form, is_used, make_form_id, release_form
 from pages.publishing import publish_or_tell
+from pages.templatetags.amounts import column_decimals
 
 KEYS_PER_PAGE = 50
 EXAMPLE_MODEL = "anthropic/claude-sonnet-4.6"
@@ -48,6 +49,7 @@ def keys(request: HttpRequest, access: Access) -> HttpResponse:
         "form": form,
         "rows": [(key, activity[key.pk], access.may_rotate(key)) for key in page],
         "page": page,
+        "decimals": column_decimals(activity[key.pk].month_cost_nanos for key in page),
         "is_filtered": form.is_filtered,
         "has_keys": bool(page) or access.keys().exists(),
     }

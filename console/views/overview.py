@@ -1,6 +1,5 @@
 """The first page of an organization: what it can spend, what it spent, its latest requests, and how to begin."""
 
-import time
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -19,14 +18,14 @@ from billing.usage.requests import ListedRequest, find_details, latest_requests
 from billing.usage.sums import Sums, UsageFilter, sum_by_interval
 from console.chart import Chart, Point, draw_bars
 from console.entrance import console_page
-from console.usage_tables import axis_text, label_of, usd_text
+from console.following import follow_until, may_ask, stop_following
+from console.usage_tables import axis_texts, label_of, usd_text
 from pages.alert_text import describe_alert
 from pages.templatetags.amounts import column_decimals, permille
 
 CHART_DAYS = 30
 LATEST_REQUESTS = 8
 STEPS_SECONDS = 3_600  # A page that nobody looks at any more stops asking.
-MAX_UNTIL_DIGITS = 12
 ALERTS_SHOWN = 3
 SNIPPET_MODEL = "anthropic/claude-sonnet-4.6"
 
@@ -56,7 +55,7 @@ def overview(request: HttpRequest, access: Access) -> HttpResponse:
             context["other_overrides"] = others.count()
     else:
         context |= {"steps": _steps(organization, balance, requests), "slug": organization.slug}
-        context["until"] = int(time.time()) + STEPS_SECONDS
+        context["until"] = follow_until(STEPS_SECONDS)
     return render(request, "console/overview.html", context)
 
 
@@ -66,11 +65,12 @@ def overview_steps(request: HttpRequest, access: Access) -> HttpResponse:
     """The checklist of a new organization, as far as it has come: its page asks every few seconds."""
     organization = access.organization
     requests = latest_requests(organization, limit=1)
-    steps = _steps(organization, read_balance(organization), requests)
     until = request.GET.get("until", "")
-    context: dict[str, Any] = {"steps": steps, "slug": organization.slug, "first": requests[0] if requests else None}
-    if until.isdecimal() and time.time() < int(until[:MAX_UNTIL_DIGITS]):
-        context["until"] = until
+    if not requests and not may_ask(until):
+        return stop_following()
+    steps = _steps(organization, read_balance(organization), requests)
+    first = requests[0] if requests else None
+    context = {"steps": steps, "slug": organization.slug, "first": first, "until": until}
     return render(request, "console/_steps.html", context)
 
 
@@ -86,8 +86,7 @@ def _numbers(organization: Organization, today: date) -> dict[str, Any]:
         "figures": _figures(now, before),
         "chart": chart,
         "decimals": column_decimals(bar.point.total for bar in chart.bars),
-        "axis_top": axis_text("spend", chart.top),
-        "axis_half": axis_text("spend", chart.half),
+        **axis_texts("spend", chart),
     }
 
 

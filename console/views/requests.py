@@ -1,7 +1,6 @@
 """Requests one by one: a list that goes both ways and follows what happens, its CSV, search, and receipts."""
 
 import hashlib
-import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import urlencode
@@ -29,6 +28,7 @@ from billing.usage.requests import (
 from billing.usage.sums import ATTRIBUTES
 from billing.usage_event import USAGE_COUNTS
 from console.entrance import console_page
+from console.following import follow_until, may_ask, stop_following
 from console.forms.usage import UsageForm
 from console.next_steps import next_step
 from console.usage_links import UsageLinks
@@ -90,7 +90,7 @@ def requests(request: HttpRequest, access: Access) -> HttpResponse:
         "newest_query": "" if is_first else links.requests(),
         "older_query": _beside(links, "before", page.older_than),
         "newer_query": _beside(links, "after", None if is_first else page.newer_than),
-        "live_query": _live_query(links, page, until=int(time.time()) + LIVE_SECONDS) if is_first else "",
+        "live_query": _live_query(links, page, until=follow_until(LIVE_SECONDS)) if is_first else "",
         "max_export_rows": MAX_EXPORT_ROWS,
     }
     return render(request, "console/requests.html", context)
@@ -105,8 +105,8 @@ def requests_live(request: HttpRequest, access: Access) -> HttpResponse:
     if not form.is_valid():
         raise Http404
     links = UsageLinks(form)
-    if not until.isdecimal() or len(until) > DIGEST_CHARS or int(until) < time.time():
-        return render(request, "console/_requests_paused.html", {"query": links.requests()})
+    if not may_ask(until):
+        return stop_following()
     page = list_requests(access.organization, form.wanted)
     if request.GET.get("seen") == _digest(page):
         return HttpResponse(status=NOTHING_NEW)

@@ -15,7 +15,7 @@ from console.forms.usage import GROUPS, INTERVALS, MAX_DAYS_BY_HOUR, METRICS, PE
 from console.usage_links import UsageLinks
 from console.usage_tables import (
     CSV_COLUMNS,
-    axis_text,
+    axis_texts,
     buckets_of,
     csv_values,
     draw_metric,
@@ -95,8 +95,7 @@ def _context(organization: Organization, form: UsageForm) -> dict[str, Any]:
         "metric_label": METRICS[metric],
         "now": now,
         "chart": chart,
-        "axis_top": axis_text(metric, chart.top),
-        "axis_half": axis_text(metric, chart.half),
+        **axis_texts(metric, chart),
         "times": [(label_of(bucket, interval), found[bucket]) for bucket in buckets if bucket in found],
         "groups": [
             {"label": label, "query": links.query(group=name), "is_chosen": name == group}

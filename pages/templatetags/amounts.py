@@ -8,6 +8,7 @@ from django import template
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
+from billing.admission.balances import BalanceView
 from billing.catalog.price_list import ListedModel
 from billing.models import UsageRecord
 from billing.money import NANOS_PER_USD, PICOS_PER_NANO, format_usd
@@ -138,6 +139,13 @@ def column_decimals(amounts: Iterable[int]) -> int:
     """How many decimals the amounts of one column have, all the same: enough to tell the small ones from nothing."""
     largest = max((abs(nanos) for nanos in amounts), default=0)
     return 2 if largest >= 100 * NANOS_PER_USD else 4 if largest >= NANOS_PER_USD else 6
+
+
+@register.filter
+def decimals_of_balance(view: BalanceView) -> int:
+    """How many decimals the parts of a balance have, all the same: enough to tell what is held from nothing."""
+    state = view.state
+    return max(usual_decimals(nanos) for nanos in (state.held_nanos, state.unsettled_nanos)) if state else 2
 
 
 @register.filter

@@ -174,3 +174,10 @@ def test_an_invitation_is_sent_again_under_another_link(alice: Client, people: P
     assert Invitation.objects.filter(withdrawn_at=None, email="nora@example.org", role="viewer").count() == 1
     assert len(mail.outbox) == 2
     assert alice.post(f"/console/alice/invitations/{first.pk}/resend/").status_code == 404
+
+
+def test_oneself_is_not_removed_but_leaves(alice: Client, people: People) -> None:
+    page = alice.get("/console/alice/members/").content.decode()
+    own, bobs = (people.organization.members.get(user=person).pk for person in (people.alice, people.bob))
+    assert f"members/{own}/remove/" not in page and f"members/{bobs}/remove/" in page
+    assert page.count('href="/console/alice/leave/"') == 2  # In the menu, and in the list.

@@ -89,3 +89,8 @@ def test_it_costs_the_same_queries(people: People, models: int, django_assert_nu
     Client().get("/models/")  # The catalog is read once for each of its versions.
     with django_assert_num_queries(2):
         Client().get("/models/")
+
+
+def test_where_nothing_is_on_sale_the_page_says_so(people: People) -> None:
+    for page in (Client().get("/models/"), client_of(people.alice).get("/console/alice/models/")):
+        assert "No model is on sale here yet" in page.content.decode()

@@ -111,7 +111,7 @@ def test_the_checklist_turns_over_by_itself(alice: Client, people: People) -> No
     assert [step["done"] for step in page.context["steps"]] == [False, True, False]
     asked = f"{OVERVIEW}first-steps/?until={page.context['until']}"
     assert "every 3s" in page.content.decode() and "every 3s" in alice.get(asked).content.decode()
-    assert "every 3s" not in alice.get(f"{OVERVIEW}first-steps/?until=1").content.decode()
+    assert alice.get(f"{OVERVIEW}first-steps/?until=1")["HX-Trigger"] == "following-ended"
     event = billed_event(people.key, sell_model())
     settle([event])
     done = alice.get(asked).content.decode()
@@ -186,3 +186,16 @@ def test_the_chart_stays_in_its_box_and_keeps_proportions() -> None:
     assert all(part.y >= 0 and part.y + part.height <= HEIGHT + 0.01 for bar in chart.bars for part in bar.parts)
     assert chart.labels == ("0", "2", "4")
     assert draw_bars([Point("x", (0,))]).top == 0
+
+
+def test_who_has_nothing_left_is_led_to_the_top_up(alice: Client, people: People) -> None:
+    settle([billed_event(people.key, sell_model())])
+    page = alice.get(OVERVIEW).content.decode()
+    assert "balance-figure negative" in page
+    assert f'href="{OVERVIEW}billing/top-ups/"' in page
+    assert "top-ups/" not in client_of(people.bob).get(OVERVIEW).content.decode()
+
+
+def test_a_new_organization_is_not_told_in_red_that_it_has_nothing(alice: Client) -> None:
+    page = alice.get(OVERVIEW).content.decode()
+    assert "balance-figure" in page and "balance-figure negative" not in page

@@ -43,7 +43,7 @@ def test_a_passkey_is_added_signs_in_and_is_removed(
     visitor.go("/accounts/2fa/webauthn/add/")
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Confirm").click()
-    page.get_by_label("Passwordless").check()
+    page.get_by_label("Sign in with it alone, without a password").check()
     page.get_by_role("button", name="Add").click()
     page.get_by_text("I have kept them").wait_for()  # Recovery codes, for whoever loses it.
     [credential] = session.send("WebAuthn.getCredentials", {"authenticatorId": authenticator_id})["credentials"]

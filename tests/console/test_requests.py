@@ -118,7 +118,8 @@ def test_the_list_follows_what_happens(alice: Client, people: People, version: P
     response = alice.get(live)
     assert f"r-{newer.request_id}" in response.content.decode()
     assert alice.get(f"{REQUESTS}live/" + response.context["live_query"]).status_code == 204
-    assert "stopped following" in alice.get(f"{REQUESTS}live/").content.decode()
+    ended = alice.get(f"{REQUESTS}live/")
+    assert (ended.status_code, ended["HX-Reswap"], ended["HX-Trigger"]) == (286, "none", "following-ended")
 
 
 def test_search_takes_an_id_in_every_form_and_tells_what_it_does_not_find(

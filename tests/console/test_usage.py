@@ -11,11 +11,12 @@ from django.test.html import parse_html
 from accounts.keys import create_key
 from billing.models import AttributedDay, PriceVersion
 from billing.money import format_usd
-from billing.usage.sums import UsageFilter, sum_by_group, sum_period
+from billing.usage.sums import Sums, UsageFilter, sum_by_group, sum_period
 from console.forms.usage import days_of
+from console.usage_tables import change_of
 from pages.fields import LongSelect
 from tests.support.people import People, client_of
-from tests.support.settled_usage import billed_event, sell_model, settle
+from tests.support.settled_usage import billed_event, failed_event, sell_model, settle
 
 USAGE = "/console/alice/usage/"
 
@@ -56,7 +57,7 @@ def test_sums_by_every_group_add_up(alice: Client, people: People, version: Pric
     a, b, c, d, old = used["costs"]
     context = alice.get(USAGE).context
     assert (context["now"].requests, context["now"].cost_nanos) == (4, a + b + c + d)
-    assert context["figures"][0].change == f"{(a + b + c + d - old) * 100 // old:+,} %"
+    assert context["figures"][0].change == f"{round((a + b + c + d - old) * 100 / old):+,} %"
     assert context["figures"][3].text == f"{300 / (900 + 300 + 3 * 1200) * 100:.1f} %"
     expected = {
         "model": {("acme/large", 3, a + b + d), ("acme/small", 1, c)},
@@ -193,3 +194,38 @@ def test_it_costs_the_same_queries(
     alice.get(USAGE)
     with django_assert_num_queries(11):
         assert len(alice.get(USAGE, {"group": "end_user"}).context["rows"]) == rows
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "told"),
+    [
+        (1_000, 1_000, "unchanged"),
+        (999, 1_000, "nearly unchanged"),
+        (994, 1_000, "\N{MINUS SIGN}1 %"),
+        (1_019, 1_000, "+2 %"),
+        (0, 1_000, "\N{MINUS SIGN}100 %"),
+        (5, 0, ""),
+    ],
+)
+def test_a_change_is_rounded_to_the_nearest_percent(now: int, before: int, told: str) -> None:
+    assert change_of("spend", Sums(cost_nanos=now), Sums(cost_nanos=before)) == told
+
+
+def test_whoever_filters_on_keeps_the_days_that_they_see(alice: Client, people: People, version: PriceVersion) -> None:
+    """The form of the filter is sent as a browser sends it: every field with what it shows."""
+    use_it_all(people, version)
+    seen = alice.get(USAGE, {"period": "7d", "metric": "tokens"})
+    form = seen.context["form"]
+    shown = {field.name: field.value() for field in form if field.name in ("first_day", "last_day") and field.value()}
+    assert shown["last_day"] == datetime.now(UTC).date() and len(shown) == 2
+    again = alice.get(USAGE, {**shown, **dict(seen.context["kept"]), "model": "acme/small"})
+    assert again.context["wanted"].days == 7
+    assert [period["label"] for period in again.context["periods"] if period["is_chosen"]] == ["Last 7 days"]
+    assert alice.get(USAGE).context["form"]["first_day"].value() is None
+
+
+def test_the_number_of_a_row_leads_to_as_many_requests(alice: Client, people: People, version: PriceVersion) -> None:
+    settle([billed_event(people.key, version), failed_event(people.key, version)])
+    [row] = alice.get(USAGE).context["rows"]
+    listed = alice.get(f"/console/alice/requests/{row.requests}").context["page"].requests
+    assert len(listed) == row.sums.requests == 1
