@@ -8,6 +8,7 @@ import os
 import re
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -16,7 +17,7 @@ from pytest_django import Settings
 from pytest_django.live_server_helper import LiveServer
 
 from accounts.keys import create_key
-from accounts.models import Member, Organization, Role
+from accounts.models import Member, Organization, Role, User
 from billing.budgets.amounts import Amounts
 from billing.budgets.choices import set_end_user_budget
 from billing.credit.top_ups import grant_credit
@@ -49,6 +50,12 @@ REFUSED = (
     (402, "key_monthly_budget_exceeded", "The monthly budget of this key is $40.00, of which $39.98 is used."),
     (402, "insufficient_balance", "The available balance is $0.00, and this request may cost $0.24."),
     (429, "rate_limited_requests", "600 requests a minute are allowed. Try again in 12 seconds."),
+)
+ODD_NAMES = (
+    "Organization of one hundred characters, which is as long as a name may be in this place, is it not ?",
+    "\N{HEBREW LETTER SHIN}\N{HEBREW LETTER LAMED}\N{HEBREW LETTER VAV}\N{HEBREW LETTER FINAL MEM} (2024) & Sons!",
+    "\N{ROCKET}\N{WAVING HAND SIGN}\N{EMOJI MODIFIER FITZPATRICK TYPE-4} production",
+    "w" * 100,
 )
 
 pytestmark = [
@@ -196,6 +203,56 @@ def test_take_pictures_of_what_comes_of_a_form(browser: Browser, live_server: Li
         others = visit(browser, live_server, **options)
         sign_in(others, "bob@example.org")
         take_picture(others, "/console/alice/keys/", folder, look)
+
+
+def odd() -> list[str]:
+    """Names of every script, as long as they may be, and amounts of every size."""
+    paths = pages_with_content()
+    organization = Organization.objects.get(slug="alice")
+    owner = organization.members.get(role=Role.OWNER).user
+    Organization.objects.filter(pk=organization.pk).update(name=ODD_NAMES[0])
+    version = sell_model("acme/large")
+    for number, name in enumerate(ODD_NAMES):
+        person = make_person(f"{'very-long-name-of-a-person-' * 2}{number}")
+        User.objects.filter(pk=person.pk).update(name=name)
+        Member.objects.create(organization=organization, user=person, role=Role.ADMIN)
+        key, _ = create_key(organization, name=name, created_by=owner, fields=MONTHLY)
+        who = {"end_user": name * 2, "tag": name[:64], "session": "s" * 128}
+        sizes: dict[str, Any] = {"input_tokens": 10 ** (number * 2), "output_tokens": number}
+        settle([billed_event(key, version, **{**who, **sizes})])
+    for amount in (1_000_000_123_456_000, 1, 0.5 * USD):
+        grant_credit(
+            organization,
+            amount_nanos=int(amount),
+            kind=CreditLot.Kind.PROMOTIONAL,
+            reason=ODD_NAMES[1],
+            actor="a",
+            idempotency_key=f"i{amount}",
+        )
+    return paths
+
+
+# A phone of the smallest kind, a desk at 200 %, and a reader who chose the colours.
+ODD_LOOKS: dict[str, dict[str, Any]] = {
+    "narrow": {"viewport": {"width": 320, "height": 640}},
+    "zoomed": {"viewport": {"width": 640, "height": 360}, "device_scale_factor": 2},
+    "desk": {},
+    "forced": {"forced_colors": "active"},
+}
+
+
+def test_take_pictures_of_what_is_odd(browser: Browser, live_server: LiveServer) -> None:
+    paths = [*odd(), *MORE_PATHS, *ACCOUNT_PATHS]
+    folder = Path(FOLDER) / "odd"
+    folder.mkdir(parents=True, exist_ok=True)
+    for look, options in ODD_LOOKS.items():
+        visitor = visit(browser, live_server, **options)
+        for path in STRANGERS_PATHS:
+            take_picture(visitor, path, folder, look)
+        sign_in(visitor, "alice@example.org")
+        confirm_that_it_is_oneself(visitor)
+        for path in paths:
+            take_picture(visitor, path, folder, look)
 
 
 def save_picture(visitor: Visitor, name: str, folder: Path, look: str) -> None:
