@@ -10,7 +10,7 @@ from django.shortcuts import render
 from django.template.loader import render_to_string
 
 from api.errors import envelope
-from crossmodel_site.api_paths import describe_missing, is_api_path
+from crossmodel_site.api_paths import describe_missing, is_api_path, is_program
 
 RETRY_AFTER_SECONDS = "10"
 
@@ -24,7 +24,7 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Django's handler404."""
-    if is_api_path(request.path):
+    if is_api_path(request.path) or is_program(request.headers):
         return _api_error(404, "not_found", describe_missing(request.path))
     return render(request, "404.html", status=404)
 

@@ -23,6 +23,7 @@ from gateway.server.stalled_client import ClientStalledError, StalledClientTimer
 from gateway.upstreams.calls import UpstreamCalls
 from gateway.upstreams.exchange import OpenStream
 
+LATE_USAGE_SECONDS = 1.0  # Of a reply that is whole, and whose usage was not among it.
 ACCEPTANCE_SECONDS = 4.0
 ACCEPTANCE_POLL_SECONDS = 0.1
 
@@ -65,6 +66,7 @@ class StreamRelay:
         self._step = NOTHING
         self._now = asyncio.get_running_loop().time
         self._ends_at = self._now() + times.total_seconds
+        self._said_until = 0.0  # Until when usage is waited for behind a reply that is whole; 0 while it is not.
         self._ping_at = self._now() + times.ping_seconds
 
     async def open(self) -> None:
@@ -161,7 +163,10 @@ class StreamRelay:
 
     async def _read_next(self, stream: OpenStream, send: SendChunk) -> RelayStep:
         """Return what the upstream says next. While nothing comes for the client, it gets a ping now and then."""
+        decoder = stream.decoder
         silent_at = self._now() + self._times.idle_seconds
+        if decoder.is_said:
+            silent_at = self._said_until = self._said_until or self._now() + LATE_USAGE_SECONDS
         while True:
             if self._now() >= self._ping_at:
                 await self._send(send, PING)
@@ -170,11 +175,15 @@ class StreamRelay:
             except UpstreamTimeoutError:
                 if self._now() < silent_at:
                     continue
+                if decoder.is_said:
+                    return decoder.flush()
                 reason = f"No data for {self._times.idle_seconds:g} s."
                 return RelayStep(b"", failure=UpstreamProtocolError(reason, code="upstream_timeout"))
             except UpstreamError as error:
+                if decoder.is_said:
+                    return decoder.flush()
                 return RelayStep(b"", failure=UpstreamProtocolError(str(error), code="upstream_broken"))
-            return stream.decoder.flush() if chunk is None else stream.decoder.feed(chunk)
+            return decoder.flush() if chunk is None else decoder.feed(chunk)
 
     async def _finish(self, stream: OpenStream, end: StreamEnd, send: SendChunk) -> None:
         """The reply is whole. Its last events go out once the usage is safe, or a bound has passed."""

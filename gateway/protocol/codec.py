@@ -116,6 +116,10 @@ class StreamDecoder(Protocol):
     def has_started(self) -> bool:
         """True once something was forwarded: the route is decided."""
 
+    @property
+    def is_said(self) -> bool:
+        """True once the reply is whole, and only its usage may come yet: `flush()` ends it, whatever comes instead."""
+
     def feed(self, chunk: bytes) -> RelayStep:
         """Take bytes as they came, cut anywhere."""
 

@@ -5,6 +5,8 @@ from gateway.protocol.errors import UpstreamProtocolError
 from gateway.protocol.sse import SseEvent, SseParser
 from gateway.protocol.usage_reading import UsageReading
 
+ERROR = "error"
+
 
 class StreamFrame:
     """The part of codec.StreamDecoder that does not depend on the protocol.
@@ -23,6 +25,10 @@ class StreamFrame:
     @property
     def has_started(self) -> bool:
         return self._has_started
+
+    @property
+    def is_said(self) -> bool:
+        return False
 
     def reading(self) -> UsageReading:
         raise NotImplementedError
@@ -57,6 +63,8 @@ class StreamFrame:
 
     def _take_events(self, events: list[SseEvent]) -> StreamEnd | None:
         for event in events:
+            if not event.data and event.event != ERROR:
+                continue  # Servers send it to keep a connection alive; of an error, its name says enough.
             end = self._take_event(event)
             if end is not None:
                 return end

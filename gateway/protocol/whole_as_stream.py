@@ -9,7 +9,7 @@ from typing import Any
 from gateway.protocol.codec import DecodedMessage, StreamEnd
 from gateway.protocol.errors import UnusableReplyError, UpstreamProtocolError
 from gateway.protocol.json import exact as exact_json
-from gateway.protocol.sse import encode_event
+from gateway.protocol.sse import BYTE_ORDER_MARK, encode_event
 from gateway.protocol.stream_frame import StreamFrame
 from gateway.protocol.usage_reading import UsageReading
 
@@ -26,7 +26,7 @@ def is_whole_reply(first_chunk: bytes) -> bool:
     """True for what a body begins with that is no stream. Its content-type says too little: streams call themselves
     JSON too.
     """
-    return first_chunk.lstrip()[:1] == b"{"
+    return first_chunk.removeprefix(BYTE_ORDER_MARK).lstrip()[:1] == b"{"
 
 
 class WholeReplyDecoder(StreamFrame):

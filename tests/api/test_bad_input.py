@@ -171,3 +171,18 @@ def test_what_a_typing_error_looks_for_is_not_everything(manager: Manager) -> No
     ):
         assert manager.refusal("GET", path) == (400, "invalid_parameters")
     assert manager.refusal("GET", "generation") == (400, "invalid_parameters")
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [("/anthropic/v1/messages", "/v1/messages"), ("/proxy/api/v1/keys", "/api/v1/keys"), ("/chat/completions", None)],
+)
+def test_a_program_is_told_in_json_wherever_it_asks(path: str, meant: str | None) -> None:
+    for headers in ({"x-api-key": "cm-a"}, {"authorization": "Bearer cm-a"}, {"content-type": JSON}):
+        answer = Client().generic("POST", path, headers=headers)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+        message = answer.json()["error"]["message"]
+        assert message.endswith(f"Did you mean {meant}?" if meant else "/reference/api/ names every address.")
+    for headers in ({}, {"authorization": "Basic eDp5", "accept": "text/html,*/*"}):
+        assert Client().get(path, headers=headers)["content-type"].startswith("text/html")

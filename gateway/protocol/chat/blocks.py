@@ -13,6 +13,7 @@ from gateway.protocol.chat.names import CallIds, ToolNames
 from gateway.protocol.errors import UNUSABLE_CODE, UNUSABLE_TEXT, UpstreamProtocolError
 from gateway.protocol.json import exact as exact_json
 from gateway.protocol.json.arguments import read_arguments
+from gateway.protocol.json.broken_escapes import EscapeMender
 from gateway.protocol.sse import encode_event
 
 MAX_HELD_CHARS = 16 * 1024 * 1024  # Of arguments, and of texts that wait.
@@ -43,6 +44,7 @@ class _Call:
         "call_id",
         "checked_chars",
         "checked_pieces",
+        "escapes",
         "is_closed",
         "is_streaming",
         "is_whole",
@@ -54,6 +56,7 @@ class _Call:
         self.call_id: object = None
         self.name = ""
         self.pieces: list[str] = []
+        self.escapes = EscapeMender()
         self.is_streaming = False
         self.is_closed = False
         self.is_whole = False
@@ -125,6 +128,7 @@ class BlockWriter:
         if not call.name and isinstance(name, str):
             call.name = name
         if arguments:
+            arguments = call.escapes.mend(arguments)
             self._hold(arguments)
             call.pieces.append(arguments)
         if call is self._live:
@@ -207,6 +211,9 @@ class BlockWriter:
             self._write_delta({"type": "input_json_delta", "partial_json": text})
 
     def _close_call(self, call: _Call, *, is_truncated: bool) -> None:
+        if rest := call.escapes.end():
+            call.pieces.append(rest)
+            self._write_arguments(call, rest)
         arguments = {} if call.holds_object() else read_arguments("".join(call.pieces))
         if arguments is None and not is_truncated:
             raise _model_fault("a tool call whose arguments are not a JSON object")

@@ -1,9 +1,10 @@
 """The conversation of a Messages request as the `messages` of Chat Completions. Pure.
 
 Results of tools become messages of role `tool`, directly after the assistant's turn and before the user's text. They
-hold text only: images inside them follow in a message of the user. What a provider's own tools left in the assistant's
-turns is dropped, and so is thinking, unless the profile says that the provider wants it back with the calls that came
-of it.
+hold text only: images inside them follow in a message of the user. Documents and search results are text with their
+titles, and the summary that stands for a compacted conversation is what the assistant said. What a provider's own tools
+left in the assistant's turns is dropped, and so is thinking, unless the profile says that the provider wants it back
+with the calls that came of it.
 """
 
 from typing import Any
@@ -14,7 +15,9 @@ from gateway.protocol.messages.request import BILLING_HEADER_PREFIX
 from gateway.protocol.messages.validation import refuse, refuse_tag
 from gateway.protocol.profile import DROP, UpstreamProfile
 
-USER_BLOCK_TYPES = ("document", "image", "text", "tool_result")
+USER_BLOCK_TYPES = ("document", "image", "search_result", "text", "tool_result")
+# What the assistant said, by the type of its block, with the name of the text in it.
+SAID = {"text": "text", "compaction": "content"}
 PARAGRAPH = "\n\n"
 Message = dict[str, Any]
 Part = dict[str, Any]
@@ -73,7 +76,8 @@ def _translate_assistant(
     """Return one message, or none when nothing is left of the turn."""
     if isinstance(blocks, str):
         return [{"role": "assistant", "content": blocks}]
-    text = PARAGRAPH.join(block["text"] for block in blocks if block["type"] == "text" and block["text"])
+    texts = [block.get(SAID[block["type"]]) for block in blocks if block["type"] in SAID]
+    text = PARAGRAPH.join(text for text in texts if isinstance(text, str) and text)
     calls = [
         {
             "id": ids.send(block["id"]),
@@ -142,9 +146,28 @@ def _translate_part(block: dict[str, Any], path: str) -> list[Part]:
         is_url = source["type"] == "url"
         url = source["url"] if is_url else f"data:{source['media_type']};base64,{source['data']}"
         return [{"type": "image_url", "image_url": {"url": url}}]
+    if block_type == "search_result":
+        return _entitled({"Title": block.get("title"), "Source": block.get("source")}, _translate_content(block, path))
     if block_type != "document":
         refuse_tag(path, block_type, USER_BLOCK_TYPES)
-    return _translate_document(block, path)
+    parts = _translate_document(block, path)
+    has_name = parts[0]["type"] == "file" if parts else False
+    return _entitled({"Title": None if has_name else block.get("title"), "Context": block.get("context")}, parts)
+
+
+def _entitled(headings: dict[str, Any], parts: list[Part]) -> list[Part]:
+    """Return the parts behind what they are called, which the model is told by Anthropic too."""
+    lines = [f"{name}: {text}" for name, text in headings.items() if isinstance(text, str) and text]
+    return [{"type": "text", "text": "\n".join(lines)}, *parts] if lines else parts
+
+
+def _translate_content(block: dict[str, Any], path: str) -> list[Part]:
+    """Return the texts of a search result, which has nothing else."""
+    content = block.get("content")
+    texts = [item.get("text") for item in content if isinstance(item, dict)] if isinstance(content, list) else []
+    if not texts or not all(isinstance(text, str) for text in texts):
+        refuse(f"{path}.search_result.content", "Input should be a list of text blocks")
+    return [{"type": "text", "text": text} for text in texts]
 
 
 def _translate_document(block: dict[str, Any], path: str) -> list[Part]:

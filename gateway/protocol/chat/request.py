@@ -1,8 +1,9 @@
 """A Messages request as the body of a Chat Completions call. Pure.
 
 Not sent, because the protocol has no place for it: cache_control, context_management, defer_loading, metadata, top_k
-(unless the profile says that the upstream knows it), stop sequences past the fourth, and a provider's own tools
-(dropped or refused, as the profile says).
+(unless the profile says that the upstream knows it), stop sequences past the fourth, and the tools that a provider runs
+(dropped or refused, as the profile says). Refused are those that a client runs and Anthropic's models know without a
+schema: a client that offers them waits for their calls.
 """
 
 from typing import Any
@@ -11,7 +12,7 @@ from gateway.protocol.chat.messages import translate_messages
 from gateway.protocol.chat.names import ToolNames
 from gateway.protocol.codec import RouteTarget, check_thinking_budget, refuse_fields
 from gateway.protocol.messages.request import MessagesRequest, encode_for_upstream
-from gateway.protocol.messages.tools import CUSTOM, with_schemas
+from gateway.protocol.messages.tools import CLIENT_TOOLS, CUSTOM, with_schemas
 from gateway.protocol.messages.validation import refuse
 from gateway.protocol.profile import REASONING_EFFORT, REASONING_OBJECT, REFUSE, UpstreamProfile
 
@@ -67,9 +68,10 @@ def _translate(request: MessagesRequest, target: RouteTarget) -> dict[str, Any]:
 
 
 def _add_tools(body: dict[str, Any], request: MessagesRequest, names: ToolNames, profile: UpstreamProfile) -> None:
-    if request.server_tools and profile.server_tools == REFUSE:
-        index, tool_type = request.server_tools[0]
-        refuse(f"tools.{index}.type", f"'{tool_type}' is not supported on this model", code="unsupported_by_upstream")
+    for index, tool_type in request.server_tools:
+        if profile.server_tools == REFUSE or tool_type.startswith(CLIENT_TOOLS):
+            text = f"'{tool_type}' is not supported on this model"
+            refuse(f"tools.{index}.type", text, code="unsupported_by_upstream")
     server_places = {index for index, _ in request.server_tools}
     tools = [
         _translate_tool(tool, names)

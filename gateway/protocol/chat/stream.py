@@ -1,9 +1,11 @@
 """A stream of Chat Completions on its way to the client as Messages events. Pure.
 
 The reply is complete with `[DONE]`, or with a clean end, once a `finish_reason` was said; anything else that ends it is
-a failure. Usage comes with the last chunk, after it, or never: so the end waits for it.
+a failure. Usage comes with the last chunk, after it, behind `[DONE]`, or never: so the end waits for it. Once `[DONE]`
+was said the reply is whole, and whoever reads the stream waits for no longer than a moment.
 """
 
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -54,14 +56,27 @@ class ChatStreamDecoder(StreamFrame):
         self._has_messages = False  # It came in the place of deltas.
         self._choice_index: object = None  # Of the choice that came first: others are another reply.
         self._finish_reason: str | None = None
+        self._is_done = False  # `[DONE]` was said.
         self._last_choice: dict[str, Any] = {}
 
     def reading(self) -> UsageReading:
         return self._usage.reading()
 
+    @property
+    def is_said(self) -> bool:
+        return self._is_done
+
+    def _take_events(self, events: list[SseEvent]) -> StreamEnd | None:
+        super()._take_events(events)
+        return self._finish() if self._is_done and (self._usage.has_usage or self._finish_reason is None) else None
+
     def _take_event(self, event: SseEvent) -> StreamEnd | None:
         if event.data.strip() == DONE:
-            return self._finish()
+            self._is_done = True
+            return None
+        if self._is_done:
+            self._take_late_usage(event)
+            return None
         if event.event == "error":
             raise read_stream_error(event.data)
         self._take_chunk(event.data)
@@ -90,6 +105,11 @@ class ChatStreamDecoder(StreamFrame):
                 self._choice_index = index
                 require_no_error(payload, choice)
                 self._take_choice(choice)
+
+    def _take_late_usage(self, event: SseEvent) -> None:
+        """Read nothing but counts: whatever else follows a whole reply is none of it."""
+        with suppress(UpstreamProtocolError):
+            self._usage.read_payload(load_event(event.data)[0])
 
     def _take_choice(self, choice: dict[str, Any]) -> None:
         delta = choice.get("delta")
@@ -149,6 +169,15 @@ class ChatStreamDecoder(StreamFrame):
             return text
         return self._joiners.setdefault(source if isinstance(source, str | int) else None, HalfJoiner()).join(text)
 
+    def _end_halves(self, *, is_truncated: bool) -> None:
+        """Write what stands for half a character at the end of a text; arguments end in one only when cut off."""
+        for source, joiner in self._joiners.items():
+            lone = joiner.end()
+            if lone and source in (THINKING, TEXT):
+                self._add_passage(str(source), lone)
+            elif lone and is_truncated and not isinstance(source, str):
+                self._blocks.add_fragment(source, None, None, lone)
+
     def _start(self) -> None:
         if self._has_started:
             return
@@ -172,9 +201,7 @@ class ChatStreamDecoder(StreamFrame):
             self._finish_reason = FILTERED[0]  # No choice, but a bill: what a provider's filter leaves.
         if self._finish_reason is None:
             raise UpstreamProtocolError("the stream ended without a finish_reason")
-        for kind in (THINKING, TEXT):
-            if kind in self._joiners and self._joiners[kind].half:
-                self._add_passage(kind, mend(self._joiners[kind].half))
+        self._end_halves(is_truncated=self._finish_reason in CUT_OFF)
         self._blocks.finish(is_truncated=self._finish_reason in CUT_OFF)
         stop_reason, stop_sequence = map_stop_reason(
             self._finish_reason,

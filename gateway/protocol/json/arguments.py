@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from gateway.protocol.json.broken_text import load_broken, mend_all
 from gateway.protocol.json.depth import is_too_deep
 from gateway.protocol.json.exact import decode_text
 from gateway.protocol.json.structure import MAX_STRUCTURE, TooComplexError, check_structure
@@ -28,4 +29,7 @@ def read_arguments(text: str) -> dict[str, Any] | None:
 def _decode_arguments(text: str) -> Any:
     if len(text) > MAX_STRUCTURE:
         check_structure(text.encode())
-    return decode_text(text)
+    try:
+        return decode_text(text)
+    except ValueError:  # A model cuts characters in two as anybody does who writes in pieces.
+        return mend_all(load_broken(text.encode()))

@@ -5,6 +5,7 @@ of the emoji's surrogate pair in two deltas, of which neither is legal Unicode. 
 """
 
 import json
+from codecs import BOM_UTF8
 from typing import Any, NoReturn
 
 import orjson
@@ -89,6 +90,8 @@ def load_json(raw: bytes) -> tuple[Any, bool]:
     except orjson.JSONDecodeError as error:
         if is_depth_error(error):
             raise RecursionError from None
+        if raw.startswith(BOM_UTF8):  # Who reads JSON may ignore it (RFC 8259, 8.1).
+            return load_json(raw.removeprefix(BOM_UTF8))
         try:
             return load_broken(raw), True
         except ValueError:

@@ -116,6 +116,8 @@ def _check_image(path: str, block: dict[str, Any], counts: BlockCounts) -> None:
         url = require_text(f"{path}.url.url", _required(f"{path}.url", source, "url"), max_chars=MAX_URL_CHARS)
         if not url.startswith(("https://", "http://")):
             refuse(f"{path}.url.url", "Only HTTP and HTTPS URLs are supported")
+    elif source_type == FILE:
+        refuse(f"{path}.{FILE}", SHARED_TEXT, code=SHARED_CODE)
     else:
         refuse_tag(path, source_type, SOURCE_TYPES)
 
@@ -124,6 +126,8 @@ def _check_document(path: str, block: dict[str, Any], counts: BlockCounts) -> No
     source_path = f"{path}.document.source"
     source = require_object(source_path, _required(f"{path}.document", block, "source"))
     source_type = _required(source_path, source, "type")
+    if source_type == FILE:
+        refuse(f"{source_path}.{FILE}", SHARED_TEXT, code=SHARED_CODE)
     if source_type not in DOCUMENT_SOURCE_TYPES:
         refuse_tag(source_path, source_type, DOCUMENT_SOURCE_TYPES)
     if source_type in ("base64", "url"):  # Others are text, which every model reads.

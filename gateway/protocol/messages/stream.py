@@ -14,6 +14,7 @@ import orjson
 from gateway.protocol.block_order import BlockOrder
 from gateway.protocol.codec import ReplyIdentity, StreamEnd
 from gateway.protocol.errors import UpstreamProtocolError
+from gateway.protocol.json.broken_escapes import EscapeMender
 from gateway.protocol.json.broken_text import HalfJoiner, mend_all
 from gateway.protocol.messages.response import load_event, rewrite_message
 from gateway.protocol.messages.usage import COUNT_FIELDS, MessagesUsageReader
@@ -22,7 +23,8 @@ from gateway.protocol.stream_frame import StreamFrame
 from gateway.protocol.upstream_errors import read_stream_error
 from gateway.protocol.usage_reading import UsageReading
 
-TEXT_FIELDS = ("text", "thinking", "partial_json")
+ARGUMENTS = "partial_json"
+TEXT_FIELDS = ("text", "thinking", ARGUMENTS)
 
 
 class MessagesStreamDecoder(StreamFrame):
@@ -35,6 +37,7 @@ class MessagesStreamDecoder(StreamFrame):
         self._blocks = BlockOrder()
         self._text = HalfJoiner()  # Of the block that began last.
         self._text_delta: dict[str, str] = {}  # Its latest delta that held halves, without its text.
+        self._escapes = EscapeMender()  # Of its arguments.
         self._message_delta: dict[str, Any] | None = None
 
     def reading(self) -> UsageReading:
@@ -106,6 +109,10 @@ class MessagesStreamDecoder(StreamFrame):
             self._text_delta = {"type": str(delta.get("type")), **dict.fromkeys(joined, "")}
             payload["delta"] = delta = {**mend_all(delta), **joined}
             data = orjson.dumps(payload)
+        arguments = delta.get(ARGUMENTS)
+        if type(arguments) is str and (mended := self._escapes.mend(arguments)) is not arguments:
+            delta[ARGUMENTS] = mended
+            data = orjson.dumps(payload)
         self._usage.read_delta(delta)
         self._write(payload, data)
 
@@ -122,11 +129,15 @@ class MessagesStreamDecoder(StreamFrame):
         self._out.extend(encode_event(payload["type"], orjson.dumps(payload)) for payload in before)
 
     def _end_text(self, number: int) -> None:
-        """Write what stands for half a character at the end of this block's text."""
+        """Write what of this block's text waited for more, and what stands for half a character at its end."""
+        if rest := self._escapes.end():
+            self._write_delta(number, {"type": "input_json_delta", ARGUMENTS: rest})
         if lone := self._text.end():
-            delta = {name: value or lone for name, value in self._text_delta.items()}
-            payload = {"type": "content_block_delta", "index": number, "delta": delta}
-            self._out.append(encode_event("content_block_delta", orjson.dumps(payload)))
+            self._write_delta(number, {name: value or lone for name, value in self._text_delta.items()})
+
+    def _write_delta(self, number: int, delta: dict[str, str]) -> None:
+        payload = {"type": "content_block_delta", "index": number, "delta": delta}
+        self._out.append(encode_event("content_block_delta", orjson.dumps(payload)))
 
     def _write(self, payload: dict[str, Any], data: bytes) -> None:
         """Write an event of the block that began last as it came, but for its number where that is another one."""

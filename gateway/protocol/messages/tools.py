@@ -27,7 +27,8 @@ CUSTOM = "custom"  # The type of a tool that the client runs; any other type is 
 TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}", re.ASCII)
 NO_ARGUMENTS: Mapping[str, str] = {"type": "object"}  # The schema of a tool that is declared without one.
 # What the client runs, and the search among the request's own tools; by the beginning of their dated types.
-FREE_TOOLS = ("bash_", "browser_toolset_", "computer_", "memory_", "text_editor_", "tool_search_tool_")
+CLIENT_TOOLS = ("bash_", "browser_toolset_", "computer_", "memory_", "text_editor_")
+FREE_TOOLS = (*CLIENT_TOOLS, "tool_search_tool_")
 WEB_FETCH, WEB_SEARCH = "web_fetch", "web_search"
 SOLD_TOOLS = (WEB_FETCH, WEB_SEARCH)  # Where the language model has the capability of that name.
 DATED_TYPE = re.compile(r"[a-z0-9_]+_[0-9]{1,8}", re.ASCII)

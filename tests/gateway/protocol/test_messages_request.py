@@ -103,8 +103,8 @@ REFUSED = [
     (user({"type": "image", "source": {}}), "messages.0.content.0.image.source.type: Field required"),
     (
         user({"type": "image", "source": {"type": "file", "file_id": "file_1"}}),
-        "messages.0.content.0.image.source: Input tag 'file' found using 'type' does not match any of the expected "
-        "tags: 'base64', 'url'",
+        "messages.0.content.0.image.source.file: Files at a provider cannot be used here, because all organizations "
+        "share one account there",
     ),
     (
         user({"type": "image", "source": {"type": "base64", "media_type": "image/bmp", "data": PNG}}),
