@@ -29,6 +29,7 @@ from django.template.loader import render_to_string
 from accounts.key_secrets import end_lent_secrets
 from accounts.members import has_confirmed
 from accounts.models import User
+from accounts.one_line import is_one_line
 from accounts.request_credentials import client_address
 from pages.mail_parts import read_parts
 from pages.publishing import publish_in_silence
@@ -183,7 +184,8 @@ class OutsideLoginAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]  #
     def populate_user(self, request: HttpRequest, sociallogin: Any, data: dict[str, Any]) -> Any:
         """Take the name over, and one address: nobody keeps a second way in."""
         user = super().populate_user(request, sociallogin, data)
-        user.name = str(data.get("name") or "")[: user._meta.get_field("name").max_length]
+        name = " ".join(str(data.get("name") or "").split())[: user._meta.get_field("name").max_length]
+        user.name = name if is_one_line(name) else ""
         ranked = sorted(sociallogin.email_addresses, key=lambda address: (not address.verified, not address.primary))
         sociallogin.email_addresses = ranked[:1]
         if ranked:

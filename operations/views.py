@@ -20,10 +20,11 @@ from operations.admin.base import operator_form
 from operations.asking import operator_of
 from operations.finding import find
 from operations.support import mail_to_support
+from pages.forms import Form
 from pages.support_look import end_look
 
 
-class SupportForm(forms.Form):
+class SupportForm(Form):
     note = forms.CharField(
         max_length=1000, widget=UnfoldAdminTextareaWidget(attrs={"rows": 4}), help_text="What they should look at."
     )

@@ -7,7 +7,7 @@ from django.core.exceptions import ValidationError
 
 from accounts.models import ApiKey
 from billing.catalog.names import UnknownModelsError, find_model_ids
-from pages.model_form import ModelForm
+from pages.forms import ModelForm
 
 MAX_NETWORKS = 50
 MAX_MODELS = 100

@@ -10,6 +10,7 @@ from django.forms import Form
 from django.http import HttpRequest, HttpResponse
 
 from accounts.models import User
+from pages.forms import LinesMixin
 
 LABELS = {
     "login": "E-mail address",
@@ -72,7 +73,7 @@ class NewPasswordForm(account_forms.ResetPasswordKeyForm):  # type: ignore[misc]
         rename_fields(self, NEW_PASSWORD)
 
 
-class AddPasskeyForm(webauthn_forms.AddWebAuthnForm):  # type: ignore[misc]  # allauth ships no types
+class AddPasskeyForm(LinesMixin, webauthn_forms.AddWebAuthnForm):  # type: ignore[misc]  # allauth ships no types
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         alone = self.fields["passwordless"]

@@ -9,7 +9,7 @@ from billing.models import Alert, AlertSettings, WebhookEndpoint
 from billing.money import NANOS_PER_USD
 from billing.webhooks.endpoints import InvalidUrlError, check_url
 from pages.fields import UsdField
-from pages.model_form import ModelForm
+from pages.forms import ModelForm
 
 MAX_LOW_BALANCE_NANOS = 10_000_000 * NANOS_PER_USD
 MIN_SPIKE_PERCENT, MAX_SPIKE_PERCENT = 110, 10_000

@@ -3,9 +3,10 @@
 from django import forms
 
 from billing.credit.redemption import MAX_TYPED_CHARACTERS
+from pages.forms import Form
 
 
-class RedeemForm(forms.Form):
+class RedeemForm(Form):
     code = forms.CharField(
         max_length=MAX_TYPED_CHARACTERS,
         label="Redemption code",

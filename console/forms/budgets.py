@@ -9,12 +9,13 @@ from billing.budgets.amounts import Amounts
 from billing.budgets.overrides import MAX_REASON_CHARS
 from billing.usage_event import MAX_END_USER_CHARS
 from pages.fields import UsdField
+from pages.forms import Form
 
 REFUSE, NOTIFY = "refuse", "notify"
 EFFECTS = ((REFUSE, "Refuse requests that could pass the budget"), (NOTIFY, "Only notify: let them through"))
 
 
-class AmountsForm(forms.Form):
+class AmountsForm(Form):
     """Amounts by period."""
 
     daily_budget_nanos = UsdField(required=False, label="Daily budget")

@@ -10,8 +10,8 @@ from django.utils import timezone
 from accounts.key_search import MAX_TEXT_CHARS, KeyState
 from accounts.models import ApiKey, Role, User
 from pages.fields import LinesField, UsdField
+from pages.forms import Form, ModelForm
 from pages.key_restrictions import BUDGET_FIELDS, LIMIT_FIELDS, MAX_MODELS, MAX_NETWORKS, KeyRestrictions
-from pages.model_form import ModelForm
 
 MAX_RATE = 10**12  # Per minute; far above any real limit, far below what a bigint or Lua's numbers hold.
 MAX_CONCURRENT_REQUESTS = 100_000
@@ -29,7 +29,7 @@ STATES = [
 OVERLAPS = [("0", "Not at all"), ("1", "1 hour"), ("24", "1 day"), ("168", "7 days"), ("720", "30 days")]
 
 
-class KeySearchForm(forms.Form):
+class KeySearchForm(Form):
     """What is looked for among keys. What makes no sense is taken for nothing."""
 
     q = forms.CharField(
@@ -45,7 +45,7 @@ class KeySearchForm(forms.Form):
         return any(self.data.get(name) for name in ("q", "state"))
 
 
-class RotationForm(forms.Form):
+class RotationForm(Form):
     """How long the secret that a key has now goes on working, in hours."""
 
     overlap = forms.ChoiceField(label="The old secret goes on working for", choices=OVERLAPS, initial="24")

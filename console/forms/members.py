@@ -5,9 +5,10 @@ from typing import Any
 from django import forms
 
 from accounts.models import Role, User
+from pages.forms import Form
 
 
-class InvitationForm(forms.Form):
+class InvitationForm(Form):
     """Invites an address, whether or not it has an account."""
 
     email = forms.EmailField(label="E-mail address", widget=forms.EmailInput(attrs={"autocomplete": "off"}))
@@ -21,7 +22,7 @@ class InvitationForm(forms.Form):
         self.initial.setdefault("role", Role.DEVELOPER)
 
 
-class RoleForm(forms.Form):
+class RoleForm(Form):
     role = forms.ChoiceField(label="Role")
 
     def __init__(self, *args: Any, roles: list[Role], **options: Any) -> None:
@@ -31,7 +32,7 @@ class RoleForm(forms.Form):
         role.choices = [(role.value, role.label) for role in roles]
 
 
-class RemovalForm(forms.Form):
+class RemovalForm(Form):
     """What becomes of the keys of somebody who is removed: disabled, or another member's."""
 
     keys_go_to = forms.TypedChoiceField(label="Their keys", coerce=int, required=False, empty_value=None)

@@ -8,8 +8,8 @@ from accounts.billing_details import DETAIL_FIELDS
 from accounts.models import BillingDetails, Organization
 from billing.privacy.retention import MAX_DAYS, MIN_DAYS
 from pages.fields import UsdField
+from pages.forms import Form, ModelForm
 from pages.key_restrictions import BUDGET_FIELDS
-from pages.model_form import ModelForm
 
 
 class OrganizationForm(ModelForm[Organization]):
@@ -38,7 +38,7 @@ class OrganizationSettingsForm(ModelForm[Organization]):
             self.fields[field].widget.attrs["placeholder"] = "No budget"
 
 
-class AddressForm(forms.Form):
+class AddressForm(Form):
     """The word for the organization in addresses. What was typed in capitals is taken in small letters."""
 
     slug = forms.RegexField(
@@ -56,7 +56,7 @@ class AddressForm(forms.Form):
         super().__init__(None if data is None else {"slug": typed}, **options)
 
 
-class ClosingForm(forms.Form):
+class ClosingForm(Form):
     """The name of the organization, typed by whoever closes it."""
 
     name = forms.CharField(
@@ -64,7 +64,7 @@ class ClosingForm(forms.Form):
     )
 
 
-class DeletionForm(forms.Form):
+class DeletionForm(Form):
     """The name of the organization, and that what is left of its balance is given up."""
 
     name = forms.CharField(
@@ -83,7 +83,7 @@ class DeletionForm(forms.Form):
         return cleaned
 
 
-class RetentionForm(forms.Form):
+class RetentionForm(Form):
     """For how many days details of requests are kept; without a number they stay. Less needs a word more."""
 
     details_days = forms.IntegerField(

@@ -9,6 +9,7 @@ from django.core.exceptions import ValidationError
 from billing.payments.automatic_settings import MAX_DAY_COUNT, MAX_MONTH_COUNT, Choice
 from billing.payments.orders import MAX_KEY_CHARACTERS, Bounds
 from pages.fields import UsdField
+from pages.forms import Form
 
 KEY_BYTES = 18
 
@@ -16,7 +17,7 @@ KEY_BYTES = 18
 MAX_THRESHOLD_NANOS = 10**15  # 1,000,000 USD.
 
 
-class TopUpForm(forms.Form):
+class TopUpForm(Form):
     amount_nanos = UsdField(label="Amount (USD)")
     key = forms.CharField(max_length=MAX_KEY_CHARACTERS, widget=forms.HiddenInput)
 
@@ -32,7 +33,7 @@ class TopUpForm(forms.Form):
         return nanos
 
 
-class AutomaticTopUpForm(forms.Form):
+class AutomaticTopUpForm(Form):
     """Off unless it is ticked here; no other form changes it."""
 
     is_on = forms.BooleanField(required=False, label="Top up automatically")

@@ -11,6 +11,7 @@ from billing.usage.requests import OUTCOMES, RequestFilter
 from billing.usage.sums import UsageFilter, used_models
 from billing.usage_event import MAX_END_USER_CHARS, MAX_SESSION_CHARS, MAX_TAG_CHARS
 from pages.fields import LongSelect
+from pages.forms import Form
 
 DEFAULT_PERIOD = "30d"
 MAX_DAYS = 366
@@ -53,7 +54,7 @@ class DayField(forms.DateField):
         return data or initial
 
 
-class UsageForm(forms.Form):
+class UsageForm(Form):
     """Everything may be left empty: then it is the last 30 days of everything, by model."""
 
     period = forms.ChoiceField(required=False, choices=[(name, label) for name, (label, _) in PERIODS.items()])

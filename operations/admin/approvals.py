@@ -20,10 +20,11 @@ from billing.payments.provider import PaymentProviderError
 from operations.admin.base import QuestionForm, ReadOnlyAdmin, detail_action, operator_form, usd_column
 from operations.asking import NO_ANSWER, operator_of
 from operations.reratings import call_for_posting
+from pages.forms import Form
 from pages.publishing import publish_or_tell
 
 
-class RefusalForm(forms.Form):
+class RefusalForm(Form):
     reason = forms.CharField(max_length=500, widget=UnfoldAdminTextInputWidget, help_text="Who asked reads it.")
 
 

@@ -25,6 +25,7 @@ from billing.money import format_usd
 from operations.admin.choosing import ChoosingMixin
 from operations.admin.searching import EXACT, search
 from pages.fields import UsdField
+from pages.forms import Form, LinesMixin
 from pages.templatetags.amounts import duration_or_dash
 
 SAVE_AS_NEW = "_saveasnew"
@@ -105,6 +106,9 @@ class OperatorAdmin(ChoosingMixin, ModelAdmin):  # type: ignore[misc]  # unfold 
             raise PermissionDenied
         response: HttpResponse = super().changeform_view(request, object_id, form_url, extra_context)
         return response
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **options: Any) -> Any:
+        return held_to_lines(super().get_form(request, obj, change, **options))
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         """Read a row once for a page: its buttons look at it, too. What changes it reads it again."""
@@ -196,6 +200,7 @@ class OperatorInline(ChoosingMixin, TabularInline):  # type: ignore[misc]  # unf
     def get_formset(self, request: HttpRequest, obj: Model | None = None, **options: Any) -> Any:
         """Say at each field what it is: in a table its label stands at the top, where a screen reader is not."""
         formset = super().get_formset(request, obj, **options)
+        formset.form = held_to_lines(formset.form)
         for field in formset.form.base_fields.values():
             field.widget.attrs.setdefault("aria-label", str(field.label or ""))
         return formset
@@ -219,7 +224,7 @@ class ReadOnlyInline(OperatorInline):
         return False
 
 
-class QuestionForm(forms.Form):
+class QuestionForm(Form):
     """No fields: only a yes."""
 
 
@@ -235,6 +240,11 @@ class OrganizationField(forms.CharField):
         if organization is None:
             raise forms.ValidationError("No organization has this slug.")
         return organization
+
+
+def held_to_lines(form: Any) -> Any:
+    """Return a form of Django's or unfold's by the rule of our own: a field of one line takes one."""
+    return form if issubclass(form, LinesMixin) else type(form)(form.__name__, (LinesMixin, form), {})
 
 
 def is_superuser(request: HttpRequest) -> bool:

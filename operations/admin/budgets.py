@@ -5,7 +5,7 @@ from typing import Any
 from operations.admin.base import (
     admin_usd_field,
 )
-from pages.model_form import ModelForm
+from pages.forms import ModelForm
 
 
 class BudgetForm(ModelForm[Any]):

@@ -12,7 +12,7 @@ from billing.catalog.file import expansion_problem
 from billing.catalog.serving import lost_since, servable_models
 from billing.models import LanguageModel, LanguageModelAlias, Route
 from operations.admin.base import OperatorAdmin, OperatorInline, operator_form
-from pages.model_form import ModelForm
+from pages.forms import ModelForm
 
 SURE = "is_sure"
 

@@ -22,6 +22,7 @@ from operations.admin.budgets import BudgetForm
 from operations.asking import operator_of
 from operations.leaks import MAX_PLACE_CHARS, revoke_leaked
 from pages.fields import LinesField
+from pages.forms import Form
 from pages.key_restrictions import (
     BUDGET_FIELDS,
     LIMIT_FIELDS,
@@ -51,7 +52,7 @@ class ApiKeyAdminForm(BudgetForm, KeyRestrictions):
         self.model_ids = model_ids_by_name()
 
 
-class LeakForm(forms.Form):
+class LeakForm(Form):
     place = forms.CharField(
         required=False,
         max_length=MAX_PLACE_CHARS,

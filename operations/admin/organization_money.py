@@ -17,11 +17,12 @@ from billing.money import format_usd
 from billing.usage.report import start_of_day
 from operations.admin.base import OperatorAdmin, admin_usd_field, detail_action, operator_form
 from operations.asking import ask_or_tell, operator_of
+from pages.forms import Form
 
 MAX_PRIORITY = 32_767
 
 
-class AskForm(forms.Form):
+class AskForm(Form):
     """The reason is required: it stands in the ledger and in the organization's statement."""
 
     reason = forms.CharField(max_length=500, widget=UnfoldAdminTextInputWidget, help_text="Members see it.")

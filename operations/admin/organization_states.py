@@ -14,19 +14,20 @@ from billing.admission.balances import read_balance
 from billing.models import AutomaticTopUp
 from billing.privacy.deletion import withdraw_deletion
 from operations.admin.base import OperatorAdmin, detail_action, operator_form
+from pages.forms import Form
 from pages.publishing import publish_or_tell
 from pages.support_look import LASTS, begin_look
 
 Status = Organization.Status
 
 
-class StateForm(forms.Form):
+class StateForm(Form):
     reason = forms.CharField(
         max_length=300, widget=UnfoldAdminTextInputWidget, help_text="For operators. It is kept, and in the audit."
     )
 
 
-class LookForm(forms.Form):
+class LookForm(Form):
     reason = forms.CharField(
         max_length=300,
         widget=UnfoldAdminTextInputWidget,

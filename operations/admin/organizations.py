@@ -21,11 +21,11 @@ from operations.admin.organization_money import OrganizationMoney
 from operations.admin.organization_panels import OrganizationPanels
 from operations.admin.organization_states import OrganizationStates
 from operations.admin.privacy import OrganizationPrivacy
+from pages.forms import ModelForm
 from pages.key_restrictions import (
     BUDGET_FIELDS,
     LIMIT_FIELDS,
 )
-from pages.model_form import ModelForm
 from pages.publishing import publish_or_tell
 
 PANELS = ["money", "usage", "waiting", "budgets", "keys", "lots", "documents", "elsewhere"]

@@ -42,12 +42,13 @@ from operations.admin.base import (
 from operations.admin.filters import known_values
 from operations.admin.organization_money import say_bound
 from operations.asking import ask_or_tell
+from pages.forms import Form
 
 MAX_REASON_CHARACTERS = 200
 MONTHS_COUNTED_WITHOUT_END = 12
 
 
-class RefundForm(forms.Form):
+class RefundForm(Form):
     """Sent once it shows what would be posted; sent again with the same amount it is done."""
 
     amount_nanos = admin_usd_field("Amount, USD", required=True)
@@ -64,11 +65,11 @@ class RefundForm(forms.Form):
     shown_nanos = forms.IntegerField(required=False, widget=forms.HiddenInput)
 
 
-class NoteForm(forms.Form):
+class NoteForm(Form):
     resolution = forms.CharField(max_length=500, widget=UnfoldAdminTextInputWidget, label="How it was resolved")
 
 
-class RecurringCreditForm(forms.Form):
+class RecurringCreditForm(Form):
     organization = OrganizationField()
     amount_nanos = admin_usd_field("Amount each month, USD", required=True)
     first_month = forms.DateField(

@@ -17,11 +17,12 @@ from billing.pricing.cost import FACTOR_ONE_PPM, MAX_FACTOR_PPM
 from billing.usage.report import start_of_day
 from operations.admin.base import OrganizationField, ReadOnlyAdmin, operator_form
 from operations.asking import ask_or_tell
+from pages.forms import Form
 
 MAX_FACTOR = MAX_FACTOR_PPM // FACTOR_ONE_PPM
 
 
-class PriceFactorForm(forms.Form):
+class PriceFactorForm(Form):
     organization = OrganizationField()
     factor = forms.DecimalField(
         min_value=Decimal(0),

@@ -37,6 +37,7 @@ from billing.pricing.cost import InvalidPriceError
 from operations.admin.base import QuestionForm, ReadOnlyAdmin, detail_action, operator_form, usd_column
 from operations.admin.rerating import propose_rerating
 from operations.asking import operator_of
+from pages.forms import Form
 from pages.templatetags.amounts import picos_per_million, picos_usd
 
 MAX_LIST_CHARACTERS = 500_000
@@ -44,7 +45,7 @@ PER_UNIT = (PriceComponent.Component.IMAGE, PriceComponent.Component.WEB_SEARCH)
 ROW = "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>"
 
 
-class PriceListForm(forms.Form):
+class PriceListForm(Form):
     """Sent once it shows what would be drafted; sent again unchanged it is done."""
 
     price_list = forms.CharField(
@@ -56,7 +57,7 @@ class PriceListForm(forms.Form):
     shown = forms.CharField(required=False, widget=forms.HiddenInput)
 
 
-class SuccessorForm(forms.Form):
+class SuccessorForm(Form):
     """One amount for each price of the version before; all begin as they are."""
 
     effective_on = forms.DateField(
@@ -83,7 +84,7 @@ class SuccessorForm(forms.Form):
             )
 
 
-class DiscardForm(forms.Form):
+class DiscardForm(Form):
     reason = forms.CharField(max_length=500, widget=UnfoldAdminTextInputWidget, help_text="Who drafted it reads it.")
 
 

@@ -25,13 +25,14 @@ from billing.privacy.retention import MAX_DAYS, MIN_DAYS, choose_retention
 from operations.admin.base import OperatorAdmin, QuestionForm, detail_action, operator_form
 from operations.asking import operator_of
 from pages.exports import ROWS, as_file, send_export
+from pages.forms import Form
 from pages.publishing import publish_or_tell
 
 # No role has these: they are the superusers'.
 OF_ORGANIZATIONS, OF_PEOPLE = "accounts.delete_organization", "accounts.delete_user"
 
 
-class RetentionForm(forms.Form):
+class RetentionForm(Form):
     days = forms.IntegerField(
         required=False,
         min_value=MIN_DAYS,
@@ -41,7 +42,7 @@ class RetentionForm(forms.Form):
     )
 
 
-class ErasureForm(forms.Form):
+class ErasureForm(Form):
     """Sure is who types what it is called."""
 
     typed = forms.CharField(max_length=254, widget=UnfoldAdminTextInputWidget)

@@ -19,11 +19,12 @@ from operations.admin.base import (
     usd_column,
 )
 from operations.admin.filters import known_values
+from pages.forms import Form
 
 MAY_RESOLVE = "billing.change_reconciliationbreak"
 
 
-class ResolveForm(forms.Form):
+class ResolveForm(Form):
     note = forms.CharField(max_length=1000, widget=UnfoldAdminTextInputWidget, help_text="What it was. It is kept.")
     transaction_id = forms.IntegerField(
         required=False,

@@ -35,6 +35,7 @@ from operations.admin.base import (
 )
 from operations.admin.organization_money import say_bound
 from operations.asking import operator_of, tell
+from pages.forms import Form
 
 MAX_PRIORITY = 32_767
 
@@ -44,7 +45,7 @@ def _day_field(label: str, help_text: str) -> forms.DateField:
     return forms.DateField(required=False, label=label, widget=widget, help_text=help_text)
 
 
-class CreateCodesForm(forms.Form):
+class CreateCodesForm(Form):
     amount_nanos = admin_usd_field("Amount of each, USD", required=True)
     count = forms.IntegerField(
         label="Number of codes",

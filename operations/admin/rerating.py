@@ -22,6 +22,7 @@ from billing.models import Approval, PriceVersion
 from billing.money import format_usd
 from operations.admin.base import OperatorAdmin, operator_form
 from operations.asking import ask_or_tell
+from pages.forms import Form
 
 MAX_REASON_CHARS = 500
 TEXT = (
@@ -29,7 +30,7 @@ TEXT = (
 )
 
 
-class ReratingForm(forms.Form):
+class ReratingForm(Form):
     """Sent once it shows what would be posted; sent again unchanged it is asked for."""
 
     begins_on = forms.DateField(

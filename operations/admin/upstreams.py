@@ -22,7 +22,7 @@ from billing.models import Upstream
 from billing.upstream_health.sharing import UpstreamHealth, read_upstream_health, reset_upstream_health
 from operations.admin.base import OperatorAdmin, QuestionForm, detail_action, is_superuser, operator_form
 from operations.upstream_checks import check_upstream, without_credential
-from pages.model_form import ModelForm
+from pages.forms import ModelForm
 
 WORDS = {"breaker": "breaker open", "suspected": "suspected of failing", "account": "our account is refused"}
 

@@ -20,10 +20,11 @@ from operations.admin.base import ReadOnlyAdmin, admin_usd_field, detail_action,
 from operations.admin.named_rows import RequestRows
 from operations.admin.organization_money import say_bound
 from operations.asking import ask_or_tell, mark_of, show_first
+from pages.forms import Form
 from pages.publishing import publish_or_tell
 
 
-class RefundForm(forms.Form):
+class RefundForm(Form):
     """Sent once it shows what would be posted; sent again with the same amount it is done."""
 
     amount_nanos = admin_usd_field("Amount, USD (empty: all of it)")
@@ -33,7 +34,7 @@ class RefundForm(forms.Form):
     shown = forms.CharField(required=False, widget=forms.HiddenInput)
 
 
-class ReasonForm(forms.Form):
+class ReasonForm(Form):
     reason = forms.CharField(max_length=500, widget=UnfoldAdminTextInputWidget, help_text="It is kept.")
 
 

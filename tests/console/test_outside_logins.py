@@ -115,10 +115,10 @@ def sign_in_with_acme(site: Site, provider: LoginProvider, *, forged: Any = None
 
 
 def test_an_address_that_acme_vouches_for_is_an_account(site: Site, provider: LoginProvider) -> None:
-    nora = sign_in_with_acme(site, provider, sub="1", email="Nora@Example.org", email_verified=True, name="Nora")
+    nora = sign_in_with_acme(site, provider, sub="1", email="Nora@Example.org", email_verified=True, name="Nora\r\n N.")
     assert nora.is_in
     user = User.objects.get()
-    assert (user.email, user.name) == ("nora@example.org", "Nora")
+    assert (user.email, user.name) == ("nora@example.org", "Nora N.")
     assert EmailAddress.objects.get(user=user).verified
     assert provider.asked[-1]["code_challenge_method"] == "S256"
     # Whom Acme knows by the same id is the same person, whatever their address has become.

@@ -40,7 +40,7 @@ def test_a_file_is_split_before_it_passes_the_limit() -> None:
 
 
 def test_forms_name_their_model_in_a_way_that_runs() -> None:
-    """A type checker takes `forms.ModelForm[Key]`; Django does not, and only pages.model_form lets it run."""
+    """A type checker takes `forms.ModelForm[Key]`; Django does not, and only pages.forms lets it run."""
     sources = [path for path in tracked_files() if path.suffix == ".py"]
     assert [name_of(path) for path in sources if SUBSCRIPTED_FORM.search(path.read_text())] == []
     assert SUBSCRIPTED_FORM.search("class KeyForm(forms.ModelForm" + "[Key]):")
