@@ -86,6 +86,9 @@ def expired_lots_are_not_drawn(books: Books) -> Outcome:
               AND POSTED(entry.transaction_id) AND POSTED(ledger.id) AND ledger.created_at >= lot.expires_at
               AND NOT EXISTS (SELECT 1 FROM billing_usagerecord record
                   WHERE record.ledger_transaction_id = ledger.id AND record.admitted_at < lot.expires_at)
+              AND NOT EXISTS (SELECT 1 FROM billing_usagecorrection correction
+                  JOIN billing_usagerecord record USING (request_id)
+                  WHERE correction.ledger_transaction_id = ledger.id AND record.admitted_at < lot.expires_at)
             ORDER BY ledger.id""",
         """SELECT format('transaction %s let lot %s expire before its time', ledger.id, lot.id)
             FROM billing_creditlotentry entry

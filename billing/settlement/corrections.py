@@ -92,7 +92,8 @@ def _post(book: Book, correction: Correction) -> int:
     posting = book.start(_header(correction, "correction", event.organization_id, "The truth about an orphan"))
     posting.add(system_account(LedgerAccount.Kind.REVENUE, shard), difference)
     if difference > 0:
-        posting.charge(difference, as_of=EPOCH + timedelta(milliseconds=event.admitted_at_ms))
+        # What is settled now was admitted by now, as with every charge: a clock ahead keeps no lot from paying.
+        posting.charge(difference, as_of=min(EPOCH + timedelta(milliseconds=event.admitted_at_ms), book.now))
     else:
         drawn = lots_drawn_by_transactions([correction.orphan.ledger_transaction_id])
         _find_lots(posting, drawn)

@@ -1,5 +1,6 @@
 """An orphan is a provisional judgement; the truth replaces it, once, whenever it comes."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -151,8 +152,21 @@ def test_more_than_the_balance_is_owed(alice: Organization) -> None:
 
 def test_credit_pays_as_of_the_admission(alice: Organization) -> None:
     """A lot that has expired since pays for what was admitted before, also by a correction; not for what came later."""
-    lot = give(alice, 5_000, kind="promotional", expires_at=datetime.now(UTC) + timedelta(hours=1))
-    event = make_event(alice, 600)
+    lot = give(alice, 5_000, kind="promotional", expires_at=datetime.now(UTC) + timedelta(seconds=2))
+    before = make_event(alice, 600)
+    settle(orphan_of(before))
+    time.sleep(2.1)
+    later = make_event(alice, 700)
+    settle(orphan_of(later))
+    for event in (before, later):
+        settle(event)
+    assert remaining(lot) == [4_400]
+    assert_ledger_holds()
+
+
+def test_a_clock_that_ran_ahead_keeps_no_lot_from_paying_for_the_truth(alice: Organization) -> None:
+    lot = give(alice, 5_000, kind="promotional", expires_at=datetime.now(UTC) + timedelta(minutes=1))
+    event = make_event(alice, 600, admitted_at_ms=int(time.time() * 1000) + 3_600_000)
     settle(orphan_of(event))
     settle(event)
     assert remaining(lot) == [4_400]
