@@ -32,7 +32,7 @@ def alice() -> Organization:
     """An organization with a key, money, and one settled request that Redis was told of."""
     organization = make_organization("Alice")
     give(organization, USD)
-    key, _ = create_key(organization, name="Backend", created_by=User.objects.create(email="alice@example.org"))
+    key, _ = create_key(organization, name="Backend", created_by=None)
     publish_pending_changes()
     settle_one(organization, key, 700)
     return organization
