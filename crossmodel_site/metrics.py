@@ -24,7 +24,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from accounts.request_credentials import read_networks
-from operations.status import AWAY, GAUGES, Gauge, Line, read_gauges
+from operations.gauges import GAUGES, Gauge
+from operations.status import AWAY, Line, read_gauges
 
 PATH = "/metrics"
 LOOK_SECONDS = 5.0

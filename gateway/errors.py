@@ -92,6 +92,12 @@ def unavailable(message: str, *, code: str = "temporarily_unavailable", retry_af
     return GatewayError(503, code, message, retry_after_seconds=retry_after_seconds)
 
 
+def no_route(retry_after_seconds: int) -> GatewayError:
+    """Return the 503 of a model that is on sale, and that no upstream may be called for now."""
+    message = "The model is temporarily unavailable."
+    return unavailable(message, code="no_route", retry_after_seconds=retry_after_seconds)
+
+
 def stopping() -> GatewayError:
     """Return the 503 of a request that this process did not finish before it had to end."""
     return unavailable(

@@ -23,6 +23,7 @@ from billing.admission.errors import AdmissionUnavailableError
 from billing.admission.inspection import read_shards
 from billing.admission.server_use import read_server_use
 from billing.catalog.price_versions import drafts_that_wait
+from billing.catalog.serving import unserved_models
 from billing.documents.closing import count_late_closings, last_month_over
 from billing.mail_outbox import count_late_mails
 from billing.models import Approval, DeletionRequest, UsageQuarantine
@@ -33,6 +34,7 @@ from billing.upstream_health.sharing import read_upstream_health
 from billing.webhooks.deliveries import count_late_deliveries
 from billing.webhooks.endpoints import count_endpoints
 from operations.database_use import read_database_use
+from operations.gauges import GAUGES, Gauge
 from operations.jobs import read_standings
 from operations.models import ProviderBalance
 from operations.traffic import traffic_between
@@ -45,6 +47,7 @@ USE_TO_WORRY = 0.9  # Of the connections or the memory that there may be.
 FREE_TO_WORRY_BYTES = 256 * MEBIBYTE
 BOUNDED_SECONDS = 3600  # So far back usage is looked through; check_ledger looks through seven days.
 MAX_DELETIONS_SHOWN = 20
+MAX_MODELS_NAMED = 5
 CREDENTIAL = "credential "
 LOW_BALANCE = "our-account-at-a-provider-runs-dry"
 STORES, SETTLEMENT = "redis-or-postgres-cannot-be-reached", "settlement-is-behind"  # Sections of docs/operating.md.
@@ -67,13 +70,6 @@ class Line(NamedTuple):
     page: str = ""
     permission: str = ""
     is_detail: bool = False
-
-
-class Gauge(NamedTuple):
-    """What Prometheus gets of lines: the sum of their values, or with `labels` each by itself."""
-
-    text: str
-    labels: tuple[str, ...] = ()
 
 
 Check = Callable[[], Iterator[Line]]
@@ -204,6 +200,17 @@ def _price_drafts() -> Iterator[Line]:
         yield _count(
             "price drafts", drafts, gauge="price_drafts", page="admin:billing_priceversion_changelist",
             permission="billing.view_priceversion",
+        )  # fmt: skip
+
+
+def _unserved_models() -> Iterator[Line]:
+    """What is on sale and gets 503, because no upstream of it is enabled."""
+    unserved = unserved_models()
+    if unserved:
+        names = ", ".join(unserved[:MAX_MODELS_NAMED]) + (", …" if len(unserved) > MAX_MODELS_NAMED else "")
+        yield Line(
+            "unserved models", f"{len(unserved)}: {names}", len(unserved), True, "an-upstream-is-in-trouble",
+            "unserved_models", page="admin:billing_upstream_changelist", permission="billing.view_upstream",
         )  # fmt: skip
 
 
@@ -342,8 +349,8 @@ def _count(
 CHECKS: dict[str, tuple[Check, ...]] = {
     "redis": (_shards, _redis, _redis_use, _upstreams),
     "postgres": (
-        _changes, _quarantine, _price_drafts, _approvals, _bounded_usage, _documents, _deletions, _breaks, _outboxes,
-        _webhook_endpoints, _jobs, _partitions, _provider_balances, _postgres_use, _replica,
+        _changes, _quarantine, _unserved_models, _price_drafts, _approvals, _bounded_usage, _documents, _deletions,
+        _breaks, _outboxes, _webhook_endpoints, _jobs, _partitions, _provider_balances, _postgres_use, _replica,
     ),
     "spool": (_disk, _spool),
 }  # fmt: skip
@@ -356,6 +363,7 @@ FREQUENT = (
     _postgres_use,
     _changes,
     _quarantine,
+    _unserved_models,
     _price_drafts,
     _approvals,
     _breaks,
@@ -367,34 +375,3 @@ FREQUENT = (
 # What reads a row of each organization, and how often that is asked for gauges.
 SELDOM: dict[Check, float] = {_documents: 60.0}
 _said: dict[Check, tuple[float, list[Line]]] = {}
-GAUGES: dict[str, dict[str, Gauge]] = {
-    "redis": {
-        "settlement_lag_seconds": Gauge("Age of the oldest usage event that is not settled."),
-        "waiting_events": Gauge("Usage events that wait for settlement."),
-        "rebuilding_shards": Gauge("Shards that admit nobody."),
-        "upstream_trouble_seconds": Gauge(
-            "How long an open breaker, a suspicion or a suspended credential lasts yet, as gateways told each other.",
-            ("upstream", "what"),
-        ),
-        "redis_connections": Gauge("Connections that the Redis servers have."),
-        "redis_connections_max": Gauge("Connections that they may have."),
-        "redis_memory_bytes": Gauge("Memory that the Redis servers use."),
-        "redis_memory_bytes_max": Gauge("Memory that they may use; 0 is no bound."),
-    },
-    "postgres": {
-        "unpublished_changes": Gauge("Changes that Redis does not know yet."),
-        "quarantined_events": Gauge("Usage events that wait for a person."),
-        "open_breaks": Gauge("Differences between books that nobody has resolved."),
-        "late_mails": Gauge("Mails that have waited for a quarter of an hour."),
-        "late_webhooks": Gauge("Deliveries that nobody sends."),
-        "waiting_approvals": Gauge("Changes of money that wait for a second person."),
-        "price_drafts": Gauge("Price drafts that nobody has approved or discarded."),
-        "jobs_in_trouble": Gauge("Jobs that are late, stuck or failing."),
-        "missing_partitions": Gauge("Monthly partitions that should be there and are not."),
-        "late_documents": Gauge("Organizations without the documents of a month that is over."),
-        "webhook_endpoints": Gauge("Webhook endpoints of customers.", ("state",)),
-        "postgres_connections": Gauge("Connections that Postgres has.", ("state",)),
-        "postgres_connections_max": Gauge("Connections that clients may have."),
-        "provider_balance_usd": Gauge("What is left on our account at a provider.", ("upstream",)),
-    },
-}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from django.db import transaction
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, OuterRef, QuerySet
 from django.utils import timezone
 
 from billing.models import LanguageModel, PriceVersion, Route
@@ -30,12 +30,9 @@ class LostModel:
 
 def servable_models() -> dict[str, int]:
     """Return for every model by its id who serves it at an approved price: NOBODY, SANDBOX or PROVIDER."""
-    routes = Route.objects.filter(language_model=OuterRef("pk"), is_enabled=True, upstream__is_enabled=True)
-    prices = PriceVersion.objects.filter(
-        language_model=OuterRef("pk"), upstream=None, approved_at__isnull=False, effective_from__lte=timezone.now()
-    )
+    routes = _routes()
     rows = LanguageModel.objects.filter(is_enabled=True).annotate(
-        has_price=Exists(prices),
+        has_price=Exists(_prices()),
         has_provider=Exists(routes.filter(upstream__is_sandbox=False)),
         has_sandbox=Exists(routes.filter(upstream__is_sandbox=True)),
     )
@@ -45,6 +42,12 @@ def servable_models() -> dict[str, int]:
         else NOBODY
         for row in rows
     }
+
+
+def unserved_models() -> list[str]:
+    """Return the ids of the models that are on sale at a price, and that no enabled upstream serves."""
+    unserved = LanguageModel.objects.filter(Exists(_prices()), ~Exists(_routes()), is_enabled=True)
+    return list(unserved.order_by("model_id").values_list("model_id", flat=True))
 
 
 def lost_since(before: dict[str, int]) -> list[LostModel]:
@@ -65,3 +68,15 @@ def what_is_lost(change: Callable[[], object]) -> list[LostModel]:
         lost = lost_since(before)
         transaction.set_rollback(True)
     return lost
+
+
+def _routes() -> QuerySet[Route]:
+    """Return the routes of a model of the query around it by which it can be served."""
+    return Route.objects.filter(language_model=OuterRef("pk"), is_enabled=True, upstream__is_enabled=True)
+
+
+def _prices() -> QuerySet[PriceVersion]:
+    """Return the prices of a model of the query around it at which it is sold now."""
+    return PriceVersion.objects.filter(
+        language_model=OuterRef("pk"), upstream=None, approved_at__isnull=False, effective_from__lte=timezone.now()
+    )

@@ -17,7 +17,7 @@ from billing.pricing.estimation import (
 )
 from billing.usage_event import MAX_COST_NANOS
 from gateway.admission.identify import AuthenticatedKey
-from gateway.errors import GatewayError, invalid_request
+from gateway.errors import GatewayError, invalid_request, no_route
 from gateway.metering.meter import orphan_event, typical_input_tokens
 from gateway.metering.request_facts import RequestFacts
 from gateway.prompt_bounds import bound_prompt, count_searches
@@ -29,6 +29,7 @@ from gateway.token_estimator import TokensPerByteEstimator
 from gateway.upstreams.planning import PlannedCall, plan_calls
 
 MAX_CLIENT_CHARS = 200
+UNSERVED_RETRY_SECONDS = 30  # Until an operator has acted; nobody knows when.
 
 
 class Proposal(NamedTuple):
@@ -86,11 +87,17 @@ def propose_request(
 
 
 def find_model(catalog: CatalogSnapshot, name: str, moment: datetime) -> tuple[CatalogModel, PriceTable]:
-    """Return a model that can be called, and its price at `moment`. Raises GatewayError 404."""
+    """Return a model that can be called, and its price at `moment`.
+
+    Raises GatewayError: 404 for what is not on sale, 503 for what is and nobody serves now, or not at a price. A client
+    that gets 404 gives the model up; that an upstream was disabled is over some day.
+    """
     catalog_model = catalog.find(name)
-    price = catalog_model.price_at(moment) if catalog_model is not None else None
-    if catalog_model is None or price is None or not catalog_model.routes:
+    if catalog_model is None:
         raise GatewayError(404, "model_not_found", f"model: {name}")
+    price = catalog_model.price_at(moment)
+    if price is None or not catalog_model.routes:
+        raise no_route(UNSERVED_RETRY_SECONDS)
     return catalog_model, price
 
 

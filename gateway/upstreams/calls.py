@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from billing.catalog.snapshot import UsableRoute
-from gateway.errors import OVERLOADED, GatewayError, unavailable
+from gateway.errors import OVERLOADED, GatewayError, no_route, unavailable
 from gateway.http.errors import UpstreamError, UpstreamTimeoutError, UpstreamUnreachableError
 from gateway.metering.attempts import BROKEN, SERVED, Attempt, AttemptLog
 from gateway.metering.line_budget import LineBudget
@@ -140,8 +140,7 @@ class UpstreamCalls:
     def _no_route(self) -> GatewayError:
         """Return the answer for when no route may be called, with the time until one may be again."""
         waits = [self._pool.seconds_until_usable(planned.route, self._breaker_id) for planned in self._planned]
-        seconds = max(1, math.ceil(min(waits, default=0)))
-        return unavailable("The model is temporarily unavailable.", code="no_route", retry_after_seconds=seconds)
+        return no_route(max(1, math.ceil(min(waits, default=0))))
 
     def _take_refusal(
         self, planned: PlannedCall, credential: str, attempt: Attempt, failure: UpstreamFailure

@@ -9,6 +9,7 @@ from django.conf import settings
 from billing.catalog.snapshot import CatalogModel
 from billing.pricing.cost import catalog_price_strings
 from gateway.admission.identify import identify_key
+from gateway.admission.propose import find_model
 from gateway.errors import GatewayError
 from gateway.protocol.messages.capabilities import describe_capabilities
 from gateway.runtime import GatewayRuntime, current_runtime
@@ -56,9 +57,7 @@ async def show_language_model(request: GatewayRequest, model_id: str) -> Gateway
     request.identity = key.identity
     await runtime.admission.admit_free(key, kind="models", per_minute=settings.LIST_MODELS_PER_MINUTE)
     now = datetime.now(UTC)
-    model = runtime.catalog.find(model_id)
-    if model is None or not model.is_available(now):
-        raise GatewayError(404, "model_not_found", f"model: {model_id}")
+    model, _ = find_model(runtime.catalog, model_id, now)
     return json_response(_describe(model, now))
 
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from billing.models import LanguageModel
+from billing.models import LanguageModel, Upstream
 from tests.gateway.catalog_factory import sell_catalog_model
 from tests.gateway.checks import assert_error
-from tests.support.live_stack import HTTP, MODEL, LiveStack, Tenant
+from tests.support.live_stack import HTTP, MODEL, LiveStack, Tenant, body
 
 FIELDS = {"type", "id", "display_name", "created_at", "aliases", "max_output_tokens", "capabilities", "prices"}
 
@@ -113,6 +113,25 @@ def test_a_model_that_is_no_longer_sold(stack: LiveStack, alice: Tenant) -> None
     stack.wait_until(lambda: stack.get(alice, f"/v1/models/{sold.model_id}").status_code == 404, "the model is gone")
     assert sold.model_id not in ids_of(list_models(stack, alice, "?limit=1000"))
     assert_error(stack.post(alice, model=sold.model_id), 404, "model_not_found")
+
+
+def test_a_model_whose_last_upstream_is_disabled_is_not_unknown(stack: LiveStack, alice: Tenant) -> None:
+    """A client that gets 404 gives the model up; what an operator has disabled comes back."""
+    sold = sell_catalog_model(stack, alice, [stack.base_url])
+    upstream = Upstream.objects.filter(name__in=sold.upstreams)
+    upstream.update(is_enabled=False)
+    stack.wait_until(lambda: stack.post(alice, model=sold.model_id).status_code != 200, "nobody serves it")
+    question = {name: value for name, value in body(model=sold.model_id).items() if name != "max_tokens"}
+    for answer in (
+        stack.post(alice, model=sold.model_id),
+        HTTP.post(f"{stack.base_url}/v1/messages/count_tokens", headers=alice.headers, json=question),
+        stack.get(alice, f"/v1/models/{sold.model_id}"),
+    ):
+        assert_error(answer, 503, "no_route")
+        assert int(answer.headers["retry-after"]) > 0
+    assert sold.model_id not in ids_of(list_models(stack, alice, "?limit=1000"))
+    upstream.update(is_enabled=True)
+    stack.wait_until(lambda: stack.post(alice, model=sold.model_id).status_code == 200, "it is served again")
 
 
 def test_the_list_is_not_public(stack: LiveStack) -> None:

@@ -22,11 +22,12 @@ from billing.admission.blocking import rebuild_shard
 from billing.admission.redis.pipeline import ScriptRouter
 from billing.admission.redis.topology import AsyncServers, read_topology
 from billing.admission.redis_keys import SHARDS
-from billing.models import UsageQuarantine
+from billing.models import PriceVersion, Route, Upstream, UsageQuarantine
 from billing.shards import SHARD_COUNT
 from billing.upstream_health.sharing import SharedUpstreamHealth
 from gateway.upstreams.pool import UpstreamPool, fingerprint
-from operations.status import CHECKS, GAUGES, read_status
+from operations.gauges import GAUGES
+from operations.status import CHECKS, read_status
 from operations.traffic import count_traffic
 from tests.docs.test_metrics_document import anchors_of
 from tests.gateway.test_routing import route
@@ -171,9 +172,15 @@ def test_events_that_somebody_has_deleted(redis_client: redis.Redis) -> None:
     assert ("! events vanished: 3 in seven days; gateways sent again what they had" in lines, code) == (True, 1)
 
 
+def served(version: PriceVersion) -> PriceVersion:
+    upstream = Upstream.objects.create(name="acme", protocol="messages", base_url="http://127.0.0.1:9")
+    Route.objects.create(language_model=version.language_model, upstream=upstream, upstream_model="x")
+    return version
+
+
 @pytest.mark.usefixtures("_standing")
 def test_counts_that_no_provider_can_mean(people: People) -> None:
-    key, version = people.key, sell_model()
+    key, version = people.key, served(sell_model())
     old = timezone.now() - timedelta(hours=2)
     settle([billed_event(key, version), billed_event(key, version, usage_source="bounded", at=old)])
     assert status()[1] == 0, "check_ledger goes on naming it"
@@ -233,6 +240,20 @@ def test_what_postgres_knows_is_told_without_redis() -> None:
         "! redis", "  unpublished changes", "  in quarantine", "  months not closed", "  breaks open",
         "  mail late", "  webhooks late", "  postgres connections", "  spool", "  lines set aside",
     ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("_standing")
+def test_models_on_sale_that_nobody_serves(people: People) -> None:
+    version = sell_model("acme/large")
+    line = "! unserved models: 1: acme/large"
+    assert (line in status()[0], status()[1]) == (True, 1)
+    served(version)
+    assert line not in status()[0]
+    Upstream.objects.update(is_enabled=False)
+    assert line in status()[0]
+    version.language_model.is_enabled = False
+    version.language_model.save()
+    assert line not in status()[0], "What is not on sale is missed by nobody."
 
 
 @pytest.mark.usefixtures("_standing")
