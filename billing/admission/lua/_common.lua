@@ -53,10 +53,15 @@ local function add(hash, field, amount)
   return 0
 end
 
--- Set when a counter fell below zero: somebody else has changed or deleted it, and all is to be counted anew.
-local counters_are_damaged = false
-local function note_counter(value)
-  if value < 0 then counters_are_damaged = true end
+-- Whose counter fell below zero: somebody else has changed or deleted it, and all is to be counted anew. They are
+-- deleted, since a rebuild knows only what is in the index, and what is not loaded is not in it.
+local damaged = {}
+local function note_counter(value, org, key)
+  if value < 0 then damaged[#damaged + 1], damaged[#damaged + 2] = org, key end
+end
+local function report_damaged_counters(epoch_key)
+  for _, name in ipairs(damaged) do redis.call('DEL', name) end
+  if damaged[1] then report_damage(epoch_key) end
 end
 
 -- Spenders are members ('member:7-12': organization and user) and end users ('user:7-a1b2': organization and a digest),
@@ -95,18 +100,18 @@ end
 local function count_hold(org, key, amount, day, opening)
   local signed, one = amount, '1'
   if not opening then signed, one = negative(amount), '-1' end
-  note_counter(add(org, 'held', signed))
+  note_counter(add(org, 'held', signed), org, key)
   add(org, 'held:' .. day, signed)
   add(key, 'held:' .. day, signed)
-  note_counter(redis.call('HINCRBY', org, 'open', one))
-  note_counter(redis.call('HINCRBY', key, 'open', one))
+  note_counter(redis.call('HINCRBY', org, 'open', one), org, key)
+  note_counter(redis.call('HINCRBY', key, 'open', one), org, key)
 end
 
 -- Add the cost of a waiting usage event (or take it away, once it is settled).
 local function count_event(org, key, cost, day, opening)
   local signed = cost
   if not opening then signed = negative(cost) end
-  note_counter(add(org, 'unsettled', signed))
+  note_counter(add(org, 'unsettled', signed), org, key)
   add(org, 'unsettled:' .. day, signed)
   add(key, 'unsettled:' .. day, signed)
 end

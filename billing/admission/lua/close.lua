@@ -49,5 +49,5 @@ else
 end
 count_event(KEYS[2], KEYS[3], ARGV[4], day, true)
 count_spenders(prefix, spenders, 'unsettled', ARGV[4], day, true)
-if counters_are_damaged then report_damage(KEYS[1]) end
+report_damaged_counters(KEYS[1])
 return {'CLOSED', stream_id, epoch}

@@ -68,5 +68,5 @@ for _ = 1, tonumber(ARGV[2]) do
 end
 for _, sum in pairs(sums) do take_away(sum[1], sum[2], sum[3], string.format('%d', sum[4])) end
 if deleted > 0 then redis.call('DECRBY', count_key(KEYS[2]), deleted) end
-if counters_are_damaged then report_damage(KEYS[1]) end
+report_damaged_counters(KEYS[1])
 return {'CONFIRMED', deleted}

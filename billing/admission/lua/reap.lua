@@ -57,5 +57,5 @@ for _, id in ipairs(expired) do
     report_damage(KEYS[1])
   end
 end
-if counters_are_damaged then report_damage(KEYS[1]) end
+report_damaged_counters(KEYS[1])
 return {'REAPED', waiting + #expired, #expired, in_flight - #expired}

@@ -138,6 +138,20 @@ async def test_what_is_confirmed_or_was_put_there_by_others_is_no_damage(gate: G
     assert gate.server.get(NAMES.vanished) == b"1"
 
 
+async def test_what_others_appended_for_whom_redis_does_not_know_gives_nobody_credit(gate: Gate) -> None:
+    """The counters of an organization that is not loaded are in no index, so that a rebuild would pass them by."""
+    blocking.rebuild_shard(ORGANIZATION, force=True)
+    gate.server.delete(NAMES.org(ORGANIZATION), NAMES.key(KEY), NAMES.index)
+    entry = {"organization": ORGANIZATION, "key": KEY, "cost": 5 * USD, "day": 20_000, "event": "{}"}
+    gate.server.xadd(NAMES.usage, entry)  # type: ignore[arg-type]  # redis-py says less than it takes.
+    waiting = [entry.stream_id for entry in blocking.read_waiting(ORGANIZATION, count=9)]
+    blocking.confirm_batch(SettledBatch(ORGANIZATION, waiting, [], []), epoch=gate.epoch)
+    blocking.reap_shards()
+    await load_all(gate)
+    assert gate.org("unsettled") == [0]
+    assert not gate.server.hexists(NAMES.key(KEY), "unsettled:20000")
+
+
 async def test_an_idle_stream_is_there_and_no_damage(gate: Gate) -> None:
     epoch = gate.epoch
     for _ in range(3):
