@@ -25,11 +25,10 @@ from billing.models import (
     TopUp,
     WebhookDelivery,
 )
-from billing.money import format_usd
 from billing.payments.providers import provider_names
 from billing.request_id import MESSAGE_PREFIX, parse_request_id
 from billing.usage.story import tell_story
-from pages.templatetags.amounts import cents_usd
+from pages.templatetags.amounts import cents_usd, usd
 
 MAX_HITS = 20  # Of each kind.
 MAX_TEXT_CHARS = 300
@@ -167,7 +166,7 @@ def _top_ups(text: str) -> Iterable[Hit]:
     if number is not None:
         wanted |= Q(pk=int(number[1]))
     for order in TopUp.objects.select_related("organization").filter(wanted).order_by("-id")[:MAX_HITS]:
-        detail = f"${format_usd(order.amount_nanos)}, {order.get_state_display().lower()}, of {order.organization.name}"
+        detail = f"{usd(order.amount_nanos)}, {order.get_state_display().lower()}, of {order.organization.name}"
         url = reverse("admin:billing_topup_change", args=[order.pk])
         yield Hit("Payment", f"Top-up {order.pk}", detail, url)
 

@@ -57,7 +57,8 @@ class Line(NamedTuple):
     """One thing that was looked at, and how it is. `value` is the number in it, for machines.
 
     `runbook` is the section of docs/operating.md; `gauge` what Prometheus knows it as, with `labels`; `page` the admin
-    page that shows more, for operators who have `permission`. `is_detail`: for graphs, not for the screen.
+    page that shows more, with the `query` that leaves these alone, for operators who have `permission`. `is_detail`:
+    for graphs, not for the screen.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Line(NamedTuple):
     page: str = ""
     permission: str = ""
     is_detail: bool = False
+    query: str = ""
 
 
 Check = Callable[[], Iterator[Line]]
@@ -190,7 +192,7 @@ def _quarantine() -> Iterator[Line]:
     quarantined = UsageQuarantine.objects.filter(resolved_at=None).count()
     yield _count(
         "in quarantine", quarantined, quarantined > 0, "quarantine", "quarantined_events",
-        "admin:billing_usagequarantine_changelist", "billing.view_usagequarantine",
+        "admin:billing_usagequarantine_changelist", "billing.view_usagequarantine", "resolved_at__isempty=1",
     )  # fmt: skip
 
 
@@ -199,7 +201,7 @@ def _price_drafts() -> Iterator[Line]:
     if drafts:
         yield _count(
             "price drafts", drafts, gauge="price_drafts", page="admin:billing_priceversion_changelist",
-            permission="billing.view_priceversion",
+            permission="billing.view_priceversion", query="state=draft",
         )  # fmt: skip
 
 
@@ -219,7 +221,7 @@ def _approvals() -> Iterator[Line]:
     if waiting:
         yield _count(
             "waiting approvals", waiting, gauge="waiting_approvals", page="admin:billing_approval_changelist",
-            permission="billing.view_approval",
+            permission="billing.view_approval", query="state__exact=waiting",
         )  # fmt: skip
 
 
@@ -248,7 +250,7 @@ def _breaks() -> Iterator[Line]:
     breaks = count_open_breaks()
     yield _count(
         "breaks open", breaks, breaks > 0, "books-differ", "open_breaks",
-        "admin:billing_reconciliationbreak_changelist", "billing.view_reconciliationbreak",
+        "admin:billing_reconciliationbreak_changelist", "billing.view_reconciliationbreak", "state__exact=open",
     )  # fmt: skip
 
 
@@ -342,8 +344,9 @@ def _count(
     gauge: str = "",
     page: str = "",
     permission: str = "",
+    query: str = "",
 ) -> Line:
-    return Line(name, str(count), count, needs_a_person, runbook, gauge, (), page, permission)
+    return Line(name, str(count), count, needs_a_person, runbook, gauge, (), page, permission, query=query)
 
 
 CHECKS: dict[str, tuple[Check, ...]] = {

@@ -1,5 +1,7 @@
 """Roll-ups by day, against the hours and the records that they are sums of."""
 
+from collections.abc import Sequence
+
 from billing.checks.books import Books, Outcome
 from billing.checks.invariant import Check
 from billing.checks.true_usage import TRUE_USAGE
@@ -43,13 +45,21 @@ def attributed_records(where: str = "") -> str:
         GROUP BY 1, 2, 3, 4, 5, 6, 7"""  # noqa: S608  Constants.
 
 
+def differences(names: Sequence[str], given: str, counted: str) -> str:
+    """Return SQL that says of two rows which columns differ, and how: "requests: 5, adds up to 6"."""
+    rows = ", ".join(f"('{name.replace('_', ' ')}', {given}.{name}::text, {counted}.{name}::text)" for name in names)
+    return f"""(SELECT string_agg(format('%s: %s, adds up to %s', name, coalesce(given, 'missing'),
+            coalesce(counted, 'nothing')), '; ')
+        FROM (VALUES {rows}) AS pair(name, given, counted) WHERE given IS DISTINCT FROM counted)"""  # noqa: S608
+
+
 def attributed_days_sum_records(books: Books) -> Outcome:
     given, counted = (", ".join(f"{of}.{name}" for name in OF_ATTRIBUTED) for of in ("rollup", "records"))
     return books.judge(
         "SELECT count(*) FROM billing_attributedday WHERE ON_DATES(day)",
-        f"""SELECT format('day %s of organization %s, end user %s, tag %s, session %s, key %s, %s: rolled up (%s),'
-                ' records (%s)', {"day, organization_id, end_user, tag, session, key_id, model_id"},
-                concat_ws(', ', {given}), concat_ws(', ', {counted}))
+        f"""SELECT format('day %s of organization %s, end user %s, tag %s, session %s, key %s, %s: %s',
+                {"day, organization_id, end_user, tag, session, key_id, model_id"},
+                {differences(OF_ATTRIBUTED, "rollup", "records")})
             FROM (SELECT * FROM billing_attributedday WHERE ON_DATES(day)) rollup
             FULL JOIN ({attributed_records("WHERE ADMITTED(record.admitted_at)")}) records
                 USING ({", ".join(PLACE)})
@@ -61,8 +71,8 @@ def days_sum_hours(books: Books) -> Outcome:
     given, counted = (", ".join(f"{of}.{name}" for name in OF_DAYS) for of in ("rollup", "hours"))
     return books.judge(
         "SELECT count(*) FROM billing_usageday WHERE ON_DATES(day)",
-        f"""SELECT format('day %s of organization %s, key %s, %s: (%s), its hours (%s)', day, organization_id, key_id,
-                model_id, concat_ws(', ', {given}), concat_ws(', ', {counted}))
+        f"""SELECT format('day %s of organization %s, key %s, %s: %s', day, organization_id, key_id, model_id,
+                {differences(OF_DAYS, "rollup", "hours")})
             FROM (SELECT * FROM billing_usageday WHERE ON_DATES(day)) rollup
             FULL JOIN (SELECT organization_id, (hour AT TIME ZONE 'UTC')::date AS day, key_id, model_id,
                     {", ".join(f"sum({name}) AS {name}" for name in OF_DAYS)}

@@ -56,6 +56,7 @@ class ApprovalAdmin(ReadOnlyAdmin):
         "posted",
     ]
     readonly_fields = ["whom", "change", "amount", "would_post", "standing", "asked_at", "posted"]
+    shown_once_set = ["shell_user", "decided_by", "decided_at", "decision", "ledger_transaction"]
     actions_detail = ["approve", "refuse"]
     amount = usd_column("amount_nanos", "Counts as")
 

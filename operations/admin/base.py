@@ -1,6 +1,6 @@
 """What the admin pages of every app share. Money and limits are never saved past the domain modules."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -175,6 +175,15 @@ class ReadOnlyAdmin(OperatorAdmin):
     paginator = InfinitePaginator
     actions = None
     warn_unsaved_form = False
+    shown_once_set: Sequence[str] = ()  # What becomes of a row: columns that say nothing before it has.
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        fieldsets = super().get_fieldsets(request, obj)
+        unset = {name for name in self.shown_once_set if obj is not None and getattr(obj, name) in (None, "")}
+        return [
+            (title, {**options, "fields": [name for name in options["fields"] if name not in unset]})
+            for title, options in fieldsets
+        ]
 
     def changeform_view(
         self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: Any = None

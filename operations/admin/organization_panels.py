@@ -15,9 +15,8 @@ from billing.approvals.kinds import describe
 from billing.budgets.amounts import Amounts, HasAmounts
 from billing.budgets.overrides import open_overrides
 from billing.models import Approval, BudgetOverride, CreditLot, SpenderBudget
-from billing.money import format_usd
 from billing.usage.overview import read_activity
-from pages.templatetags.amounts import cents_usd
+from pages.templatetags.amounts import cents_usd, usd
 
 ROWS = 5
 
@@ -30,14 +29,14 @@ class OrganizationPanels:
     @admin.display(description="Balance now")
     def money(self, organization: Organization) -> SafeString:
         balance = read_balance(organization)
-        rows = [("Posted", f"${format_usd(balance.posted_nanos)}")]
+        rows = [("Posted", usd(balance.posted_nanos))]
         if balance.state is None:
             rows.append(("Held and unsettled", "unknown: Redis does not answer"))
         else:
             rows += [
-                ("Held", f"${format_usd(balance.state.held_nanos)} for {balance.state.open_requests} running requests"),
-                ("Unsettled", f"${format_usd(balance.state.unsettled_nanos)}"),
-                ("Available", f"${format_usd(balance.state.available_nanos)}"),
+                ("Held", f"{usd(balance.state.held_nanos)} for {balance.state.open_requests} running requests"),
+                ("Unsettled", usd(balance.state.unsettled_nanos)),
+                ("Available", usd(balance.state.available_nanos)),
             ]
         return _list("{}: {}", rows)
 
@@ -48,7 +47,7 @@ class OrganizationPanels:
         rows = [
             (
                 name,
-                f"${format_usd(period.sums.cost_nanos)}",
+                usd(period.sums.cost_nanos),
                 f"{period.sums.requests:,} requests billed, {period.failed:,} failed, {period.refused:,} refused",
             )
             for name, period in (("This month", month), ("Today", day))
@@ -71,8 +70,8 @@ class OrganizationPanels:
         rows = (
             (
                 reverse("admin:billing_creditlot_change", args=[lot.pk]),
-                f"${format_usd(lot.remaining_nanos)}",
-                f"${format_usd(lot.amount_nanos)}",
+                usd(lot.remaining_nanos),
+                usd(lot.amount_nanos),
                 lot.get_kind_display().lower(),
                 f", expires {lot.expires_at:%Y-%m-%d %H:%M:%S} UTC" if lot.expires_at else "",
                 lot.origin,
@@ -171,7 +170,7 @@ def _holder(override: BudgetOverride) -> str:
 def _amounts(row: HasAmounts) -> str:
     """Return "$5.00 a day, $20.00 a month"."""
     amounts = zip(Amounts.of(row), ("day", "week", "month"), strict=True)
-    words = [f"${format_usd(nanos)} a {period}" for nanos, period in amounts if nanos is not None]
+    words = [f"{usd(nanos)} a {period}" for nanos, period in amounts if nanos is not None]
     return ", ".join(words) or "no amount"
 
 

@@ -10,7 +10,6 @@ from django.http import HttpRequest
 from accounts.members import has_confirmed
 from accounts.models import Member, Organization, Role, User
 from accounts.organizations import SlugRefusedError, change_organization, check_slug, create_organization
-from billing.money import format_usd
 from operations.admin.base import (
     OperatorAdmin,
     OperatorInline,
@@ -27,6 +26,7 @@ from pages.key_restrictions import (
     LIMIT_FIELDS,
 )
 from pages.publishing import publish_or_tell
+from pages.templatetags.amounts import usd
 
 PANELS = ["money", "usage", "waiting", "budgets", "keys", "lots", "documents", "elsewhere"]
 RECORD = ["created_at", "config_version"]
@@ -140,7 +140,7 @@ class OrganizationAdmin(OrganizationPanels, OrganizationStates, OrganizationMone
     @admin.display(description="Balance")
     def posted_balance(self, organization: Organization) -> str:
         balance = getattr(organization, "balance", None)
-        return f"${format_usd(balance.posted_nanos if balance else 0)}"
+        return usd(balance.posted_nanos if balance else 0)
 
     def has_delete_permission(self, request: HttpRequest, obj: Organization | None = None) -> bool:
         """Never: the ledger keeps what an organization did. Close it instead."""

@@ -189,7 +189,8 @@ def _describe(top_up: TopUp, amount_nanos: int) -> str:
 
 @admin.register(PaymentBreak)
 class PaymentBreakAdmin(ReadOnlyAdmin):
-    list_display = ["id", "kind", "provider", "reference", "amount", "top_up", "found_at", "resolved_at"]
+    list_display = ["kind", "detail", "provider", "reference", "amount", "top_up", "found_at", "resolved_at"]
+    shown_once_set = ["top_up", "resolved_at", "resolved_by", "resolution"]
     list_filter = ["kind", ("resolved_at", admin.EmptyFieldListFilter)]
     search_fields = ["=reference"]
     list_select_related = ["top_up"]

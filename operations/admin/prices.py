@@ -33,7 +33,7 @@ from billing.catalog.price_versions import (
 from billing.catalog.profiles import profile_problem
 from billing.models import PriceComponent, PriceVersion
 from billing.money import InvalidAmountError, parse_usd_per_million
-from billing.pricing.cost import InvalidPriceError
+from billing.pricing.cost import COMPONENTS, InvalidPriceError
 from operations.admin.base import QuestionForm, ReadOnlyAdmin, detail_action, operator_form, usd_column
 from operations.admin.rerating import propose_rerating
 from operations.asking import operator_of
@@ -72,7 +72,7 @@ class SuccessorForm(Form):
 
     def __init__(self, *args: Any, version: PriceVersion, **options: Any) -> None:
         super().__init__(*args, **options)
-        for row in version.components.all():
+        for row in sorted(version.components.all(), key=_place):
             unit = "one" if row.component in PER_UNIT else "a million"
             picos = row.picos_per_unit if unit == "one" else row.picos_per_unit * 1_000_000
             size = f", prompts from {row.prompt_tokens_from:,} tokens" if row.prompt_tokens_from else ""
@@ -126,6 +126,8 @@ class PriceVersionAdmin(ReadOnlyAdmin):
         "discarded_at",
         "discard_reason",
     ]
+    shown_once_set = ["drafted_by", "approved_by", "decided_by", "approved_at", "discarded_by", "discarded_at"]
+    shown_once_set += ["discard_reason"]
     readonly_fields = ["seller", "state", "minimum_charge", "beside", "warnings", "created_at"]
 
     minimum_charge = usd_column("minimum_charge_nanos", "Minimum charge")
@@ -263,6 +265,11 @@ class PriceVersionAdmin(ReadOnlyAdmin):
             submit="Discard draft",
             is_dangerous=True,
         )
+
+
+def _place(row: PriceComponent) -> tuple[int, int]:
+    """Order prices as their comparison does: input and output first."""
+    return row.prompt_tokens_from, COMPONENTS.index(row.component)
 
 
 def _cells(row: ComparedPrice) -> tuple[str, str, str, str, str]:

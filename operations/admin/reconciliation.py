@@ -5,10 +5,18 @@ from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
+from django.utils.text import Truncator
 from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminTextInputWidget
 
 from accounts.models import User
-from billing.models import ProviderReport, ProviderReportLine, ReconciliationBreak, ReconciliationRun, Upstream
+from billing.models import (
+    ProviderReport,
+    ProviderReportLine,
+    ReconciliationBreak,
+    ReconciliationRun,
+    ReconciliationSource,
+    Upstream,
+)
 from billing.reconciliation.breaks import ResolutionError, resolve, take_over
 from operations.admin.base import (
     QuestionForm,
@@ -22,6 +30,22 @@ from operations.admin.filters import known_values
 from pages.forms import Form
 
 MAY_RESOLVE = "billing.change_reconciliationbreak"
+MAX_DETAIL_LISTED = 120
+WHAT_TO_DO = {
+    ReconciliationSource.LEDGER: "Our own rows contradict each other: a fault of ours, or somebody's hand in the"
+    " database. Nothing is corrected by itself. Take it over, and have an engineer find the cause; manage.py"
+    " check_ledger lists all that is broken. What waits in quarantine is among it, and goes when that is resolved.",
+    ReconciliationSource.ADMISSION: "Redis enforces something else than Postgres says: the organization can spend too"
+    " much, or too little. manage.py rebuild_admission --all loads it anew; clients get 503 for a few seconds.",
+    ReconciliationSource.ROLL_UPS: "Pages and budgets show something else than the records say; the records are what is"
+    " billed. A fault of ours: take it over, and have an engineer find the cause.",
+    ReconciliationSource.PROVIDER_USAGE: "The provider counted other tokens than our records of the day. Usage that"
+    " settled late goes away within three days; else look for requests at the provider that we have no record of.",
+    ReconciliationSource.PROVIDER_COST: "The provider charges another amount than we expect. Where its price of a model"
+    " has changed, draft a successor of our upstream price; else ask the provider.",
+    ReconciliationSource.PAYMENTS: "Look at the payment at its provider. What was paid and not credited is credited by"
+    " the job payment_lists, or by a grant of paid credit; what was credited and not paid, by an adjustment.",
+}
 
 
 class ResolveForm(Form):
@@ -38,7 +62,9 @@ class ResolveForm(Form):
 
 @admin.register(ReconciliationBreak)
 class ReconciliationBreakAdmin(ReadOnlyAdmin):
-    list_display = ["id", "source", "day", "organization", "cents", "state", "owner", "found_at", "last_seen_at"]
+    list_display = ["what", "source", "day", "organization", "cents", "state", "owner", "last_seen_at"]
+    shown_once_set = ["day", "organization", "owner", "gone_at", "resolution", "note", "ledger_transaction"]
+    shown_once_set += ["resolved_by", "resolved_at"]
     list_filter = ["state", "source", ("owner", admin.EmptyFieldListFilter)]
     list_select_related = ["organization", "owner"]
     search_fields = ["=organization__slug", "=subject"]
@@ -46,11 +72,11 @@ class ReconciliationBreakAdmin(ReadOnlyAdmin):
     actions_detail = ["take_over", "resolve"]
     amount = usd_column("amount_nanos", "Amount, exactly")
     fields = [
+        "detail",
+        "what_to_do",
         "source",
-        "subject",
         "day",
         "organization",
-        "detail",
         "cents",
         "amount",
         "state",
@@ -64,7 +90,15 @@ class ReconciliationBreakAdmin(ReadOnlyAdmin):
         "resolved_by",
         "resolved_at",
     ]
-    readonly_fields = ["cents", "amount"]
+    readonly_fields = ["what_to_do", "cents", "amount"]
+
+    @admin.display(description="What differs", ordering="id")
+    def what(self, row: ReconciliationBreak) -> str:
+        return Truncator(row.detail).chars(MAX_DETAIL_LISTED)
+
+    @admin.display(description="What to do")
+    def what_to_do(self, row: ReconciliationBreak) -> str:
+        return WHAT_TO_DO[ReconciliationSource(row.source)]
 
     @admin.display(description="Amount, cents", ordering="amount_cents")
     def cents(self, row: ReconciliationBreak) -> str:

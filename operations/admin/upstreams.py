@@ -60,16 +60,7 @@ class UpstreamAdmin(OperatorAdmin):
     """`credential_env` names a variable of the gateway's environment; the credential itself is nowhere in here."""
 
     form = UpstreamForm
-    list_display = [
-        "name",
-        "protocol",
-        "base_url",
-        "credential_env",
-        "models_served",
-        "health",
-        "is_sandbox",
-        "is_enabled",
-    ]
+    list_display = ["name", "health", "models_served", "protocol", "address", "credential"]
     list_filter = ["protocol", "is_enabled"]
     search_fields = ["name"]
     actions_detail = ["test_call", "reset", "disable", "enable"]
@@ -101,6 +92,16 @@ class UpstreamAdmin(OperatorAdmin):
         """Never: price versions name it. Disable it instead."""
         return False
 
+    @admin.display(description="Address", ordering="base_url")
+    def address(self, upstream: Upstream) -> str:
+        return f"{upstream.base_url}{' (sandbox)' if upstream.is_sandbox else ''}"
+
+    @admin.display(description="Credential's variable", ordering="credential_env")
+    def credential(self, upstream: Upstream) -> str:
+        if upstream.credential_env and without_credential([upstream]):
+            return f"{upstream.credential_env}, not set here"
+        return upstream.credential_env or "None"
+
     @admin.display(description="Models")
     def models_served(self, upstream: Upstream) -> int:
         count: int = upstream.serves  # type: ignore[attr-defined]
@@ -115,11 +116,7 @@ class UpstreamAdmin(OperatorAdmin):
         if not upstream.is_enabled:
             return "Disabled"
         rows = [(_say(item),) for item in told if item.upstream == upstream.name]
-        return (
-            format_html("<ul>{}</ul>", format_html_join("", "<li>{}</li>", rows))
-            if rows
-            else "Nothing is held against it"
-        )
+        return format_html("<ul>{}</ul>", format_html_join("", "<li>{}</li>", rows)) if rows else "Well"
 
     def change_view(self, request: HttpRequest, object_id: str, *arguments: Any, **options: Any) -> HttpResponse:
         self._told = _read_health()
@@ -171,6 +168,8 @@ class UpstreamAdmin(OperatorAdmin):
         served = upstream.routes.filter(is_enabled=True).values("language_model_id")
         others = Upstream.objects.filter(is_enabled=True, routes__is_enabled=True, routes__language_model_id__in=served)
         bare = without_credential(others.exclude(pk=upstream.pk).distinct().order_by("name"))
+        if upstream.catalog_file:
+            text += f" A load of {upstream.catalog_file} enables it again, unless it says enabled = false by then."
         if bare:
             text += f" But no credential is set here for {', '.join(bare)}: be sure that gateways have one."
         return self._ask(

@@ -106,7 +106,7 @@ class FailedRequestAdmin(RequestRows, ReadOnlyAdmin):
 
 @admin.register(UsageQuarantine)
 class UsageQuarantineAdmin(ReadOnlyAdmin):
-    list_display = ["id", "organization", "shard", "stream_id", "reason", "created_at", "resolution"]
+    list_display = ["reason", "organization", "created_at", "standing", "resolved_by"]
     list_filter = [("resolved_at", admin.EmptyFieldListFilter)]
     list_select_related = ["organization"]
     ordering = ["-id"]
@@ -123,7 +123,12 @@ class UsageQuarantineAdmin(ReadOnlyAdmin):
         "resolution_reason",
     ]
     readonly_fields = ["event"]
+    shown_once_set = ["resolved_at", "resolved_by", "resolution", "resolution_reason"]
     actions_detail = ["settle", "discard"]
+
+    @admin.display(description="State", ordering="resolved_at")
+    def standing(self, row: UsageQuarantine) -> str:
+        return row.get_resolution_display() or ("Resolved" if row.resolved_at else "Waits")
 
     @admin.display(description="Event")
     def event(self, row: UsageQuarantine) -> str:

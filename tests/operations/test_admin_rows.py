@@ -11,7 +11,18 @@ from django.test import Client
 from accounts.keys import revoke_key
 from accounts.models import Organization
 from accounts.staff_roles import StaffRole
-from billing.models import Approval, PriceVersion, Route, TopUp, Upstream, UsageRecord
+from billing.models import (
+    Approval,
+    PriceVersion,
+    ReconciliationBreak,
+    ReconciliationSource,
+    Route,
+    TopUp,
+    Upstream,
+    UsageQuarantine,
+    UsageRecord,
+)
+from operations.admin.reconciliation import WHAT_TO_DO
 from tests.support.every_table import fill_every_table
 from tests.support.operators import make_operator, operator_client
 from tests.support.people import People, client_of
@@ -132,3 +143,50 @@ def test_what_waits_is_one_click_away(root: Client, world: People) -> None:
     page = root.post(f"/admin/accounts/organization/{world.organization.pk}/grant-credit/", form, follow=True)
     approval = Approval.objects.latest("pk")
     assert f'href="/admin/billing/approval/{approval.pk}/change/">#{approval.pk}</a>). ' in page.content.decode()
+
+
+def test_what_has_not_become_of_a_row_is_not_shown(root: Client, world: People) -> None:
+    """A page of dashes hides what there is."""
+    draft = PriceVersion.objects.get(approved_at=None)
+    rows = (draft, draft.language_model.price_versions.exclude(pk=draft.pk).get(), UsageQuarantine.objects.get())
+    shown = [set(read_only_fields(page_of(root, row))) for row in rows]
+    of_decision = {"approved_by", "decided_by", "approved_at", "discarded_by", "discarded_at", "discard_reason"}
+    assert shown[0] & of_decision == set()
+    assert shown[1] & of_decision == {"approved_by", "approved_at"}
+    assert shown[2].isdisjoint({"resolved_at", "resolved_by", "resolution", "resolution_reason"})
+
+
+def test_a_break_says_what_differs_and_what_to_do(root: Client, world: People) -> None:
+    row = ReconciliationBreak.objects.get()
+    for source in ReconciliationSource:
+        ReconciliationBreak.objects.update(source=source)
+        page = html.unescape(page_of(root, row).content.decode())
+        assert row.detail in page
+        assert WHAT_TO_DO[source] in page
+    assert row.detail in html.unescape(root.get("/admin/billing/reconciliationbreak/").content.decode())
+    assert "not JSON" in root.get("/admin/billing/usagequarantine/").content.decode()
+
+
+def test_upstreams_without_a_credential_here_are_not_said_to_be_complete(root: Client, monkeypatch: Any) -> None:
+    Upstream.objects.filter(name="acme").update(credential_env="ACME_API_KEY", catalog_file="default.toml")
+    pk = Upstream.objects.get(name="acme").pk
+    assert "ACME_API_KEY, not set here" in root.get("/admin/billing/upstream/").content.decode()
+    monkeypatch.setenv("ACME_API_KEY", "secret")
+    page = root.get("/admin/billing/upstream/").content.decode()
+    assert "ACME_API_KEY" in page
+    assert "not set here" not in page
+    assert (
+        "A load of default.toml enables it again" in root.get(f"/admin/billing/upstream/{pk}/disable/").content.decode()
+    )
+
+
+def test_the_dashboard_leads_to_what_waits_and_nothing_else(root: Client, world: People) -> None:
+    page = root.get("/admin/").content.decode()
+    for address, count in (
+        ("/admin/billing/priceversion/?state=draft", 1),
+        ("/admin/billing/approval/?state__exact=waiting", 1),
+        ("/admin/billing/usagequarantine/?resolved_at__isempty=1", 1),
+        ("/admin/billing/reconciliationbreak/?state__exact=open", 1),
+    ):
+        assert f'href="{address}"' in page
+        assert len(root.get(address).context["cl"].result_list) == count
