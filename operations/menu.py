@@ -7,7 +7,7 @@ from django.contrib import admin
 from django.http import HttpRequest
 from django.urls import reverse
 
-DASHBOARD, JOBS = "Dashboard", "Jobs"
+DASHBOARD, JOBS, RUNBOOK = "Dashboard", "Jobs", "Runbook"
 # A test finds a table that is missing here.
 GROUPS = (
     (
@@ -55,6 +55,7 @@ def make_menu(request: HttpRequest) -> list[dict[str, Any]]:
     first = [_item(DASHBOARD, reverse("admin:index"))]
     if request.user.has_perm("operations.view_jobrun"):
         first.append(_item(JOBS, reverse("operations_jobs")))
+    first.append(_item(RUNBOOK, reverse("operations_runbook")))
     groups[0]["items"] = [*first, *groups[0]["items"]]
     return [group for group in groups if group["items"]]
 

@@ -26,7 +26,7 @@ ADDED_HERE = ("accounts/organization", "accounts/user", "billing/languagemodel",
 
 def pages() -> list[str]:
     """Return a list and a row of every table, forms of buttons, and the pages that are no table's."""
-    paths = ["/admin/", "/admin/jobs/", "/admin/find/?q=alice"]
+    paths = ["/admin/", "/admin/jobs/", "/admin/runbook/", "/admin/find/?q=alice"]
     for model in admin.site._registry:
         table = f"{model._meta.app_label}/{model._meta.model_name}"
         row = model._default_manager.order_by("pk").first()

@@ -1,0 +1,50 @@
+"""The runbook, docs/operating.md, as a page of the admin: whoever is paged at night has no checkout at hand."""
+
+import re
+from functools import cache
+from itertools import pairwise
+
+from django.conf import settings
+from django.contrib import admin
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.utils.safestring import SafeString, mark_safe
+from django.views.decorators.http import require_safe
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+DOCUMENT = settings.BASE_DIR / "docs" / "operating.md"
+
+
+@require_safe
+def show_runbook(request: HttpRequest) -> HttpResponse:
+    context = {**admin.site.each_context(request), "title": "Runbook", "runbook": render_runbook()}
+    return render(request, "operations/runbook.html", context)
+
+
+@cache
+def render_runbook() -> SafeString:
+    """Return the document as HTML, each heading under the anchor that status lines and alerts name."""
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+    tokens = parser.parse(DOCUMENT.read_text())
+    for token, following in pairwise(tokens):
+        if token.type == "heading_open":
+            token.attrSet("id", anchor_of(following.content))
+        elif token.type == "inline":
+            _leave_out_links(token.children or [])
+    return mark_safe(parser.renderer.render(tokens, parser.options, {}))  # noqa: S308  It is a file of ours.
+
+
+def anchor_of(heading: str) -> str:
+    """Return what GitHub makes of a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def _leave_out_links(children: list[Token]) -> None:
+    """Other documents are named, and are not here."""
+    is_left_out = False
+    for child in children:
+        if child.type == "link_open":
+            is_left_out = not str(child.attrGet("href")).startswith(("https://", "#"))
+        if child.type in ("link_open", "link_close") and is_left_out:
+            child.tag, child.attrs = "em", {}
