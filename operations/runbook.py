@@ -32,7 +32,8 @@ def render_runbook() -> SafeString:
             token.attrSet("id", anchor_of(following.content))
         elif token.type == "inline":
             _leave_out_links(token.children or [])
-    return mark_safe(parser.renderer.render(tokens, parser.options, {}))  # noqa: S308  It is a file of ours.
+    html: str = parser.renderer.render(tokens, parser.options, {})
+    return mark_safe(html)  # noqa: S308  It is a file of ours.
 
 
 def anchor_of(heading: str) -> str:
