@@ -60,6 +60,5 @@ class UsageLinks:
         if name == "key":
             return next((name_of(key) for key in self._form.keys if str(key.pk) == value), value)
         if name == "member":
-            owners = (key.owner for key in self._form.keys if key.owner is not None)
-            return next((owner.email for owner in owners if str(owner.pk) == value), value)
+            return next((key.owner_email or "" for key in self._form.keys if str(key.owner_id) == value), value)
         return str(value)

@@ -40,17 +40,18 @@ class UsdField(forms.CharField):
 
 
 class LongSelect(forms.Select):
-    """A select that may have a thousand options: joined here, where Django renders a template for each of them."""
+    """A select that may have a thousand options, in no groups: joined here, where Django has a template for each."""
 
     def render(
         self, name: str, value: Any, attrs: dict[str, Any] | None = None, renderer: BaseRenderer | None = None
     ) -> SafeString:
-        widget = self.get_context(name, value, attrs)["widget"]
-        options = (option for _, group, _ in widget["optgroups"] for option in group)
+        chosen = self.format_value(value)
         selected = mark_safe(" selected")
-        rows = ((option["value"], selected if option["selected"] else "", option["label"]) for option in options)
+        rows = ((choice, selected if str(choice) in chosen else "", label) for choice, label in self.choices)
         joined = format_html_join("", '<option value="{}"{}>{}</option>', rows)
-        return format_html('<select name="{}"{}>{}</select>', name, flatatt(widget["attrs"]), joined)
+        return format_html(
+            '<select name="{}"{}>{}</select>', name, flatatt(self.build_attrs(self.attrs, attrs)), joined
+        )
 
 
 class LinesField(forms.CharField):

@@ -1,7 +1,7 @@
 """What Redis knows of limits right now: what is held and unsettled, how far rates are taken. Only looks, for people."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,31 +26,37 @@ class HolderUse:
 
 
 def read_use(
-    organization_id: int, *, key_ids: Iterable[int] = (), spenders: Iterable[Spender] = ()
+    organization_id: int,
+    *,
+    key_ids: Iterable[int] = (),
+    rated_key_ids: Collection[int] = (),
+    spenders: Iterable[Spender] = (),
 ) -> dict[str, HolderUse]:
     """Return the use of an organization ("org"), its keys ("key:<id>") and spenders (their names).
 
-    Who is not known to Redis uses nothing. Raises AdmissionUnavailableError.
+    How far rates are taken is asked of the organization and of `rated_key_ids` alone. Who is not known to Redis uses
+    nothing. Raises AdmissionUnavailableError.
     """
     names = shard_keys_of(organization_id)
-    holders = {"org": (names.org(organization_id), "org", organization_id)}
-    holders |= {f"key:{key_id}": (names.key(key_id), "key", key_id) for key_id in key_ids}
+    rated = set(rated_key_ids)
+    holders = {"org": (names.org(organization_id), _rates(names, "org", organization_id))}
+    for key_id in key_ids:
+        holders[f"key:{key_id}"] = (names.key(key_id), _rates(names, "key", key_id) if key_id in rated else [])
     by_name = [spender.name for spender in spenders]
     with translated_errors():
         pipeline: Any = redis_client().pipeline(transaction=False)
-        for key, scope, holder_id in holders.values():
+        for key, rates in holders.values():
             pipeline.hgetall(key)
-            for rate in _rates(names, scope, holder_id):
+            for rate in rates:
                 pipeline.pttl(rate)
         for name in by_name:
             pipeline.hgetall(names.prefix + name)
-        replies = pipeline.execute()
+        replies = iter(pipeline.execute())
     found = {}
-    for number, label in enumerate(holders):
-        fields, *ttls = replies[number * (1 + len(RATE_KINDS)) :][: 1 + len(RATE_KINDS)]
-        found[label] = _read(fields, dict(zip(RATE_KINDS, ttls, strict=True)))
-    rest = replies[len(holders) * (1 + len(RATE_KINDS)) :]
-    return found | {name: _read(fields, {}) for name, fields in zip(by_name, rest, strict=True)}
+    for label, (_, rates) in holders.items():
+        fields = next(replies)
+        found[label] = _read(fields, dict(zip(RATE_KINDS, [next(replies) for _ in rates], strict=False)))
+    return found | {name: _read(next(replies), {}) for name in by_name}
 
 
 def _rates(names: ShardKeys, scope: str, holder_id: int) -> list[str]:

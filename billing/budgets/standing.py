@@ -27,6 +27,10 @@ from billing.usage.budgets import WHOLE_ORGANIZATION
 SECONDS_PER_DAY = 86_400
 MAX_LISTED = 30  # Of keys, of members and of end users: the nearest.
 PERIODS = ("day", "week", "month")
+RATES = ("requests_per_minute", "input_tokens_per_minute", "output_tokens_per_minute", "concurrent_requests")
+BUDGETS = ("daily_budget_nanos", "weekly_budget_nanos", "monthly_budget_nanos")
+LIMITS = (*RATES, *BUDGETS, "budgets_only_notify")
+HAS_LIMITS = ~Q(**dict.fromkeys((*RATES, *BUDGETS)))  # Of keys: with any limit of their own.
 Days = Mapping[int, int]
 
 
@@ -105,7 +109,9 @@ class StandingReader:
     def read_keys(self, keys: Collection[ApiKey]) -> list[Standing]:
         """Return the standing of these keys, as far as they have limits, the nearest to one of them first."""
         limited = [key for key in keys if _is_limited(key)]
-        posted, uses = self._posted_by_key([key.pk for key in limited]), self._use(key_ids=[key.pk for key in limited])
+        ids = [key.pk for key in limited]
+        rated = [key.pk for key in limited if any(getattr(key, name) is not None for name in RATES)]
+        posted, uses = self._posted_by_key(ids), self._use(key_ids=ids, rated_key_ids=rated)
         found = [
             self._of_limits(
                 key, Holder(Scope.KEY, str(key.pk)), key.name, posted[key.pk], uses.get(f"key:{key.pk}", HolderUse())
@@ -205,9 +211,8 @@ class StandingReader:
     def _budgets(
         self, limits: Limits | SpenderBudget, override: BudgetOverride | None, posted: Days, use: HolderUse
     ) -> list[BudgetUse]:
-        names = ("daily_budget_nanos", "weekly_budget_nanos", "monthly_budget_nanos")
         found = []
-        for period, first_day, name in zip(PERIODS, self._first_days, names, strict=True):
+        for period, first_day, name in zip(PERIODS, self._first_days, BUDGETS, strict=True):
             other = getattr(override, name) if override is not None else None
             budget = getattr(limits, name) if other is None else other
             days = {day for day in (*posted, *use.posted, *use.waiting) if first_day <= day <= self.today}
@@ -224,18 +229,18 @@ class StandingReader:
             posted[key_id][day] = nanos
         return posted
 
-    def _use(self, *, key_ids: Iterable[int] = (), spenders: Iterable[Spender] = ()) -> dict[str, HolderUse]:
+    def _use(
+        self, *, key_ids: Iterable[int] = (), rated_key_ids: Collection[int] = (), spenders: Iterable[Spender] = ()
+    ) -> dict[str, HolderUse]:
         try:
-            return read_use(self.organization.pk, key_ids=key_ids, spenders=spenders)
+            return read_use(self.organization.pk, key_ids=key_ids, rated_key_ids=rated_key_ids, spenders=spenders)
         except AdmissionUnavailableError:
             self.is_current = False
             return {}
 
 
 def _is_limited(key: ApiKey) -> bool:
-    names = ("requests_per_minute", "input_tokens_per_minute", "output_tokens_per_minute", "concurrent_requests")
-    budgets = (key.daily_budget_nanos, key.weekly_budget_nanos, key.monthly_budget_nanos)
-    return any(getattr(key, name) for name in names) or any(nanos is not None for nanos in budgets)
+    return any(getattr(key, name) is not None for name in (*RATES, *BUDGETS))
 
 
 def _used(kind: str, limit: int, use: HolderUse) -> int:

@@ -129,8 +129,13 @@ class BillingDetailsForm(ModelForm[BillingDetails]):
             "address_line_2": forms.TextInput(attrs={"autocomplete": "address-line2"}),
             "postal_code": forms.TextInput(attrs={"autocomplete": "postal-code"}),
             "city": forms.TextInput(attrs={"autocomplete": "address-level2"}),
-            "country": forms.TextInput(attrs={"autocomplete": "country", "maxlength": 2}),
+            "country": forms.TextInput(attrs={"autocomplete": "country"}),
         }
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        # A browser would cut the name of a country to the code of another one.
+        self.fields["country"].widget.attrs.pop("maxlength", None)
 
     def clean_country(self) -> str:
         return str(self.cleaned_data["country"]).upper()

@@ -14,7 +14,7 @@ from billing.budgets.amounts import BudgetError
 from billing.budgets.choices import remove_spender_budget, set_end_user_budget, set_member_budget
 from billing.budgets.overrides import Scope, end_override, make_override
 from billing.budgets.refused import latest_refusals, refusals_by_day
-from billing.budgets.standing import MAX_LISTED, StandingReader
+from billing.budgets.standing import HAS_LIMITS, LIMITS, MAX_LISTED, StandingReader
 from billing.usage_event import MAX_END_USER_CHARS
 from console.budget_page import BudgetPage, find_budget_page
 from console.entrance import console_page
@@ -31,12 +31,14 @@ def limits(request: HttpRequest, access: Access) -> HttpResponse:
     """Show limits and budgets. A member without more permissions sees, of keys and members, only their own."""
     organization = access.organization
     reader = StandingReader(organization)
-    keys = access.keys().filter(revoked_at=None, is_management=False)
+    keys = access.keys().filter(HAS_LIMITS, revoked_at=None, is_management=False).only("organization", "name", *LIMITS)
     members = organization.members.select_related("user").order_by("user__email")
     if not access.may(Permission.MANAGE_MEMBERS):
         members = members.filter(user=access.user)
     end_user = request.GET.get("end_user", "").strip()[:MAX_END_USER_CHARS]
     members_read = list(members[:MAX_MEMBERS_READ])
+    refusals = latest_refusals(organization, limit=REFUSALS_SHOWN)
+    refused_keys = organization.keys.filter(pk__in={refused.key_id for refused in refusals})
     context = {
         "organization_standing": reader.read_organization(),
         "keys": reader.read_keys(list(keys)),
@@ -47,8 +49,8 @@ def limits(request: HttpRequest, access: Access) -> HttpResponse:
         "end_user": end_user,
         "most": MAX_LISTED,
         "refused_days": refusals_by_day(organization, today=reader.today),
-        "refusals": latest_refusals(organization, limit=REFUSALS_SHOWN),
-        "key_names": dict(organization.keys.values_list("pk", "name")),
+        "refusals": refusals,
+        "key_names": dict(refused_keys.values_list("pk", "name")),
     }
     return render(request, "console/limits.html", {**context, "is_current": reader.is_current})
 

@@ -165,6 +165,8 @@ def test_details_are_kept_and_issued_documents_stay(alice: Client, people: Peopl
     assert "Alice GmbH" in alice.get(f"{BILLING}statements/2026-09/").content.decode()
     wrong = alice.post("/console/alice/settings/billing/", {**form, "country": "Germany"})
     assert wrong.status_code == 422
+    # Nor does the field cut what is typed: "Germany" would be left as "Ge", which is Georgia.
+    assert 'value="Germany"' in wrong.content.decode() and 'maxlength="2"' not in wrong.content.decode()
     people.give_bob(Role.DEVELOPER)
     assert client_of(people.bob).post("/console/alice/settings/billing/", form).status_code == 403
     assert SEPTEMBER.begins < OCTOBER.begins

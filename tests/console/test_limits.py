@@ -211,3 +211,20 @@ def test_many_rows_cost_as_many_queries_as_one(alice: Client, people: People) ->
     assert len(response.context["end_users"]) == MAX_LISTED
     assert response.context["end_users"][0].label in ("user 1 0", "user 150 149")
     assert [user.label for user in alice.get(PAGE, {"end_user": "user 150 3"}).context["end_users"]] == ["user 150 3"]
+
+
+def test_the_rates_of_a_key_are_read_though_most_keys_have_none(
+    alice: Client, people: People, redis_client: redis.Redis
+) -> None:
+    """Of keys with budgets alone only what they spent is asked, so the answers are told apart by their number."""
+    for number in range(6):
+        fields = {"requests_per_minute": 60} if number % 2 else {"daily_budget_nanos": 10**9}
+        create_key(people.organization, name=f"Key {number}", created_by=people.alice, fields=fields)
+    publish_pending_changes()
+    rates = shard_keys_of(people.organization.pk)
+    limited = people.organization.keys.get(name="Key 3")
+    redis_client.set(rates.rate("key", limited.pk, "requests"), "1", px=31_000)
+    found = {standing.label: standing for standing in alice.get(PAGE).context["keys"]}
+    assert len(found) == 6
+    assert [use.used for use in found["Key 3"].rates] == [30]
+    assert all(use.used == 0 for name, standing in found.items() if name != "Key 3" for use in standing.rates)
