@@ -183,6 +183,19 @@ def show_settlement_shapes(results: dict[str, Any]) -> None:
     table(heads, rows)
 
 
+def show_settlement_growth(results: dict[str, Any]) -> None:
+    rows = [
+        [
+            f"{int(records):,}",
+            f"{found['per_second']:.0f}",
+            f"{min(found['rounds']):.0f} - {max(found['rounds']):.0f}",
+            *(ms(value) for value in found["cpu_ms_per_event"].values()),
+        ]
+        for records, found in results.items()
+    ]
+    table(["records before", "events/s", "rounds", "worker ms", "Postgres", "Redis"], rows)
+
+
 def show_idle(results: dict[str, Any]) -> None:
     rows = [
         [name, f"{each['cpu_percent']:.2f}", f"{each['pss_mib']:.0f}"] for name, each in results["processes"].items()
@@ -253,6 +266,7 @@ SHOWN = {
     "latency": show_latency,
     "stream-limits": show_stream_limits,
     "settlement-shapes": show_settlement_shapes,
+    "settlement-growth": show_settlement_growth,
     "rebuild": show_rebuild,
     "bodies": show_bodies,
     "idle": show_idle,

@@ -20,7 +20,7 @@ from bench.deployment import ROOT, Deployment
 
 SECTIONS = ("requests", "streams", "many-streams", "steps", "settlement", "overdraft", "rebuild", "bodies", "idle")
 # Asked for by name only: these take long.
-LONG = ("latency", "stream-limits", "settlement-shapes")
+LONG = ("latency", "stream-limits", "settlement-shapes", "settlement-growth")
 PEERS = "peers"  # Asked for by name only: it installs other people's programs.
 
 
@@ -41,8 +41,8 @@ def main() -> int:
         deployment = Deployment(Path(folder))
         try:
             deployment.start_servers()
-            _set_up_django(deployment)
-            _open_admission()
+            set_up_django(deployment)
+            open_admission()
             for name in options.only:
                 report.say(f"\n== {name}")
                 results[name] = _section(name)(deployment, options.quick)
@@ -69,7 +69,7 @@ def _section(name: str) -> Callable[[Deployment, bool], dict[str, Any]]:
     return measure
 
 
-def _set_up_django(deployment: Deployment) -> None:
+def set_up_django(deployment: Deployment) -> None:
     environment = deployment.environment
     os.environ.clear()
     os.environ.update(environment)
@@ -77,7 +77,7 @@ def _set_up_django(deployment: Deployment) -> None:
     django.setup()
 
 
-def _open_admission() -> None:
+def open_admission() -> None:
     from bench.requests import wait_until_open
 
     wait_until_open()
