@@ -68,6 +68,11 @@ class ApiKey(Limits):
         ordering = ["-created_at"]
         verbose_name = "API key"
         verbose_name_plural = "API keys"
+        indexes = [
+            # By its beginning, or as much of it as somebody has; and by its end.
+            models.Index(fields=["prefix"], opclasses=["varchar_pattern_ops"], name="api_key_by_prefix"),
+            models.Index(fields=["last_four"], name="api_key_by_last_four"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.name} ({self.prefix}…{self.last_four})"

@@ -38,6 +38,8 @@ class OperatorAdmin(ChoosingMixin, ModelAdmin):  # type: ignore[misc]  # unfold 
     list_per_page = 50
     list_filter_submit = False
     warn_unsaved_form = True
+    # Of so many of the newest rows a word is looked for within texts, where no other word is found by an index.
+    searched_newest: int | None = None
     # Unfold's own checks look permissions up in the database, which has no tables yet when the first `migrate` checks.
     checks_class = ModelAdminChecks
 
@@ -72,7 +74,8 @@ class OperatorAdmin(ChoosingMixin, ModelAdmin):  # type: ignore[misc]  # unfold 
     ) -> tuple[QuerySet[Any], bool]:
         fields = self.get_search_fields(request)
         has_many = any(lookup_spawns_duplicates(self.opts, field) for field in fields if not field.startswith(EXACT))
-        return search(queryset, fields, search_term), has_many and bool(search_term.strip())
+        found = search(queryset, fields, search_term, newest=self.searched_newest)
+        return found, has_many and bool(search_term.strip())
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
         """Let addresses filter by what a list offers, and by nothing else: what no page shows could be guessed with it.
@@ -168,11 +171,16 @@ class InfinitePaginator(UnfoldInfinitePaginator):  # type: ignore[misc]  # unfol
         return int(self.per_page) * MAX_PAGES
 
 
-class ReadOnlyAdmin(OperatorAdmin):
-    """Rows to look at. Counting millions of them would take longer than anybody waits, so pages are not numbered."""
+class ManyRowsAdmin(OperatorAdmin):
+    """Counting millions of rows would take longer than anybody waits, so pages are not numbered."""
 
     show_full_result_count = False
     paginator = InfinitePaginator
+
+
+class ReadOnlyAdmin(ManyRowsAdmin):
+    """Rows to look at."""
+
     actions = None
     warn_unsaved_form = False
     shown_once_set: Sequence[str] = ()  # What becomes of a row: columns that say nothing before it has.

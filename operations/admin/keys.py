@@ -13,7 +13,7 @@ from accounts.keys import KeyAlreadyRevokedError, change_key, revoke_key
 from accounts.models import ApiKey, User
 from billing.catalog.names import model_ids_by_name
 from operations.admin.base import (
-    OperatorAdmin,
+    ManyRowsAdmin,
     QuestionForm,
     detail_action,
     operator_form,
@@ -63,7 +63,7 @@ class LeakForm(Form):
 
 
 @admin.register(ApiKey)
-class ApiKeyAdmin(OperatorAdmin):
+class ApiKeyAdmin(ManyRowsAdmin):
     """Keys are made by members, who alone see their text. Nothing here can show it."""
 
     form = ApiKeyAdminForm
@@ -71,7 +71,12 @@ class ApiKeyAdmin(OperatorAdmin):
     list_filter = [("revoked_at", admin.EmptyFieldListFilter)]
     list_select_related = ["organization"]
     ordering = ["-id"]
-    search_fields = ["name", "prefix", "organization__name", "organization__slug"]
+    search_fields = ["=prefix", "=last_four", "=organization__slug", "name", "organization__name"]
+    searched_newest = 100_000
+    search_help_text = (
+        "A key's beginning (cm- and eight characters) or its last four characters, an organization's slug or name, or a"
+        " key's name: of the newest 100,000 keys, and beside a slug of all."
+    )
     readonly_fields = [
         "organization",
         "prefix",

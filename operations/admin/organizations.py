@@ -11,7 +11,7 @@ from accounts.members import has_confirmed
 from accounts.models import Member, Organization, Role, User
 from accounts.organizations import SlugRefusedError, change_organization, check_slug, create_organization
 from operations.admin.base import (
-    OperatorAdmin,
+    ManyRowsAdmin,
     OperatorInline,
     usd_column,
 )
@@ -91,7 +91,7 @@ class MemberInline(OperatorInline):
 
 
 @admin.register(Organization)
-class OrganizationAdmin(OrganizationPanels, OrganizationStates, OrganizationMoney, OrganizationPrivacy, OperatorAdmin):
+class OrganizationAdmin(OrganizationPanels, OrganizationStates, OrganizationMoney, OrganizationPrivacy, ManyRowsAdmin):
     form = OrganizationAdminForm
     list_display = ["name", "slug", "status", "posted_balance", "created_at"]
     list_filter = ["status"]

@@ -21,7 +21,7 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminS
 from accounts.models import User
 from accounts.staff_roles import StaffRole, permissions_of
 from operations.admin.base import (
-    OperatorAdmin,
+    ManyRowsAdmin,
     QuestionForm,
     detail_action,
     is_superuser,
@@ -72,7 +72,7 @@ class PersonChangeForm(UserChangeForm):  # type: ignore[misc]  # unfold ships no
 
 
 @admin.register(User)
-class UserAdmin(PersonPrivacy, DjangoUserAdmin, OperatorAdmin):  # type: ignore[misc, type-arg]  # its argument is not there at run time
+class UserAdmin(PersonPrivacy, DjangoUserAdmin, ManyRowsAdmin):  # type: ignore[misc, type-arg]  # its argument is not there at run time
     form = PersonChangeForm
     add_form = PersonCreationForm
     change_password_form = AdminPasswordChangeForm
@@ -169,7 +169,7 @@ class UserAdmin(PersonPrivacy, DjangoUserAdmin, OperatorAdmin):  # type: ignore[
 
 
 @admin.register(EmailAddress)
-class EmailAddressAdmin(OperatorAdmin):
+class EmailAddressAdmin(ManyRowsAdmin):
     """Whoever confirms an address says who somebody is: for superusers alone, one address at a time."""
 
     list_display = ["email", "user", "primary", "verified"]

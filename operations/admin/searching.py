@@ -6,6 +6,8 @@ word is what is meant.
 """
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import or_
 from typing import Any
 from uuid import UUID
 
@@ -21,19 +23,38 @@ MAX_RELATED = 100
 LARGEST_NUMBER = BigIntegerField.MAX_BIGINT
 
 
-def search(rows: QuerySet[Any], fields: Sequence[str], text: str) -> QuerySet[Any]:
-    """Return the rows in which every word of the text is found."""
+def search(rows: QuerySet[Any], fields: Sequence[str], text: str, *, newest: int | None = None) -> QuerySet[Any]:
+    """Return the rows in which every word of the text is found.
+
+    With `newest`, only so many of the newest rows are read through, where no word is found by an index.
+    """
     exact = [field.removeprefix(EXACT) for field in fields if field.startswith(EXACT)]
     contained = [field for field in fields if not field.startswith(EXACT)]
+    is_narrow, is_read_through = newest is None, False
     for word in _words(text.replace("\x00", "")):
         found = next((q for field in exact if (q := _find(rows.model, field.split("__"), word))), None)
         if found is not None:
-            rows = rows.filter(found)
+            rows, is_narrow = rows.filter(found), True
         elif contained:
-            rows = rows.filter(Q.create([(f"{field}__icontains", word) for field in contained], connector=Q.OR))
+            conditions = (_contains(rows.model, field.split("__"), word) for field in contained)
+            rows, is_read_through = rows.filter(reduce(or_, conditions)), True
         else:
             return rows.none()
+    if is_read_through and not is_narrow:
+        last = rows.model._default_manager.order_by("-pk").values_list("pk", flat=True).first() or 0
+        rows = rows.filter(pk__gt=last - (newest or 0))
     return rows
+
+
+def _contains(model: type[Model], path: Sequence[str], word: str) -> Q:
+    """Return the condition that a text has the word within. Rows behind a foreign key are found first."""
+    if len(path) == 1 or not model._meta.get_field(path[0]).many_to_one:
+        return Q((f"{'__'.join(path)}__icontains", word))
+    field = model._meta.get_field(path[0])
+    related = field.related_model
+    condition = _contains(related, path[1:], word)  # type: ignore[arg-type]  # only relations have a longer path
+    ids = related._default_manager.filter(condition).values_list("pk", flat=True)[:MAX_RELATED]  # type: ignore[union-attr]
+    return Q((f"{field.name}__in", list(ids)))
 
 
 def _words(text: str) -> list[str]:

@@ -6,13 +6,16 @@ from typing import Any
 import pytest
 from django.contrib import admin
 from django.contrib.auth.models import Permission
+from django.db import connection
 from django.db.models import BooleanField, Model
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
+from accounts.keys import create_key
 from accounts.models import Organization
 from billing.models import CreditLot, LedgerTransaction, UsageRecord
-from operations.admin.base import MAX_PAGES
+from operations.admin.base import MAX_PAGES, InfinitePaginator
+from operations.admin.keys import ApiKeyAdmin
 from operations.admin.searching import EXACT
 from tests.billing.ledger_factory import USD, give
 from tests.support.people import People, client_of, make_person
@@ -156,3 +159,28 @@ def test_a_list_that_is_not_counted_has_a_last_page(operator: Client, people: Pe
     assert Organization.objects.exists()
     assert operator.get(TRANSACTIONS, {"p": MAX_PAGES}).status_code == 200
     assert operator.get(TRANSACTIONS, {"p": MAX_PAGES + 1}).status_code == 302
+
+
+KEYS = "/admin/accounts/apikey/"
+
+
+def test_a_key_is_found_by_its_ends_its_organization_and_among_the_newest_by_name(
+    operator: Client, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = people.key
+    other, _ = create_key(people.charlies, name="Worker", created_by=None)
+    for text in (key.prefix, key.last_four, people.organization.slug, people.organization.name, "ackend"):
+        assert listed(operator, KEYS, text) == [key.pk], text
+    monkeypatch.setattr(ApiKeyAdmin, "searched_newest", 1)
+    assert listed(operator, KEYS, "orke") == [other.pk]
+    assert listed(operator, KEYS, "ackend") == []
+    assert listed(operator, KEYS, f"{people.organization.slug} ackend") == [key.pk]
+    assert listed(operator, KEYS, f"{people.organization.slug} orke") == []
+
+
+def test_tables_that_grow_with_customers_are_not_counted(operator: Client) -> None:
+    for model, page in admin.site._registry.items():
+        assert model._meta.model_name in NEVER_MANY or issubclass(page.paginator, InfinitePaginator), model
+    with CaptureQueriesContext(connection) as queries:
+        assert operator.get(KEYS, {"q": "cm-"}).status_code == 200
+    assert not any("COUNT(" in query["sql"] for query in queries if "apikey" in query["sql"])
