@@ -5,6 +5,7 @@ from functools import wraps
 from typing import Any, Concatenate
 from urllib.parse import urlsplit
 
+from django.contrib import messages
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
@@ -14,7 +15,7 @@ from django.urls import reverse
 from accounts.access import Access, Permission, find_access
 from accounts.models import User
 from accounts.organizations import find_organization
-from console.kept_forms import keep_form
+from console.kept_forms import forget_kept_form, keep_form
 from pages.support_look import find_look
 
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
@@ -22,6 +23,14 @@ SIGNED_OUT = 401
 LAST_ORGANIZATION = "organization"  # Session key: the slug that `/console/` leads to.
 
 ConsoleView = Callable[Concatenate[HttpRequest, Access, ...], HttpResponseBase]
+
+
+class GoneError(Exception):
+    """What the page is about ended meanwhile, maybe in another tab: the text says what, and a list is led to."""
+
+    def __init__(self, text: str, *, leads_to: str) -> None:
+        super().__init__(text)
+        self.leads_to = leads_to
 
 
 def console_page(permission: Permission) -> Callable[[ConsoleView], Callable[..., HttpResponseBase]]:
@@ -45,10 +54,16 @@ def console_page(permission: Permission) -> Callable[[ConsoleView], Callable[...
                 raise PermissionDenied
             if not access.may(permission):
                 raise PermissionDenied
+            if request.method not in SAFE_METHODS:
+                forget_kept_form(request)
             request.access = access  # type: ignore[attr-defined]  # read by the layout's navigation
             if access.looks_until is None and request.session.get(LAST_ORGANIZATION) != slug:
                 request.session[LAST_ORGANIZATION] = slug
-            response = view(request, access, **arguments)
+            try:
+                response = view(request, access, **arguments)
+            except GoneError as gone:
+                messages.info(request, str(gone))
+                response = redirect(gone.leads_to, slug=slug)
             # A page shows one tenant's money: no cache between here and the browser may keep it.
             if not response.has_header("Cache-Control"):
                 response["Cache-Control"] = "private, no-store"

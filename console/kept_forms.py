@@ -62,9 +62,15 @@ def _is_too_long(fields: list[tuple[str, str]]) -> bool:
     return sum(len(name) + len(value) for name, value in fields) > MAX_KEPT_CHARS
 
 
-def take_kept_form(request: HttpRequest, *, below: str) -> KeptForm | None:
-    """Return what was typed into a page below this address, once; None when it was long ago or elsewhere."""
-    kept: dict[str, Any] | None = request.session.pop(KEPT, None)
+def read_kept_form(request: HttpRequest, *, below: str) -> KeptForm | None:
+    """Return what was typed into a page below this address; None when it was long ago or elsewhere."""
+    kept: dict[str, Any] | None = request.session.get(KEPT)
     if kept is None or not kept["path"].startswith(below) or time.time() - kept["at"] > MAX_KEPT_SECONDS:
         return None
     return KeptForm(kept["path"], [(name, value) for name, value in kept["fields"]])
+
+
+def forget_kept_form(request: HttpRequest) -> None:
+    """Forget what was kept for this page, because its form has come."""
+    if KEPT in request.session and request.session[KEPT]["path"] == request.path:
+        del request.session[KEPT]

@@ -7,7 +7,7 @@ from django.views.decorators.http import require_safe
 
 from accounts.access import Access, Permission
 from console.entrance import console_page
-from console.kept_forms import take_kept_form, whole_form
+from console.kept_forms import read_kept_form, whole_form
 
 EXPIRED = 403  # Of the statuses: Django's own for a form without a valid token.
 
@@ -17,7 +17,7 @@ EXPIRED = 403  # Of the statuses: Django's own for a form without a valid token.
 def kept_form(request: HttpRequest, access: Access) -> HttpResponse:
     """Show it, to be sent or forgotten. Whether one may send it is for its own page to say."""
     overview = reverse("overview", kwargs={"slug": access.organization.slug})
-    kept = take_kept_form(request, below=overview)
+    kept = read_kept_form(request, below=overview)
     if kept is None:
         return redirect(overview)
     return render(request, "console/kept_form.html", {"kept": kept})

@@ -22,7 +22,7 @@ from accounts.keys import (
 from accounts.models import ApiKey, User
 from billing.catalog.names import model_ids_by_name
 from billing.usage.key_activity import key_activity
-from console.entrance import console_page
+from console.entrance import GoneError, console_page
 from console.forms.keys import KeyForm, KeySearchForm
 from console.one_time_forms import claim_form, is_used, make_form_id, release_form
 from pages.publishing import publish_or_tell
@@ -121,10 +121,12 @@ def show_new_secret(request: HttpRequest, key: ApiKey, text: str, **context: obj
 
 
 def live_key(access: Access, key_id: int) -> ApiKey:
-    """Return a key that the person may change. Raises Http404, also for what is another's."""
-    key = access.keys().filter(pk=key_id, revoked_at=None).first()
+    """Return a key that the person may change. Raises Http404, also for what is another's, GoneError when revoked."""
+    key = access.keys().filter(pk=key_id).first()
     if key is None:
         raise Http404
+    if key.is_revoked:
+        raise GoneError(f"“{key.name}” is revoked already. Nothing was changed.", leads_to="keys")
     return key
 
 

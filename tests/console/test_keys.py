@@ -111,7 +111,7 @@ def test_revoking_asks_first_and_reports_success_once_redis_has_it(
     assert AdmissionChange.objects.count() == 0
     people.key.refresh_from_db()
     assert people.key.revoked_by == people.alice
-    assert alice.get(url).status_code == 404
+    assert alice.get(url)["Location"] == KEYS
 
 
 @pytest.mark.usefixtures("redis_away")
@@ -275,3 +275,17 @@ def test_whose_key_it_is_is_chosen_by_who_manages_all(alice: Client, people: Peo
     assert alice.post(f"{KEYS}new/", form(owner=people.charlie.pk)).status_code == 422
     client_of(people.bob).post(f"{KEYS}new/", form(name="Mine", owner=people.alice.pk))
     assert ApiKey.objects.get(name="Mine").owner == people.bob
+
+
+def test_a_key_that_was_revoked_in_another_tab_is_called_so(alice: Client, people: People) -> None:
+    revoke_key(people.key, revoked_by=people.alice)
+    for page in ("", "revoke/", "rotate/"):
+        for answer in (
+            alice.get(f"{KEYS}{people.key.pk}/{page}", follow=True),
+            alice.post(f"{KEYS}{people.key.pk}/{page}", {"name": "New"}, follow=True),
+        ):
+            assert answer.redirect_chain == [(KEYS, 302)]
+            assert "“Backend” is revoked already. Nothing was changed." in answer.content.decode()
+    for button in ("switch/", "overlap/"):
+        assert "is revoked already" in alice.post(f"{KEYS}{people.key.pk}/{button}", follow=True).content.decode()
+    assert client_of(people.charlie).get(f"/console/charlie/keys/{people.key.pk}/").status_code == 404
