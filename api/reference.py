@@ -4,14 +4,16 @@ Both are made from the schema that `/api/schema/` serves, so they say what is. T
 but our own files, as the policy of all pages wants it.
 """
 
-from functools import cache
 from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.template.loader import render_to_string
 from django.views.decorators.http import require_safe
-from drf_spectacular.generators import SchemaGenerator
+
+from api.made_once import MadeOnce
+from api.schema_view import read_schema
 
 METHODS = ("get", "post", "put", "patch", "delete")
 JSON = "application/json"
@@ -19,7 +21,8 @@ JSON = "application/json"
 
 @require_safe
 def reference(request: HttpRequest) -> HttpResponse:
-    return render(request, "api/reference.html", {"groups": read_groups(), "base_url": settings.BASE_URL})
+    context = {"groups": read_groups(), "calls": render_calls(), "base_url": settings.BASE_URL}
+    return render(request, "api/reference.html", context)
 
 
 @require_safe
@@ -29,11 +32,16 @@ def llms(request: HttpRequest) -> HttpResponse:
     return render(request, "api/llms.txt", context, content_type="text/plain; charset=utf-8")
 
 
-@cache
+@MadeOnce
+def render_calls() -> str:
+    """Return the list of all calls with their fields: thousands of lines, which are the same for everybody."""
+    return render_to_string("api/_calls.html", {"groups": read_groups()})
+
+
+@MadeOnce
 def read_groups() -> list[dict[str, Any]]:
     """Return the calls of the schema by their first word, as the page shows them. It is the same for everybody."""
-    generator: Any = SchemaGenerator  # drf-spectacular has no types.
-    schema = generator().get_schema(request=None, public=True)
+    schema = read_schema()
     schemas = schema["components"]["schemas"]
     groups: dict[str, list[dict[str, Any]]] = {}
     for path, operations in schema["paths"].items():

@@ -4,9 +4,9 @@ from allauth.account.decorators import secure_admin_login
 from django.contrib import admin
 from django.urls import include, path
 from django.urls.resolvers import URLPattern, URLResolver
-from drf_spectacular.views import SpectacularAPIView
 
 from api import payment_webhooks, reference
+from api.schema_view import SchemaView
 from operations.scanning import receive_found_keys
 
 # Operators sign in where everybody does, under the same limits.
@@ -23,7 +23,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("secret-scanning/github/", receive_found_keys, name="secret_scanning"),
     path("reference/api/", reference.reference, name="api_reference"),
     path("llms.txt", reference.llms, name="llms"),
-    path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
+    path("api/schema/", SchemaView.as_view(), name="schema"),
 ]
 
 handler400 = "crossmodel_site.error_pages.bad_request"
