@@ -9,7 +9,7 @@ file; tests/gateway/test_http_bounds.py fails when one goes.
 - A request to upgrade is ignored (RFC 9110, 7.8) and its request served; what follows on the connection is not read.
 - Heads must be whole in time, and connections are bounded, in all and for each address but those of trusted proxies.
 - What a client still sends when it has its answer is read and dropped, in bounds: a connection that is closed with
-  bytes unread is reset, and the answer lost with it.
+  bytes unread is reset, and the answer lost with it. Through a proxy the answer comes behind it: see held_answers.py.
 """
 
 import asyncio
@@ -30,6 +30,8 @@ from uvicorn.server import ServerState
 from accounts.request_credentials import read_networks
 from billing.request_id import REQUEST_PREFIX, make_request_id
 from gateway.errors import GatewayError, render_error, unavailable
+from gateway.server.held_answers import HeldAnswer
+from gateway.server.one_request import OneRequest
 
 MAX_HEAD_BYTES = 64 * 1024  # Request line and headers; what a single read of the socket brings more is let pass.
 MAX_FRAMING_BYTES = 64 * 1024  # Of a body between two parts of it: chunk extensions, trailers.
@@ -70,6 +72,8 @@ class HttpProtocol(HttpToolsProtocol):
     _unread_since = 0.0  # When an answer was complete whose request was not; 0 when there is none.
     _unread_bytes = 0
     _address = ""
+    _is_proxy = False
+    _held: HeldAnswer | None = None
 
     def __init__(
         self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any | None = None
@@ -88,6 +92,7 @@ class HttpProtocol(HttpToolsProtocol):
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self._head_since = self.loop.time()
         self._address = self.client[0] if self.client else ""
+        self._is_proxy = bool(settings.TRUSTED_PROXIES) and _is_trusted_proxy(self._address)
         _connections[self._address] += 1
         _start_sweeping(self)
         if _is_too_many(self._address):
@@ -106,6 +111,7 @@ class HttpProtocol(HttpToolsProtocol):
         for cycle in (self.cycle, self._answering):
             if cycle is not None:
                 cycle.transport = self.transport  # Not what leads back here: who holds the other would hold both.
+        self._held = None
         _connections[self._address] -= 1
         if not _connections[self._address]:
             del _connections[self._address]
@@ -116,7 +122,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._unset_keepalive_if_required()
             self._unread_bytes += len(data)
             if self._unread_bytes > MAX_UNREAD_BYTES:
-                self.transport.abort()
+                self._stop_waiting()
                 return
         if self._ignores_rest:
             return
@@ -180,6 +186,9 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if self.expect_100_continue or not self.cycle.keep_alive:
             self.cycle.transport = cast(asyncio.Transport, ClosedWhenRead(self.transport, self.cycle, self))
+        if self._is_proxy and not self.expect_100_continue:
+            self._held = HeldAnswer(self.cycle.transport, self.cycle)
+            self.cycle.transport = cast(asyncio.Transport, self._held)
         self.headers = []  # Trailers are collected here, and nobody looks at them.
 
     def on_body(self, body: bytes) -> None:
@@ -191,6 +200,10 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._had_body = True
         super().on_message_complete()
+        if self._held is not None:
+            self._held.let_go()
+            self.cycle.transport = cast(asyncio.Transport, self._held.transport)
+            self._held = None
         if self._unread_since:
             self._unread_since, self._unread_bytes = 0.0, 0
             self.timeout_keep_alive_task = self.loop.call_later(
@@ -227,9 +240,16 @@ class HttpProtocol(HttpToolsProtocol):
         """Close the connection when a head, or a body that was not waited for, has been under way for too long."""
         if self._unread_since:
             if now - self._unread_since > UNREAD_SECONDS:
-                self.transport.abort()
+                self._stop_waiting()
         elif self._is_in_head and now - self._head_since > HEAD_SECONDS and not self._ignores_rest:
             self._refuse(GatewayError(408, "request_timeout", "The request took too long to arrive."))
+
+    def _stop_waiting(self) -> None:
+        """Close the connection of who has its answer, or gets it now, and still sends."""
+        if self._held is not None and self._held.let_go():
+            self.transport.close()
+        else:
+            self.transport.abort()
 
     def _refuse(self, error: GatewayError) -> None:
         """Read nothing more, and answer once what came before is answered: each of those requests was whole."""
@@ -238,6 +258,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._ignores_rest = True
         cycle = self.cycle
         if self._unread_since:
+            if self._held is not None:
+                self._held.let_go()
             self.transport.close()  # It has its answer.
         elif cycle is None or cycle.response_complete:
             self._answer_and_close(error)
@@ -280,40 +302,6 @@ class ClosedWhenRead:
             self._protocol.close_when_read()
         else:
             self._transport.close()
-
-
-class OneRequest:
-    """Passes on what a parser finds up to the end of one request, and nothing of what follows it."""
-
-    def __init__(self, protocol: HttpProtocol) -> None:
-        self._protocol = protocol
-        self._is_over = False
-
-    def on_message_begin(self) -> None:
-        if not self._is_over:
-            self._protocol.on_message_begin()
-
-    def on_url(self, url: bytes) -> None:
-        if not self._is_over:
-            self._protocol.on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._is_over:
-            self._protocol.on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        if not self._is_over:
-            self._protocol.on_headers_complete()
-
-    def on_body(self, body: bytes) -> None:
-        if not self._is_over:
-            self._protocol.on_body(body)
-
-    def on_message_complete(self) -> None:
-        if not self._is_over:
-            self._is_over = True
-            self._protocol.stop_reading()
-            self._protocol.on_message_complete()
 
 
 def _require_one_host(version: str, headers: list[tuple[bytes, bytes]]) -> None:
@@ -367,13 +355,15 @@ def abort(transport: asyncio.Transport) -> None:
 def _is_too_many(address: str) -> bool:
     if _connections.total() > settings.MAX_CONNECTIONS:
         return True
-    if _connections[address] <= settings.MAX_CONNECTIONS_PER_ADDRESS:
-        return False
+    return _connections[address] > settings.MAX_CONNECTIONS_PER_ADDRESS and not _is_trusted_proxy(address)
+
+
+def _is_trusted_proxy(address: str) -> bool:
     try:
         peer = ipaddress.ip_address(address)
     except ValueError:
         return False
-    return not any(peer in network for network in read_networks(settings.TRUSTED_PROXIES))
+    return any(peer in network for network in read_networks(settings.TRUSTED_PROXIES))
 
 
 def _start_sweeping(protocol: HttpProtocol) -> None:

@@ -9,8 +9,10 @@ is read of the answer, however slowly it comes.
 import io
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cache
 from http.client import HTTPException, HTTPResponse
@@ -19,11 +21,15 @@ from urllib.parse import urlsplit
 
 from billing.network_addresses import is_reachable
 
+RESOLVE_SECONDS = 5.0
+# Whose name server is silent is left, but the system's resolver cannot be stopped: it goes on for half a minute or so.
+MAX_LOOKUPS = 256
 CONNECT_SECONDS = 5.0  # To each address.
 MAX_ADDRESSES_TRIED = 3
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 AddressInfo = tuple[Any, ...]
+_lookups = threading.BoundedSemaphore(MAX_LOOKUPS)
 Resolve = Callable[[str, int], Sequence[AddressInfo]]
 
 
@@ -33,7 +39,7 @@ class NoAnswerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Where a request may go beside public addresses, how long it may take from its first connection on, and how many
+    """Where a request may go beside public addresses, how long it may take, the look at its name included, and how many
     bytes of the answer's body are read. No more is read, and the connection is closed.
     """
 
@@ -67,8 +73,8 @@ def _exchange(
 ) -> tuple[int, bytes]:
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or DEFAULT_PORTS[parts.scheme]
-    addresses = _judged(host, _ask(resolve, host, port), bounds.networks)
     ends_at = time.monotonic() + bounds.total_seconds
+    addresses = _judged(host, _ask(resolve, host, port, _left(ends_at)), bounds.networks)
     connection = _connect(addresses, ends_at)
     with connection:
         if parts.scheme == "https":
@@ -90,9 +96,25 @@ def _resolve(host: str, port: int) -> Sequence[AddressInfo]:
     return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
 
 
-def _ask(resolve: Resolve, host: str, port: int) -> Sequence[AddressInfo]:
+def _ask(resolve: Resolve, host: str, port: int, seconds_left: float) -> Sequence[AddressInfo]:
+    """Return the addresses of a name. Asked in a thread of its own, because nothing else bounds how long it takes."""
+    if not _lookups.acquire(blocking=False):
+        raise NoAnswerError(f"The name {host} was not looked up: too many others are waited for.")
+    found: Future[Sequence[AddressInfo]] = Future()
+
+    def look_up() -> None:
+        try:
+            found.set_result(resolve(host, port))
+        except BaseException as error:
+            found.set_exception(error)
+        finally:
+            _lookups.release()
+
+    threading.Thread(target=look_up, name="lookup", daemon=True).start()
     try:
-        return resolve(host, port)
+        return found.result(min(RESOLVE_SECONDS, seconds_left))
+    except TimeoutError:
+        raise NoAnswerError(f"The name {host} was not resolved in time.") from None
     except (OSError, UnicodeError) as error:
         raise NoAnswerError(f"The name {host} cannot be resolved: {error}.") from None
 

@@ -110,6 +110,28 @@ def test_a_name_that_nobody_knows() -> None:
     assert send("http://no-such-host.invalid/").problem.startswith("The name no-such-host.invalid cannot be resolved")
 
 
+def test_a_name_server_that_is_silent_is_left_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is whoever names the URL who runs it. The system's resolver waits for it as long as it likes."""
+    monkeypatch.setattr(judged_http, "RESOLVE_SECONDS", 0.2)
+    monkeypatch.setattr(judged_http, "_lookups", threading.BoundedSemaphore(2))
+    is_over = threading.Event()
+
+    def silent(host: str, port: int) -> list[AddressInfo]:
+        is_over.wait(60)
+        return [info("127.0.0.1", port)]
+
+    for _ in range(2):
+        assert send("http://slow.example/", resolve=silent).problem == "The name slow.example was not resolved in time."
+    with WebhookServer(OK) as server:
+        many = send(server.url).problem
+        assert many == "The name 127.0.0.1 was not looked up: too many others are waited for."
+        is_over.set()
+        answer = None
+        while answer is None or answer.problem == many:
+            answer = send(server.url)
+    assert answer.status == 200
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.1.2.3", "169.254.169.254", "0.0.0.0", "100.64.0.1"])  # noqa: S104
 def test_private_addresses_are_refused_and_nothing_is_sent(address: str, settings: Settings) -> None:
     settings.WEBHOOK_NETWORKS = []
