@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Callable
 from http import HTTPStatus
+from ipaddress import ip_network
 from typing import Any
 from urllib.parse import urljoin
 
@@ -12,6 +13,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import get_resolver
 
+from accounts.request_credentials import client_address
 from billing.request_id import REQUEST_PREFIX, make_request_id
 from crossmodel_site.page_bodies import (
     BodyRefusedError,
@@ -25,6 +27,7 @@ from crossmodel_site.page_bodies import (
 from crossmodel_site.page_threads import PageThreads, TooBusyError
 
 REQUEST_ID = "request-id"
+IPV6_CUSTOMER_BITS = 64
 
 
 def prepare_pages() -> None:
@@ -65,7 +68,8 @@ class PagesHandler(ASGIHandler):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # type: ignore[override]
         try:
-            await self._threads.run(self.handle, scope, await read_body(scope, receive), send)  # type: ignore[arg-type]
+            body = await read_body(scope, receive)
+            await self._threads.run(self.handle, scope, body, send, client=client_of(scope))  # type: ignore[arg-type]
         except ClientLeftError:
             return
         except BodyRefusedError as error:
@@ -73,6 +77,16 @@ class PagesHandler(ASGIHandler):
         except TooBusyError:
             text = "Too many pages are asked for at once. Please try again in a few seconds."
             await send_refusal(scope, send, status=503, code="pages_busy", text=text, retry_after=2)
+
+
+def client_of(scope: Scope) -> str:
+    """Return by whom threads of pages are counted: an address, or the network that one customer has of IPv6."""
+    hops = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
+    peer = scope.get("client")
+    address = client_address({"HTTP_X_FORWARDED_FOR": ",".join(hops), "REMOTE_ADDR": peer[0] if peer else ""})
+    if address is None:
+        return ""
+    return str(address) if address.version == 4 else str(ip_network((address, IPV6_CUSTOMER_BITS), strict=False))
 
 
 class RequestIdMiddleware:
