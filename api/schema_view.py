@@ -8,6 +8,7 @@ from typing import Any
 
 from django.http import HttpResponse
 from drf_spectacular.generators import SchemaGenerator
+from drf_spectacular.utils import extend_schema
 from drf_spectacular.views import SpectacularAPIView
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
@@ -18,6 +19,7 @@ from api.made_once import MadeOnce
 class SchemaView(SpectacularAPIView):
     """Answers with the schema, as YAML or JSON."""
 
+    @extend_schema(exclude=True)
     def get(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponse:
         renderer: Any = request.accepted_renderer
         media_type = renderer.media_type if renderer.charset is None else f"{renderer.media_type}; charset=utf-8"
