@@ -16,6 +16,7 @@ from billing.checks.journal import journal_check
 from billing.checks.lots import LOT_CHECKS
 from billing.checks.months import open_months, prove_due_months, proven_check, proven_months, span_of
 from billing.checks.payments import PAYMENT_CHECKS
+from billing.checks.reratings import RERATING_CHECKS
 from billing.checks.roll_ups import ROLL_UP_CHECKS
 from billing.checks.transactions import TRANSACTION_CHECKS
 from billing.checks.usage import USAGE_CHECKS
@@ -24,6 +25,7 @@ CHECKS: tuple[Check, ...] = (
     *ACCOUNT_CHECKS,
     *TRANSACTION_CHECKS,
     *USAGE_CHECKS,
+    *RERATING_CHECKS,
     *ROLL_UP_CHECKS,
     *LOT_CHECKS,
     *PAYMENT_CHECKS,

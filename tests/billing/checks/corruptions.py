@@ -333,6 +333,34 @@ USAGE = (
         "UPDATE billing_priceversion SET effective_from = now() + interval '1 year' WHERE id = {price}", True, "I4"),
 )  # fmt: skip
 
+BESIDE = (
+    Corruption(
+        "a re-rated request's cost is changed",
+        "UPDATE billing_reratedrequest SET cost_after_nanos = cost_after_nanos + 1", True, "I9", "I9"),
+    Corruption(
+        "a re-rated request's cost is changed, and what it was before",
+        "UPDATE billing_reratedrequest SET cost_after_nanos = cost_after_nanos + 1,"
+        " cost_before_nanos = cost_before_nanos + 1", True, "I9", "I9"),
+    Corruption("re-rated requests are deleted", "DELETE FROM billing_reratedrequest", True, "I9", "I9"),
+    Corruption(
+        "a re-rated request names another transaction",
+        "UPDATE billing_reratedrequest SET ledger_transaction_id = {top_up}", True, "I9", "I9"),
+    Corruption(
+        "a re-rated request is another organization's",
+        "UPDATE billing_reratedrequest SET organization_id = {bob}", True, "I9", "I9"),
+    Corruption(
+        "a re-rating names another price version",
+        "UPDATE billing_rerating SET price_version_id = {last_years}", True, "I9", "I9"),
+    Corruption(
+        "a price factor is changed", "UPDATE billing_organizationpricefactor SET factor_ppm = 1", True, "I4", "I4"),
+    Corruption("a price factor is deleted", "DELETE FROM billing_organizationpricefactor", True, "I4", "I4"),
+    Corruption("an event in quarantine is changed", "UPDATE billing_usagequarantine SET raw_event = 'x'", True, "", ""),
+    Corruption("an event in quarantine is deleted", "DELETE FROM billing_usagequarantine", True, "", ""),
+    Corruption(
+        "an event that was settled from quarantine is said to be discarded",
+        "UPDATE billing_usagequarantine SET resolution = 'discarded'", True, "", ""),
+)  # fmt: skip
+
 EMPTIED = tuple(
     Corruption(f"`{table}` is emptied", f"TRUNCATE {table} CASCADE", True, noticed, *proven)
     for table, noticed, *proven in (
@@ -349,4 +377,4 @@ EMPTIED = tuple(
     )
 )
 
-CORRUPTIONS = (*LEDGER, *LOTS, *USAGE, *EMPTIED)
+CORRUPTIONS = (*LEDGER, *LOTS, *USAGE, *BESIDE, *EMPTIED)

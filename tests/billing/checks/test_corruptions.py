@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from django.db import IntegrityError, InternalError, connection, transaction
+from django.utils import timezone
 
 from accounts.keys import create_key
+from accounts.models import Organization
 from billing.catalog.price_versions import PriceDraft, approve_price_version, draft_price
 from billing.checks import (
     CHECKS,
@@ -21,6 +23,7 @@ from billing.checks import (
     span_of,
 )
 from billing.corrections.refunds import refund_usage
+from billing.corrections.rerating import ReratingPlan, apply_rerating
 from billing.credit.redemption import create_codes, redeem
 from billing.documents.periods import month_of
 from billing.models import (
@@ -29,8 +32,10 @@ from billing.models import (
     LedgerAccount,
     LedgerEntry,
     LedgerTransaction,
+    OrganizationPriceFactor,
     PriceVersion,
     Upstream,
+    UsageQuarantine,
 )
 from tests.billing.checks.corruptions import CORRUPTIONS, NEVER, Corruption
 from tests.billing.ledger_factory import KEY, give, make_event, make_failed_event, make_organization, settle
@@ -77,6 +82,7 @@ def ids() -> dict[str, Any]:
     redeem(alice, code=new.text, actor="a")
     # Its cost passes what is left, so that Alice owes something.
     settle(make_event(alice, 60_000, **values))
+    make_what_is_beside(alice, values)
     usage = LedgerTransaction.objects.filter(organization=alice, kind="usage").earliest("id").pk
     own = {account.kind: account.pk for account in LedgerAccount.objects.filter(organization=alice)}
     prepaid = LedgerEntry.objects.get(transaction_id=usage, account_id=own["prepaid"])
@@ -96,6 +102,24 @@ def ids() -> dict[str, Any]:
         "corrected": orphan.request_id,
         "record": events[0].request_id, "free": free.request_id, "failed": failed.request_id,
     }  # fmt: skip
+
+
+def make_what_is_beside(alice: Organization, values: dict[str, Any]) -> None:
+    """A request with a discount, one that was re-rated, and an event that was settled from quarantine."""
+    OrganizationPriceFactor.objects.create(
+        organization=alice, factor_ppm=900_000, effective_from=timezone.now(), reason="r", created_by="a"
+    )
+    settle(make_event(alice, 900, input_tokens=1_000, factor_ppm=900_000, **values))
+    UsageQuarantine.objects.create(
+        organization=alice, shard=1, stream_id="1-1", raw_event=b"{}", reason="r",
+        resolved_at=timezone.now(), resolved_by="a", resolution="settled",
+    )  # fmt: skip
+    model = LanguageModel.objects.get(pk=values["language_model_id"])
+    begins = timezone.now() + timedelta(days=700)
+    dearer = replace(THIS_YEARS, effective_from=begins, tiers={"input": ((0, 1_500),), "output": ((0, 5_000),)})
+    version = PriceVersion.objects.get(pk=approved(model, dearer))
+    window = ReratingPlan(model, version, timezone.now() - timedelta(days=1), timezone.now())
+    apply_rerating(window, actor="a", reason="r")
 
 
 def make_prices() -> dict[str, int]:
@@ -144,7 +168,7 @@ def statement(corruption: Corruption, ids: dict[str, Any]) -> str:
 def test_the_books_are_sound(ids: dict[str, Any]) -> None:
     assert run_checks(CHECKS).breaks == []
     assert CreditLot.objects.get(pk=ids["lot"]).remaining_nanos == 0
-    assert PriceVersion.objects.count() == 6
+    assert PriceVersion.objects.count() == 7
 
 
 @pytest.mark.parametrize("corruption", CORRUPTIONS, ids=lambda corruption: corruption.what)
