@@ -33,7 +33,7 @@ def test_every_section_stands_under_the_name_that_alerts_and_status_lines_give_i
 def test_tables_and_commands_are_drawn_and_other_documents_are_named_without_a_link(page: str) -> None:
     article = page[page.index("<article") : page.index("</article>")]
     assert "<table>" in article
-    assert "<code>manage.py status</code>" in article
+    assert "<samp>manage.py status</samp>" in article
     assert "|---|" not in article
     assert "<em>money.md</em>" in article or "<em>payments.md</em>" in article
     assert re.findall(r'href="(?!https://|#)[^"]*"', article) == []
