@@ -25,6 +25,8 @@ Row = TypeVar("Row", bound=Model)
 class Body(serializers.Serializer[Any]):
     """A body that a client sends. Its schema says `additionalProperties: false`, and so does this."""
 
+    default_error_messages = {"invalid": "A JSON object: names with their values, in braces."}
+
     def to_internal_value(self, data: Any) -> Any:
         if isinstance(data, Mapping):
             unknown = sorted(set(data) - set(self.fields))

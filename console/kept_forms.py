@@ -9,11 +9,12 @@ from typing import Any
 
 from django.http import HttpRequest
 
+from console.kept_words import in_words
+
 KEPT = "kept_form"
 MAX_KEPT_CHARS = 20_000
 MAX_KEPT_SECONDS = 3600
 NEVER_KEPT = ("password", "code", "csrfmiddlewaretoken")
-CHOSEN = {"owner", "keys_go_to"}  # Lists of people, whose values say nothing to a reader.
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +25,7 @@ class KeptForm:
     @property
     def shown(self) -> list[tuple[str, str]]:
         """What a person typed or chose, under a word for each field."""
-        return [
-            (name.removesuffix("_nanos").replace("_", " ").capitalize(), "as chosen" if name in CHOSEN else value)
-            for name, value in self.fields
-            if value and name != "form_id"
-        ]
+        return list(in_words(self.fields))
 
 
 def keep_form(request: HttpRequest) -> bool:

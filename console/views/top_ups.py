@@ -127,7 +127,8 @@ def card_new(request: HttpRequest, access: Access) -> HttpResponse:
         return redirect("automatic_top_up", slug=access.organization.slug)
     stored = ask_for_card(access.organization)
     here = f"{settings.BASE_URL}{reverse('automatic_top_up', kwargs={'slug': access.organization.slug})}"
-    page = CheckoutRequest(stored.card_reference, 0, "Card for automatic top-ups", access.user.email, here, here)
+    name = "Card for automatic top-ups"
+    page = CheckoutRequest(stored.card_reference, 0, name, access.user.email, f"{here}?returned", here)
     customer_id = stored.customer_id if stored.provider == provider.name else ""
     try:
         return redirect(provider.open_card_page(page, customer_id=customer_id).url)
@@ -138,9 +139,13 @@ def card_new(request: HttpRequest, access: Access) -> HttpResponse:
 
 def _automatic_page(request: HttpRequest, access: Access, form: AutomaticTopUpForm, *, status: int) -> HttpResponse:
     organization = access.organization
+    stored = read_settings(organization)
+    # Who has just kept a first card comes back before the provider has told of it, and would keep another one.
+    is_waiting = "returned" in request.GET and not stored.method_id
     context = {
         "form": form,
-        "stored": read_settings(organization),
+        "stored": stored,
+        "refresh_seconds": REFRESH_SECONDS if is_waiting else None,
         "provider": current_provider(),
         "balance": read_balance(organization),
         "top_ups": TopUp.objects.filter(organization=organization, origin=TopUp.Origin.AUTOMATIC)[:MAX_AUTOMATIC_SHOWN],

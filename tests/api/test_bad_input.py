@@ -68,6 +68,13 @@ def test_bodies_that_are_none(manager: Manager, body: bytes, content_type: str, 
     assert ApiKey.objects.count() == keys
 
 
+@pytest.mark.parametrize(("body", "said"), [(b"[1]", "A JSON"), (b'{"name": "x", "budgets": []}', "budgets: A JSON")])
+def test_a_list_in_place_of_an_object_is_told_in_plain_words(manager: Manager, body: bytes, said: str) -> None:
+    answer = send(manager, body, JSON)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_parameters")
+    assert answer.json()["error"]["message"] == f"{said} object: names with their values, in braces."
+
+
 @pytest.mark.parametrize("content_type", [JSON, "APPLICATION/JSON", f'{JSON}; charset="UTF-8"', f"{JSON};charset=utf8"])
 def test_json_is_read_however_its_type_is_written(manager: Manager, content_type: str) -> None:
     name = json.dumps({"name": "ä 🎈"})

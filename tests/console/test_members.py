@@ -1,3 +1,4 @@
+import re
 from typing import Any
 
 import pytest
@@ -183,3 +184,18 @@ def test_oneself_is_not_removed_but_leaves(alice: Client, people: People) -> Non
     own, bobs = (people.organization.members.get(user=person).pk for person in (people.alice, people.bob))
     assert f"members/{own}/remove/" not in page and f"members/{bobs}/remove/" in page
     assert page.count('href="/console/alice/leave/"') == 2  # In the menu, and in the list.
+
+
+def test_what_was_typed_is_shown_in_the_words_of_its_page(people: People) -> None:
+    browser = Client()
+    typed = {"spike_percent": "300", "mails_owners": "on", "told_kinds": ["low_balance", "price_change"]}
+    browser.post("/console/alice/alerts/", typed)
+    browser.force_login(people.alice, backend="django.contrib.auth.backends.ModelBackend")
+    page = " ".join(browser.get("/console/alice/kept/").content.decode().split())
+    shown = re.findall(r"<dt>(.*?)</dt> <dd class=.breakable.>(.*?)</dd>", page)
+    assert shown == [
+        ("Unusual day, at percent of a usual one", "300"),
+        ("Owners", "yes"),
+        ("Told of", "Low balance"),
+        ("Told of", "Price change"),
+    ]

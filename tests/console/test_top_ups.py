@@ -196,9 +196,12 @@ def test_automatic_top_up_is_off_until_its_own_form_turns_it_on(
     assert alice.post(AUTOMATIC, SETTINGS | {"is_on": "on"}).status_code == 422, "there is no card yet"
     page = alice.post(f"{AUTOMATIC}card/").headers["location"]
     sandbox.choose(page, "pay")
+    waits = alice.get(f"{AUTOMATIC}?returned").content.decode()
+    assert "has not told us of your card yet" in waits and 'http-equiv="refresh"' in waits
     reference = read_settings(people.organization).card_reference
     apply_event(CardSaved("sandbox", reference, SavedCard("cus_1", "pm_1", "Card ending in 4242"), timezone.now()))
-    assert "Card ending in 4242" in alice.get(AUTOMATIC).content.decode()
+    kept = alice.get(f"{AUTOMATIC}?returned").content.decode()
+    assert "Card ending in 4242" in kept and 'http-equiv="refresh"' not in kept
     assert read_settings(people.organization).is_on is False, "a card turns nothing on"
     alice.post(PAGE, {"amount_nanos": "25", "key": key_of(alice), "is_on": "on", **SETTINGS})
     alice.post("/console/alice/billing/", {"code": "x", "is_on": "on"})
