@@ -21,6 +21,8 @@ from gateway.upstreams.credential_checks import CredentialChecks
 from gateway.upstreams.planning import PlannedCall
 from gateway.upstreams.pool import RunningCall, UpstreamPool
 
+# A server that is told nothing may compress (RFC 9110, 12.5.3), and nothing is unpacked here.
+PLAIN = {"accept-encoding": "identity"}
 ERROR_BODY_SECONDS = 5.0
 MAX_COUNT_BODY_BYTES = 1024 * 1024  # The answer to count_tokens is one number.
 
@@ -178,7 +180,7 @@ class Exchange:
     ) -> UpstreamResponse:
         """Return the upstream's 200. Raises UpstreamError for everything else."""
         profile = planned.target.profile
-        headers = {**planned.call.headers, **planned.codec.credential_headers(running.credential, profile)}
+        headers = {**PLAIN, **planned.call.headers, **planned.codec.credential_headers(running.credential, profile)}
         if profile.request_id_header:
             headers[profile.request_id_header] = self.request_id
         if self._trace is not None:

@@ -187,6 +187,7 @@ def test_beta_and_version_headers(stack: LiveStack, alice: Tenant, version: str 
     assert arrived["anthropic-beta"] == "future-2027-01-01,other-1"
     assert arrived["anthropic-version"] == (version or "2023-06-01")
     assert arrived["content-type"] == "application/json"
+    assert arrived["accept-encoding"] == "identity"
     assert arrived["x-crossmodel-request-id"] == response.headers["request-id"].removeprefix("req_")
     # Nothing of the client but that: not its key, address, cookies or user agent.
     assert alice.secret[-4:] not in json.dumps(arrived)
