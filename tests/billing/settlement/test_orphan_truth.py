@@ -282,6 +282,7 @@ def test_a_rerating_before_and_after_counts_the_truth(alice: Organization) -> No
     assert apply_rerating(plan, actor="a", reason="again") == []
     [row] = margins("model", begins=begins, ends=datetime.now(UTC) + timedelta(minutes=1))
     assert row.cost_nanos == 1_200
+    assert_ledger_holds()
 
 
 def test_the_receipt_and_the_statement_show_it(alice: Organization) -> None:
