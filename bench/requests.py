@@ -1,7 +1,6 @@
 """CPU per request of the gateway, of nginx as a plain proxy and of a bare ASGI application, under the same load."""
 
 import statistics
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from bench.deployment import Deployment, Program
 from bench.process_cpu import cpu_ms
 from bench.tenants import make_tenant, write_requests
+from bench.watch import Watch
 from billing.admission.blocking import oldest_waiting_ms, reap_shards
 from billing.admission.errors import AdmissionUnavailableError
 from billing.admission.redis.blocking_client import redis_client
@@ -47,7 +47,7 @@ def measure(deployment: Deployment, quick: bool) -> dict[str, Any]:
         samples: dict[str, list[float]] = {name: [] for name in targets}
         others: dict[str, list[float]] = {"worker and beat": [], "Redis": [], "Postgres": []}
         loads = []
-        with LagWatch() as lag:
+        with Watch(_lag_seconds, every_seconds=LAG_POLL_SECONDS) as lag:
             for _ in range(rounds):
                 for name, target in targets.items():
                     before = _other_cpu(deployment, worker)
@@ -73,8 +73,8 @@ def measure(deployment: Deployment, quick: bool) -> dict[str, Any]:
         "gateway_p99_ms": statistics.median(load["p99_ms"] for load in loads),
         "one_connection_cpu_ms": alone / (total // 4),
         "one_connection_p50_ms": load_alone["p50_ms"],
-        "settlement_lag_max_s": max(lag.seconds, default=0.0),
-        "settlement_lag_median_s": statistics.median(lag.seconds or [0.0]),
+        "settlement_lag_max_s": max(lag.seen, default=0.0),
+        "settlement_lag_median_s": statistics.median(lag.seen or [0.0]),
     }
 
 
@@ -146,26 +146,10 @@ def wait_until_settled() -> None:
         time.sleep(LAG_POLL_SECONDS)
 
 
-class LagWatch:
-    """Looks several times a second how long the oldest usage event has been waiting."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> "LagWatch":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopped.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._stopped.wait(LAG_POLL_SECONDS):
-            try:
-                oldest = oldest_waiting_ms(range(len(SHARDS)))
-            except AdmissionUnavailableError:
-                continue
-            self.seconds.append(max(0.0, time.time() - oldest / 1000) if oldest else 0.0)
+def _lag_seconds() -> float | None:
+    """Return how long the oldest usage event has been waiting; None where Redis does not say."""
+    try:
+        oldest = oldest_waiting_ms(range(len(SHARDS)))
+    except AdmissionUnavailableError:
+        return None
+    return max(0.0, time.time() - oldest / 1000) if oldest else 0.0

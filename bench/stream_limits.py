@@ -3,11 +3,11 @@
 A stream keeps up while 99 of 100 of its events are here before the next is written.
 """
 
-import threading
 from typing import Any
 
-from bench.deployment import Deployment, Program
+from bench.deployment import Deployment
 from bench.process_cpu import cpu_ms, pss_mib
+from bench.watch import Watch
 
 EVENTS_PER_SECOND = 50
 PACED_STREAMS, QUICK_PACED_STREAMS = (25, 50, 100, 150, 200, 300), (25, 100)
@@ -35,11 +35,11 @@ def measure(deployment: Deployment, quick: bool) -> dict[str, Any]:
         return deployment.run_module("bench.stream_clients", *arguments)
 
     def read_through(streams: int) -> dict[str, Any]:
-        before = cpu_ms(gateway.pid)
-        with MostMemory(gateway) as memory:
+        before, memory_before = cpu_ms(gateway.pid), pss_mib([gateway.pid])
+        with Watch(lambda: pss_mib([gateway.pid]), every_seconds=MEMORY_POLL_SECONDS) as memory:
             seen = read(gateway.port, streams)
         seen["gateway_cpu_ms"] = cpu_ms(gateway.pid) - before
-        seen["memory_kib_each"] = (memory.most - memory.before) * 1024 / streams
+        seen["memory_kib_each"] = (max(memory.seen) - memory_before) * 1024 / streams
         return seen
 
     def compare(streams: int, *options: str) -> dict[str, Any]:
@@ -90,25 +90,3 @@ def _unpaced(compare: Any, events: int, *options: str) -> dict[str, Any]:
         "us_an_event": seen["gateway_cpu_ms"] * 1000 / total,
         "per_core_second": total * 1000 / seen["gateway_cpu_ms"],
     }
-
-
-class MostMemory:
-    """Looks now and then how much memory a program has; `before` and `most` are in MiB."""
-
-    def __init__(self, program: Program) -> None:
-        self._pid = program.pid
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self.before = self.most = pss_mib([program.pid])
-
-    def __enter__(self) -> "MostMemory":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopped.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._stopped.wait(MEMORY_POLL_SECONDS):
-            self.most = max(self.most, pss_mib([self._pid]))
