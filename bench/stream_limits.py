@@ -39,7 +39,7 @@ def measure(deployment: Deployment, quick: bool) -> dict[str, Any]:
         with Watch(lambda: pss_mib([gateway.pid]), every_seconds=MEMORY_POLL_SECONDS) as memory:
             seen = read(gateway.port, streams)
         seen["gateway_cpu_ms"] = cpu_ms(gateway.pid) - before
-        seen["memory_kib_each"] = (max(memory.seen) - memory_before) * 1024 / streams
+        seen["memory_kib_each"] = (max(memory.seen, default=memory_before) - memory_before) * 1024 / streams
         return seen
 
     def compare(streams: int, *options: str) -> dict[str, Any]:
