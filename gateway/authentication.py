@@ -12,14 +12,14 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from accounts.key_format import MAX_KEY_CHARS, hash_key, is_well_formed
 from accounts.key_secrets import find_by_digests
 from accounts.request_credentials import Network, is_allowed_from, read_key_text, read_networks
-from gateway.admission.refusals import invalid_key, missing_key
+from gateway.admission.refusals import invalid_key, management_key, missing_key
 from gateway.database import DatabaseThreads, DatabaseUnavailableError
-from gateway.errors import unavailable
+from gateway.errors import GatewayError, unavailable
 
 MAX_KNOWN_KEYS = 100_000
 MAX_UNKNOWN_KEYS = 10_000
@@ -41,14 +41,23 @@ class KeyIdentity:
     ends_at: float = math.inf  # Of the secret, in seconds since 1970: a second secret of a key ends by itself.
 
 
-Answer = KeyIdentity | DatabaseUnavailableError | None
+class NoKey(NamedTuple):
+    """What was found for a key that calls no model: none, or one that manages."""
+
+    manages: bool = False
+
+    def refusal(self) -> GatewayError:
+        return management_key() if self.manages else invalid_key()
+
+
+Answer = KeyIdentity | DatabaseUnavailableError | NoKey
 
 
 class KeyDirectory:
     def __init__(self, database: DatabaseThreads) -> None:
         self._database = database
         self._known: OrderedDict[bytes, KeyIdentity] = OrderedDict()
-        self._unknown: OrderedDict[bytes, float] = OrderedDict()
+        self._unknown: OrderedDict[bytes, tuple[float, NoKey]] = OrderedDict()  # Until when it is believed.
         self._asked: dict[bytes, asyncio.Future[Answer]] = {}
         self._lookup: asyncio.Task[None] | None = None
 
@@ -59,8 +68,11 @@ class KeyDirectory:
         identity = self._known.get(digest)
         if identity is not None and identity.ends_at > time.time():
             return identity, digest
-        if not is_well_formed(text) or self._unknown.get(digest, 0.0) > time.monotonic():
+        if not is_well_formed(text):
             raise invalid_key()
+        believed_until, unknown = self._unknown.get(digest, (0.0, NoKey()))
+        if believed_until > time.monotonic():
+            raise unknown.refusal()
         return await self.reload(digest), digest
 
     async def reload(self, digest: bytes) -> KeyIdentity:
@@ -73,10 +85,10 @@ class KeyDirectory:
         identity = await asyncio.shield(future)
         if isinstance(identity, DatabaseUnavailableError):
             raise unavailable("The API key cannot be checked right now.", code="key_check_unavailable") from identity
-        if identity is None:
+        if isinstance(identity, NoKey):
             self._known.pop(digest, None)
-            _remember(self._unknown, digest, time.monotonic() + UNKNOWN_KEY_SECONDS, MAX_UNKNOWN_KEYS)
-            raise invalid_key()
+            _remember(self._unknown, digest, (time.monotonic() + UNKNOWN_KEY_SECONDS, identity), MAX_UNKNOWN_KEYS)
+            raise identity.refusal()
         _remember(self._known, digest, identity, MAX_KNOWN_KEYS)
         return identity
 
@@ -90,7 +102,7 @@ class KeyDirectory:
                 answers: Sequence[Answer]
                 try:
                     found = await self._database.run(_find_keys, list(asked))
-                    answers = [found.get(digest) for digest in asked]
+                    answers = [found.get(digest, NoKey()) for digest in asked]
                 except DatabaseUnavailableError as error:
                     answers = [error] * len(asked)
                 except BaseException:
@@ -119,10 +131,11 @@ def is_allowed_from_here(identity: KeyIdentity, meta: Mapping[str, str]) -> bool
     return not identity.allowed_networks or is_allowed_from(identity.allowed_networks, meta)
 
 
-def _find_keys(digests: list[bytes]) -> dict[bytes, KeyIdentity]:
-    # A management key calls no model: here it is unknown, like a key that nobody made.
+def _find_keys(digests: list[bytes]) -> dict[bytes, KeyIdentity | NoKey]:
     return {
-        digest: KeyIdentity(
+        digest: NoKey(manages=True)
+        if key.is_management
+        else KeyIdentity(
             key_id=key.pk,
             organization_id=key.organization_id,
             config_version=key.config_version,
@@ -131,7 +144,6 @@ def _find_keys(digests: list[bytes]) -> dict[bytes, KeyIdentity]:
             ends_at=ends_at.timestamp() if ends_at else math.inf,
         )
         for digest, (key, ends_at) in find_by_digests(digests).items()
-        if not key.is_management
     }
 
 

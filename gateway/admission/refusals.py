@@ -28,6 +28,11 @@ def invalid_key() -> GatewayError:
     return GatewayError(401, "invalid_api_key", "Invalid API key.", should_retry=False)
 
 
+def management_key() -> GatewayError:
+    message = "This is a management key, which calls no model. Use an API key."
+    return GatewayError(401, "invalid_api_key", message, should_retry=False)
+
+
 def network_not_allowed() -> GatewayError:
     return GatewayError(402, "network_not_allowed", "This API key may not be used from this address.")
 

@@ -97,6 +97,14 @@ def test_no_key(stack: LiveStack, alice: Tenant, headers: dict[str, str]) -> Non
     assert attempts_of(stack, response) == []
 
 
+def test_a_management_key_is_told_what_it_is(stack: LiveStack, alice: Tenant) -> None:
+    _, secret = create_key(alice.organization, name="Terraform", created_by=None, is_management=True)
+    for _ in range(2):  # Looked up, then remembered.
+        response = post_with(stack, alice, {"x-api-key": secret})
+        assert_unauthorized(response)
+        assert "This is a management key, which calls no model." in response.text
+
+
 ODD_KEYS = {
     "too short": b"cm-",
     "of another provider": b"sk-ant-api03-" + b"x" * 90,
