@@ -176,7 +176,7 @@ CONTROLS = (
         "requests not counted",
         "I14",
         "upstream_repeats_itself",
-        (Patch(SCRIPTS + "_common.lua", "  note_counter(redis.call('HINCRBY', org, 'open', one))\n", ""),),
+        (Patch(SCRIPTS + "_common.lua", "  note_counter(redis.call('HINCRBY', org, 'open', one), org, key)\n", ""),),
     ),
     Control(
         "no claim on a key",

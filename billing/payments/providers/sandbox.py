@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+import math
 import time
 import urllib.error
 import urllib.request
@@ -72,7 +73,7 @@ class SandboxProvider:
             return []
 
     def list_payments(self, start: datetime, end: datetime) -> Iterator[CheckoutPaid]:
-        span = f"start={start.timestamp():.0f}&end={end.timestamp():.0f}"
+        span = f"start={int(start.timestamp())}&end={math.ceil(end.timestamp())}"  # Whole seconds, and none too few.
         for checkout in self._call(f"/v1/payments?{span}")["payments"]:
             yield from (event for event in _events_of(checkout) if isinstance(event, CheckoutPaid))
 

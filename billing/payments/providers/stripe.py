@@ -7,6 +7,7 @@ a Charge starts with the metadata of its PaymentIntent. Amounts in USD are whole
 """
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
@@ -161,7 +162,7 @@ class StripeProvider:
                 yield _moved(dispute, is_withdrawal=False, at=at)
 
     def list_payments(self, start: datetime, end: datetime) -> Iterator[CheckoutPaid]:
-        span = {"gte": int(start.timestamp()), "lt": int(end.timestamp())}
+        span = {"gte": int(start.timestamp()), "lt": math.ceil(end.timestamp())}  # Whole seconds, and none too few.
         charges: Any = {"created": span, "limit": PAGE_ROWS}
         for charge in self._all(lambda more: self._client.v1.charges.list(charges | more)):
             reference = _reference(charge.get("metadata"))

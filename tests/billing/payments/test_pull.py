@@ -1,6 +1,6 @@
 """What a webhook did not tell is found by asking; what operators pay back is paid back once."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from io import StringIO
 
 import pytest
@@ -14,6 +14,7 @@ from billing.payments.events import adopt_waiting, apply_event
 from billing.payments.orders import open_payment_page
 from billing.payments.provider import DisputeFundsMoved, PaymentProviderError, PaymentRefusedError
 from billing.payments.providers import find_provider
+from billing.payments.providers.sandbox import SandboxProvider
 from billing.payments.pull import pull_orders, pull_payments
 from billing.payments.refunds import (
     DisputedPaymentError,
@@ -276,3 +277,18 @@ def test_a_provider_whose_settings_were_taken_away_is_told(sandbox: PaymentSandb
     settings.PAYMENT_SANDBOX_URL = ""
     with pytest.raises(PaymentProviderError, match="no payment provider"):
         pay_back(top_up, 4)
+
+
+def test_a_list_holds_what_was_paid_in_the_last_part_of_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Providers take whole seconds, and leave the last one out."""
+    asked: list[str] = []
+
+    def call(path: str) -> dict[str, list[object]]:
+        asked.append(path)
+        return {"payments": []}
+
+    provider = SandboxProvider("http://127.0.0.1:1", "secret")
+    monkeypatch.setattr(provider, "_call", call)
+    start = datetime(1970, 1, 1, 0, 0, 5, 900_000, UTC)
+    list(provider.list_payments(start, start + timedelta(seconds=3.5)))
+    assert asked == ["/v1/payments?start=5&end=10"]
