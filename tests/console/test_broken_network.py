@@ -3,6 +3,7 @@
 import re
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 from playwright.sync_api import Route as NetworkRoute
 from pytest_django.live_server_helper import LiveServer
@@ -11,9 +12,11 @@ from accounts.models import ApiKey, Member
 from billing.models import PriceVersion
 from tests.console.test_browser import Visitor, pages_with_content, sign_in, visit
 from tests.console.test_browser import browser as browser
-from tests.console.test_browser import pytestmark as pytestmark
+from tests.console.test_browser import pytestmark as in_a_browser
 from tests.support.people import make_people
 from tests.support.settled_usage import billed_event, settle
+
+pytestmark = [*in_a_browser, pytest.mark.long]
 
 WAIT_MS = 30_000  # The list asks every three seconds.
 ROWS = 5
