@@ -120,11 +120,13 @@ def hand_over_keys(organization: Organization, *, of: User, to: User, disabled_b
     return len(keys)
 
 
-def disable_keys(organization: Organization, *, of: User, disabled_by: User | None) -> int:
-    """Disable the live keys that this member owns; return how many were not disabled before."""
+def disable_keys(*, of: User, organization: Organization | None = None, disabled_by: User | None = None) -> int:
+    """Disable the live keys that somebody owns, of one organization or of all; return how many were not before."""
+    keys = ApiKey.objects.filter(owner=of, revoked_at=None, disabled_at=None)
+    if organization is not None:
+        keys = keys.filter(organization=organization)
     with transaction.atomic():
-        keys = list(organization.keys.filter(owner=of, revoked_at=None, disabled_at=None).order_by("pk"))
-        return sum(disable_key(key, disabled_by=disabled_by) for key in keys)
+        return sum(disable_key(key, disabled_by=disabled_by) for key in list(keys.order_by("pk")))
 
 
 def revoke_key(key: ApiKey, *, revoked_by: User | None) -> ApiKey:

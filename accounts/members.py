@@ -75,7 +75,7 @@ def remove_member(member: Member, *, keys_go_to: User | None = None, removed_by:
         _lock_and_keep_an_owner(member, is_owner_after=False)
         owned = organization.keys.filter(owner=person, revoked_at=None).count()
         if keys_go_to is None:
-            disable_keys(organization, of=person, disabled_by=removed_by)
+            disable_keys(of=person, organization=organization, disabled_by=removed_by)
         elif keys_go_to.pk == person.pk or keys_go_to not in key_takers(organization):
             raise NoKeysForThemError
         else:

@@ -5,11 +5,14 @@ Used by the request path and by the JSON API alike. `meta` is Django's META, who
 
 import ipaddress
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from django.conf import settings
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+IPV6_CUSTOMER_BITS = 64  # What one customer of a network provider has of IPv6.
+MAX_LISTS_REMEMBERED = 1_024
 
 
 def read_key_text(meta: Mapping[str, str]) -> str:
@@ -26,7 +29,28 @@ def read_key_text(meta: Mapping[str, str]) -> str:
 
 def read_networks(texts: Iterable[str]) -> tuple[Network, ...]:
     """Return the networks of CIDR texts; an address with host bits stands for its network."""
+    return _parse_networks(tuple(texts))
+
+
+@lru_cache(MAX_LISTS_REMEMBERED)
+def _parse_networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
     return tuple(ipaddress.ip_network(text, strict=False) for text in texts)
+
+
+def lies_in(networks: Iterable[Network], text: str) -> bool:
+    """True for the text of an address that lies in one of the networks."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return any(address in network for network in networks)
+
+
+def customer_network(address: Address) -> str:
+    """Return by what one client is counted: an address, or the network that one customer has of IPv6."""
+    if isinstance(address, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((address, IPV6_CUSTOMER_BITS), strict=False))
+    return str(address)
 
 
 def is_allowed_from(networks: Iterable[Network], meta: Mapping[str, str]) -> bool:

@@ -59,7 +59,7 @@ def find_end_user(acting: Acting, text: str) -> Spending:
 
 
 def members_seen(acting: Acting) -> QuerySet[Member]:
-    """Return the members whose budgets the acting key sees: all, or the person who made it."""
+    """Return the members whose budgets the acting key sees: all, or the one whose key it is."""
     members = acting.organization.members.select_related("user")
     if acting.may(Permission.MANAGE_MEMBERS):
         return members

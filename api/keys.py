@@ -177,10 +177,9 @@ class KeysView(ManagementView):
         acting = self.acting(request)
         data = read_body(KeyBody(data=request.data))
         fields = _fields_of(data, ApiKey(), is_whole=True) | _owner_of(acting, data)
-        person = acting.person
-        name, owner = fields.pop("name"), fields.pop("owner", person)
+        name, owner = fields.pop("name"), fields.pop("owner", acting.person)
         try:
-            key, text = create_key(acting.organization, name=name, created_by=person, owner=owner, fields=fields)
+            key, text = create_key(acting.organization, name=name, created_by=acting.person, owner=owner, fields=fields)
         except TooManyKeysError:
             raise ConflictError(
                 f"There are {MAX_LIVE_KEYS_PER_ORGANIZATION} live keys already. Revoke one first.", code="too_many_keys"

@@ -1,6 +1,7 @@
 """Calls that manage an organization: by a management key, with its role, each method behind a permission."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from django.db import InterfaceError, OperationalError
@@ -35,7 +36,7 @@ class ManagementKeyScheme(ApiKeyScheme):  # type: ignore[no-untyped-call]  # drf
     name = "managementKey"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Acting:
     """A management key at work. What it makes is put down to the member whose key it is, by whose budget it is."""
 
@@ -54,7 +55,7 @@ class Acting:
                 code="permission_required",
             )
 
-    @property
+    @cached_property
     def person(self) -> User | None:
         """The member whose key it is, as long as they are one: who has left does nothing here any more."""
         member = self.organization.members.select_related("user").filter(user=self.key.owner_id).first()
@@ -63,16 +64,14 @@ class Acting:
     @property
     def name(self) -> str:
         """What a change is written down under, where that is a text."""
-        person = self.person
-        return person.email if person else f"management key {self.key.prefix}"
+        return self.person.email if self.person else f"management key {self.key.prefix}"
 
     def keys(self) -> QuerySet[ApiKey]:
         """Return the keys that it may see and change: all that are no management keys, or those of its person."""
         keys = self.organization.keys.filter(is_management=False)
         if self.may(Permission.MANAGE_ALL_KEYS):
             return keys
-        person = self.person
-        return keys.filter(owner=person) if person else keys.none()
+        return keys.filter(owner=self.person) if self.person else keys.none()
 
 
 class ManagementView(KeyedView):

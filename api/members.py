@@ -141,7 +141,7 @@ class InvitationsView(ManagementView):
     @extend_schema(operation_id="invite", request=InvitationBody, responses={201: InvitationAnswer})
     @once
     def post(self, request: Request) -> Response:
-        """Invites an address by mail, in the name of the person who made the key. It replaces an open one."""
+        """Invites an address by mail, in the name of the member whose key it is. It replaces an open one."""
         acting = self.acting(request)
         data = read_body(InvitationBody(data=request.data))
         role = Role(data["role"])

@@ -202,7 +202,7 @@ def _order_key(request: Request) -> str:
 
 
 def _payer(acting: Acting) -> str:
-    """Return the address that the payment page is opened for: of who made the key, or of the first owner."""
+    """Return the address that the payment page is opened for: of the member whose key it is, or of the first owner."""
     if acting.person is not None:
         return acting.person.email
     owner = acting.organization.members.filter(role=Role.OWNER).select_related("user").order_by("pk").first()

@@ -21,13 +21,9 @@ def measure(deployment: Deployment, quick: bool) -> dict[str, Any]:
     gateway, worker = deployment.start_gateway(), deployment.start_worker()
     found: dict[str, Any] = {"slow": {}}
 
-    def read(port: int, streams: int, *options: str) -> dict[str, Any]:
-        arguments = ("--port", str(port), "--streams", str(streams), "--requests", requests, *options)
-        return deployment.run_module("bench.stream_clients", *arguments)
-
     def read_through(streams: int, *options: str) -> dict[str, Any]:
         before, memory = _spent(deployment, gateway), pss_mib([gateway.pid])
-        seen = read(gateway.port, streams, *options)
+        seen = read_streams(deployment, requests, gateway.port, streams, *options)
         after = _spent(deployment, gateway)
         seen["cpu_ms"] = {name: after[name] - before[name] for name in after}
         seen["memory_kept_kib"] = (pss_mib([gateway.pid]) - memory) * 1024 / streams
@@ -36,7 +32,7 @@ def measure(deployment: Deployment, quick: bool) -> dict[str, Any]:
     try:
         upstream = deployment.start_upstream(*SLOW)
         for streams in QUICK_SLOW_STREAMS if quick else SLOW_STREAMS:
-            direct = read(deployment.upstream_port, streams)
+            direct = read_streams(deployment, requests, deployment.upstream_port, streams)
             found["slow"][str(streams)] = {"direct": direct, "gateway": read_through(streams)}
         upstream.stop()
         upstream = deployment.start_upstream(*BULK)
@@ -46,6 +42,12 @@ def measure(deployment: Deployment, quick: bool) -> dict[str, Any]:
         for program in (gateway, worker, upstream):
             program.stop()
     return found
+
+
+def read_streams(deployment: Deployment, requests: str, port: int, streams: int, *options: str) -> dict[str, Any]:
+    """Read so many streams at once, and return what their clients saw. `requests` is the file that has them."""
+    arguments = ("--port", str(port), "--streams", str(streams), "--requests", requests, *options)
+    return deployment.run_module("bench.stream_clients", *arguments)
 
 
 def _spent(deployment: Deployment, gateway: Program) -> dict[str, float]:

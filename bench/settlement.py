@@ -30,8 +30,7 @@ def measure(deployment: Deployment, quick: bool) -> dict[str, Any]:
 
     total = QUICK_EVENTS if quick else EVENTS
     tenants = [make_tenant(f"settlement {number}", credit_usd="1000") for number in range(ORGANIZATIONS)]
-    fill(tenants, total=WARM_UP_EVENTS)
-    deployment.run_module("bench.settlement")
+    fill_and_settle(deployment, tenants, total=WARM_UP_EVENTS)
     return fill_and_settle(deployment, tenants, total=total)
 
 

@@ -13,14 +13,13 @@ ROUNDS = 3
 
 def measure(deployment: Deployment, quick: bool) -> dict[str, Any]:
     """Return the rounds of each shape, which take turns."""
-    from bench.settlement import WARM_UP_EVENTS, fill, fill_and_settle
+    from bench.settlement import WARM_UP_EVENTS, fill_and_settle
     from bench.tenants import make_tenant
 
     total, even_count = (QUICK_EVENTS, QUICK_EVEN) if quick else (EVENTS, EVEN)
     even = [make_tenant(f"even {number}", credit_usd="1000") for number in range(even_count)]
     hot, some = [make_tenant("hot", credit_usd="100000")], even[:SOME]
-    fill(some, total=WARM_UP_EVENTS)
-    deployment.run_module("bench.settlement")
+    fill_and_settle(deployment, some, total=WARM_UP_EVENTS)
     shapes: dict[str, tuple[list[Any], int]] = {
         "one hot organization": (hot, 1),
         f"{even_count} even organizations": (even, 1),

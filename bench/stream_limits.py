@@ -6,6 +6,7 @@ A stream keeps up while 99 of 100 of its events are here before the next is writ
 from typing import Any
 
 from bench.deployment import Deployment
+from bench.many_streams import SLOW, read_streams
 from bench.process_cpu import cpu_ms, pss_mib
 from bench.watch import Watch
 
@@ -14,7 +15,6 @@ PACED_STREAMS, QUICK_PACED_STREAMS = (25, 50, 100, 150, 200, 300), (25, 100)
 PACED_SECONDS, QUICK_PACED_SECONDS = 10, 4
 KEPT_UP_MS = 1000 / EVENTS_PER_SECOND
 SLOW_STREAMS, QUICK_SLOW_STREAMS = (2_000, 6_000), (500,)
-SLOW = ("--stamps", "--pace", "1", "--deltas", "20")
 # Streams without a pause, for what an event costs: each written by itself, or a thousand together.
 UNPACED_STREAMS = 20
 UNPACED_EVENTS, QUICK_UNPACED_EVENTS = 10_000, 2_000
@@ -30,14 +30,10 @@ def measure(deployment: Deployment, quick: bool) -> dict[str, Any]:
     requests = str(write_requests(deployment.folder / "stream-limits.json", make_tenants("limits"), stream=True))
     gateway, worker = deployment.start_gateway(), deployment.start_worker()
 
-    def read(port: int, streams: int) -> dict[str, Any]:
-        arguments = ("--port", str(port), "--streams", str(streams), "--requests", requests)
-        return deployment.run_module("bench.stream_clients", *arguments)
-
     def read_through(streams: int) -> dict[str, Any]:
         before, memory_before = cpu_ms(gateway.pid), pss_mib([gateway.pid])
         with Watch(lambda: pss_mib([gateway.pid]), every_seconds=MEMORY_POLL_SECONDS) as memory:
-            seen = read(gateway.port, streams)
+            seen = read_streams(deployment, requests, gateway.port, streams)
         seen["gateway_cpu_ms"] = cpu_ms(gateway.pid) - before
         seen["memory_kib_each"] = (max(memory.seen, default=memory_before) - memory_before) * 1024 / streams
         return seen
@@ -45,7 +41,10 @@ def measure(deployment: Deployment, quick: bool) -> dict[str, Any]:
     def compare(streams: int, *options: str) -> dict[str, Any]:
         upstream = deployment.start_upstream(*options)
         try:
-            return {"direct": read(deployment.upstream_port, streams), "gateway": read_through(streams)}
+            return {
+                "direct": read_streams(deployment, requests, deployment.upstream_port, streams),
+                "gateway": read_through(streams),
+            }
         finally:
             upstream.stop()
 

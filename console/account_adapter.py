@@ -6,7 +6,6 @@ browser from which that account has signed in before, which a signed cookie says
 """
 
 import hashlib
-import ipaddress
 import logging
 from smtplib import SMTPException
 from typing import Any, ClassVar, NamedTuple
@@ -30,7 +29,7 @@ from accounts.key_secrets import end_lent_secrets
 from accounts.members import has_confirmed
 from accounts.models import User
 from accounts.one_line import is_one_line
-from accounts.request_credentials import client_address
+from accounts.request_credentials import client_address, customer_network
 from pages.mail_parts import read_parts
 from pages.publishing import publish_in_silence
 
@@ -50,7 +49,6 @@ STRANGERS_MAILS = frozenset(
         "unknown_account",
     )
 )
-NETWORK_PREFIX_BITS = 64  # What one customer of a network provider has of IPv6.
 WAYS_BACK_IN = {"mfa_reauthenticate:webauthn": "Use a passkey or security key"}
 
 logger = logging.getLogger(__name__)
@@ -195,9 +193,7 @@ class OutsideLoginAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]  #
 
 def _network_of(request: HttpRequest) -> str:
     address = client_address(request.META)
-    if isinstance(address, ipaddress.IPv6Address):
-        return str(ipaddress.ip_network((address, NETWORK_PREFIX_BITS), strict=False))
-    return str(address)
+    return "unknown" if address is None else customer_network(address)
 
 
 def _email_of(credentials: dict[str, Any]) -> str:

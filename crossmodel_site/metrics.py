@@ -9,7 +9,6 @@ any other path.
 import asyncio
 import contextlib
 import hmac
-import ipaddress
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
@@ -23,7 +22,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from accounts.request_credentials import read_networks
+from accounts.request_credentials import lies_in, read_networks
 from operations.gauges import GAUGES, Gauge
 from operations.status import AWAY, Line, read_gauges
 
@@ -55,11 +54,7 @@ class Metrics:
         client = scope.get("client")
         if client is None or not PROXY_HEADERS.isdisjoint(headers):
             return False
-        try:
-            address = ipaddress.ip_address(client[0])
-        except ValueError:
-            return False
-        return any(address in network for network in read_networks(settings.METRICS_NETWORKS))
+        return lies_in(read_networks(settings.METRICS_NETWORKS), client[0])
 
     async def __call__(self, scope: Scope, send: Send) -> None:
         is_read = scope["method"] in ("GET", "HEAD")

@@ -3,7 +3,6 @@
 import gc
 from collections.abc import Callable
 from http import HTTPStatus
-from ipaddress import ip_network
 from typing import Any
 from urllib.parse import urljoin
 
@@ -13,7 +12,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import get_resolver
 
-from accounts.request_credentials import client_address
+from accounts.request_credentials import client_address, customer_network
 from billing.request_id import REQUEST_PREFIX, make_request_id
 from crossmodel_site.page_bodies import (
     BodyRefusedError,
@@ -27,7 +26,6 @@ from crossmodel_site.page_bodies import (
 from crossmodel_site.page_threads import PageThreads, TooBusyError
 
 REQUEST_ID = "request-id"
-IPV6_CUSTOMER_BITS = 64
 
 
 def prepare_pages() -> None:
@@ -84,9 +82,7 @@ def client_of(scope: Scope) -> str:
     hops = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
     peer = scope.get("client")
     address = client_address({"HTTP_X_FORWARDED_FOR": ",".join(hops), "REMOTE_ADDR": peer[0] if peer else ""})
-    if address is None:
-        return ""
-    return str(address) if address.version == 4 else str(ip_network((address, IPV6_CUSTOMER_BITS), strict=False))
+    return "" if address is None else customer_network(address)
 
 
 class RequestIdMiddleware:

@@ -13,7 +13,6 @@ file; tests/gateway/test_http_bounds.py fails when one goes.
 """
 
 import asyncio
-import ipaddress
 import re
 import socket
 import struct
@@ -27,7 +26,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from accounts.request_credentials import read_networks
+from accounts.request_credentials import lies_in, read_networks
 from billing.request_id import REQUEST_PREFIX, make_request_id
 from gateway.errors import GatewayError, render_error, unavailable
 from gateway.server.held_answers import HeldAnswer
@@ -359,11 +358,7 @@ def _is_too_many(address: str) -> bool:
 
 
 def _is_trusted_proxy(address: str) -> bool:
-    try:
-        peer = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    return any(peer in network for network in read_networks(settings.TRUSTED_PROXIES))
+    return lies_in(read_networks(settings.TRUSTED_PROXIES), address)
 
 
 def _start_sweeping(protocol: HttpProtocol) -> None:

@@ -11,7 +11,7 @@ from django.db import connection, transaction
 from django.db.models import CharField, Model
 
 from accounts.key_secrets import end_lent_secrets
-from accounts.keys import disable_key
+from accounts.keys import disable_keys
 from accounts.models import ApiKey, Invitation, Member, Organization, Role, User
 from accounts.organizations import ERASED
 from accounts.outbox import record_key_change, record_organization_change
@@ -80,7 +80,8 @@ def erase_person(user: User) -> dict[str, int]:
         )
         counts["accounts_auditentry"] = int(cursor.rowcount)
         cursor.execute("SELECT set_config('crossmodel.erasing', '', true)")
-        counts["accounts_apikey"] = _end_keys(user)
+        end_lent_secrets(user)
+        counts["accounts_apikey"] = disable_keys(of=user)  # As when they leave: they know the secrets.
         for related in (Member.objects.filter(user=user), Invitation.objects.filter(email__iexact=email)):
             counts[related.model._meta.db_table] = related.delete()[0]
         counts["billing_outgoingmail"] = OutgoingMail.objects.filter(user=user).delete()[0]
@@ -91,13 +92,6 @@ def erase_person(user: User) -> dict[str, int]:
         user.set_unusable_password()  # Ends every session: they hold a hash of it.
         user.save()
     return {place: count for place, count in counts.items() if count}
-
-
-def _end_keys(user: User) -> int:
-    """Disable the live keys of the person, as when they leave: they know the secrets. Return how many there were."""
-    end_lent_secrets(user)
-    keys = ApiKey.objects.filter(owner=user, revoked_at=None, disabled_at=None)
-    return sum(disable_key(key) for key in keys.order_by("pk"))
 
 
 def actor_places() -> Iterator[tuple[str, str]]:

@@ -5,16 +5,8 @@ This package imports nothing of Django: it runs before the settings, which read 
 """
 
 from crossmodel_site.embedded.errors import ServerError
-from crossmodel_site.embedded.libpq import forget_variables_of_libpq
 from crossmodel_site.embedded.ports import find_free_port, port_is_taken
 from crossmodel_site.embedded.postgres_server import PostgresServer
 from crossmodel_site.embedded.redis_server import RedisServer
 
-__all__ = [
-    "PostgresServer",
-    "RedisServer",
-    "ServerError",
-    "find_free_port",
-    "forget_variables_of_libpq",
-    "port_is_taken",
-]
+__all__ = ["PostgresServer", "RedisServer", "ServerError", "find_free_port", "port_is_taken"]

@@ -152,16 +152,7 @@ def test_take_pictures_of_what_has_an_address_of_its_own(
 def test_take_pictures(browser: Browser, live_server: LiveServer, fill: object, request: pytest.FixtureRequest) -> None:
     assert callable(fill)
     paths = [*fill(), *MORE_PATHS, *ACCOUNT_PATHS]
-    folder = Path(FOLDER) / request.node.callspec.id
-    folder.mkdir(parents=True, exist_ok=True)
-    for look, options in LOOKS.items():
-        visitor = visit(browser, live_server, **options)
-        for path in STRANGERS_PATHS:
-            take_picture(visitor, path, folder, look)
-        sign_in(visitor, "alice@example.org")
-        confirm_that_it_is_oneself(visitor)
-        for path in paths:
-            take_picture(visitor, path, folder, look)
+    take_pictures(browser, live_server, paths, request.node.callspec.id, LOOKS)
 
 
 def test_take_pictures_of_what_comes_of_a_form(browser: Browser, live_server: LiveServer, people: People) -> None:
@@ -243,9 +234,16 @@ ODD_LOOKS: dict[str, dict[str, Any]] = {
 
 def test_take_pictures_of_what_is_odd(browser: Browser, live_server: LiveServer) -> None:
     paths = [*odd(), *MORE_PATHS, *ACCOUNT_PATHS]
-    folder = Path(FOLDER) / "odd"
+    take_pictures(browser, live_server, paths, "odd", ODD_LOOKS)
+
+
+def take_pictures(
+    browser: Browser, live_server: LiveServer, paths: list[str], name: str, looks: dict[str, dict[str, Any]]
+) -> None:
+    """Open a stranger's pages, then as Alice these, in each of the looks."""
+    folder = Path(FOLDER) / name
     folder.mkdir(parents=True, exist_ok=True)
-    for look, options in ODD_LOOKS.items():
+    for look, options in looks.items():
         visitor = visit(browser, live_server, **options)
         for path in STRANGERS_PATHS:
             take_picture(visitor, path, folder, look)
