@@ -1,7 +1,8 @@
 """The content blocks of a Messages stream in order: one at a time, numbered without gaps. Pure.
 
 Some servers of the protocol (llama.cpp) begin a block before they close the last, leave one open at the end, or number
-them with gaps. Where it is plain what is meant, it is put in order; a piece of a block that is closed is a fault.
+them with gaps. Where it is plain what is meant, it is put in order; a piece of a block that is closed is a fault. An
+event without a number is of the block that is open, or begins one.
 """
 
 from typing import Any
@@ -33,6 +34,8 @@ class BlockOrder:
 
     def start(self, payload: dict[str, Any]) -> list[dict[str, Any]]:
         index = _index_of(payload)
+        if index is None:
+            index = -1 - self.count  # No number of an upstream's.
         before = self.close()
         if self.count >= MAX_CONTENT_BLOCKS:
             raise UpstreamProtocolError(f"more than {MAX_CONTENT_BLOCKS} blocks")
@@ -43,7 +46,7 @@ class BlockOrder:
 
     def delta(self, payload: dict[str, Any], delta: dict[str, Any]) -> list[dict[str, Any]]:
         index = _index_of(payload)
-        if index == self.open_index:
+        if self.open_index is not None and index in (self.open_index, None):
             return []
         block = STARTS_BY_DELTA.get(delta.get("type"))
         if block is None or index in self._known:
@@ -53,14 +56,11 @@ class BlockOrder:
         return [*before, start]
 
     def stop(self, payload: dict[str, Any]) -> bool:
-        """Return whether the open block ends; False where it was closed already."""
-        index = _index_of(payload)
-        if index == self.open_index:
-            self.open_index = None
-            return True
-        if index not in self._known:
-            raise UpstreamProtocolError(f"content_block_stop for block {index}, which never began")
-        return False
+        """Return whether the open block ends; False where it was closed already, or never began."""
+        if self.open_index is None or _index_of(payload) not in (self.open_index, None):
+            return False
+        self.open_index = None
+        return True
 
     def close(self) -> list[dict[str, Any]]:
         """Close what is still open."""
@@ -70,8 +70,7 @@ class BlockOrder:
         return [{"type": "content_block_stop", "index": self.number}]
 
 
-def _index_of(payload: dict[str, Any]) -> int:
+def _index_of(payload: dict[str, Any]) -> int | None:
+    """Return the upstream's number of a block; None where it gives none that is one."""
     index = payload.get("index")
-    if type(index) is not int or index < 0:
-        raise UpstreamProtocolError(f"{payload['type']} for block {str(index)[:20]}")
-    return index
+    return index if type(index) is int and index >= 0 else None

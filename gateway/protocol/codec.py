@@ -30,7 +30,7 @@ from gateway.protocol.sse import encode_event
 from gateway.protocol.usage_reading import UsageReading
 
 # What a reply of the Messages protocol says in our words; all else stays as it came.
-REWRITTEN_FIELDS = ("id", "model", "role", "stop_reason", "stop_sequence", "usage")
+REWRITTEN_FIELDS = ("id", "type", "model", "role", "stop_reason", "stop_sequence", "usage")
 INTERLEAVED_THINKING = "interleaved-thinking"
 MESSAGE_STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 

@@ -68,6 +68,10 @@ class UpstreamProtocolError(ProtocolError):
         return self.reason
 
 
+class NoObjectError(UpstreamProtocolError):
+    """JSON that is no object: as an event of a stream it says nothing, as a whole reply it is none."""
+
+
 class TooMuchStructureError(UpstreamProtocolError):
     """The upstream sent JSON with more structure, or levels, than we read, as a model can be made to write it.
 

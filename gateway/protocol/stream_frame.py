@@ -1,7 +1,7 @@
 """What the decoders of both protocols do around the events of a stream. Pure."""
 
 from gateway.protocol.codec import NOTHING, RelayStep, StreamEnd
-from gateway.protocol.errors import UpstreamProtocolError
+from gateway.protocol.errors import NoObjectError, UpstreamProtocolError
 from gateway.protocol.sse import SseEvent, SseParser
 from gateway.protocol.usage_reading import UsageReading
 
@@ -65,7 +65,10 @@ class StreamFrame:
         for event in events:
             if not event.data and event.event != ERROR:
                 continue  # Servers send it to keep a connection alive; of an error, its name says enough.
-            end = self._take_event(event)
+            try:
+                end = self._take_event(event)
+            except NoObjectError:
+                continue  # `null`, say: it carries nothing.
             if end is not None:
                 return end
         return None

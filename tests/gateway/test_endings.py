@@ -256,7 +256,6 @@ BREAKS = {
     "close=mid; tokens=200": ("api_error", "upstream_protocol_error"),
     "error=mid; tokens=200": ("overloaded_error", "upstream_overloaded"),
     "malformed_sse; tokens=200": ("api_error", "upstream_protocol_error"),
-    "no_message_stop; tokens=200": ("api_error", "upstream_protocol_error"),
     "huge_event=9000000": ("api_error", "upstream_protocol_error"),
     "hang=mid; tokens=200": ("api_error", "upstream_timeout"),
     "tokens=1000; pace=50": ("api_error", "upstream_timeout"),
@@ -288,6 +287,14 @@ def test_the_upstream_breaks_midway(
     assert delivered_tokens * 0.7 <= record.output_tokens <= delivered_tokens * 1.5 + 1
     assert record.cost_nanos <= record.hold_nanos
     assert [(each["status"], each["outcome"]) for each in record.attempts] == [(200, "broken_mid_stream")]
+    assert_billed_once(stack, alice, record)
+
+
+def test_a_stream_that_said_why_it_ended_is_whole_without_its_last_event(stack: LiveStack, alice: Tenant) -> None:
+    stream = read_stream(stack.base_url, alice, "[[sandbox: no_message_stop; tokens=200]]")
+    assert stream.names[-2:] == ["message_delta", "message_stop"]
+    record = wait_for_record(stack, alice)
+    assert (record.usage_source, record.output_tokens) == ("provider", 200)
     assert_billed_once(stack, alice, record)
 
 

@@ -26,6 +26,7 @@ EITHER_WAY = pytest.mark.parametrize("is_streamed", [False, True], ids=["whole",
 HI = [{"type": "text", "text": "Hi"}]
 CALL = {"name": "f", "arguments": '{"a": 1}'}
 USAGE = {"prompt_tokens": 7, "completion_tokens": 5}
+MESSAGES_USAGE = {"input_tokens": 7, "output_tokens": 5}
 TOOLS = [{"name": "f", "input_schema": {"type": "object"}}]
 
 
@@ -44,6 +45,10 @@ def chat_stream(*payloads: bytes) -> bytes:
     return STREAM_HEAD + b"".join(b"data: %b\n\n" % payload for payload in (*payloads, b"[DONE]"))
 
 
+NOTHING_DELTA = (
+    "content_block_delta",
+    b'{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":null}}',
+)
 # The same bytes whichever way was asked for: one of both is the other form.
 REPLIES = {
     "chat, whole": (CHAT, whole(chat_reply({"content": "Hi"})), HI),
@@ -63,14 +68,44 @@ REPLIES = {
     "chat, filtered": (CHAT, whole(b'{"choices": [], "usage": %b}' % json.dumps(USAGE).encode()), []),
     "messages, whole": (
         MESSAGES,
+        whole(json.dumps({**MESSAGE, "content": HI, "stop_reason": "end_turn", "usage": MESSAGES_USAGE}).encode()),
+        HI,
+    ),
+    "messages, streamed": (MESSAGES, streamed(*COMPLETE), HI),
+    "messages, no last event": (MESSAGES, streamed(*COMPLETE[:-1]), HI),
+    "messages, nothing among the events": (
+        MESSAGES,
+        streamed(COMPLETE[0], ("ping", b"null"), *COMPLETE[1:3], NOTHING_DELTA, *COMPLETE[3:]),
+        HI,
+    ),
+    "messages, nothing among the content": (
+        MESSAGES,
         whole(
             json.dumps(
-                {**MESSAGE, "content": HI, "stop_reason": "end_turn", "usage": {"input_tokens": 7, "output_tokens": 5}}
+                {**MESSAGE, "content": [None, *HI, 3], "usage": {"input_tokens": 7, "output_tokens": 5}}
             ).encode()
         ),
         HI,
     ),
-    "messages, streamed": (MESSAGES, streamed(*COMPLETE), HI),
+    "chat, nothing among the choices": (
+        CHAT,
+        whole(
+            chat_reply({"content": [None, "Hi"], "tool_calls": [None]}).replace(b'"choices": [', b'"choices": [null, ')
+        ),
+        HI,
+    ),
+    "chat, nothing among the chunks": (
+        CHAT,
+        chat_stream(
+            b"null",
+            b'{"choices": null, "usage": null}',
+            b'{"choices": [null, {"index": 0, "delta": null}]}',
+            b'{"choices": [{"index": 0, "delta": {"content": "Hi", "tool_calls": [null]}}]}',
+            b'{"choices": [{"index": 0, "delta": {"content": [null]}, "finish_reason": "stop"}], "usage": %b}'
+            % json.dumps(USAGE).encode(),
+        ),
+        HI,
+    ),
 }
 
 

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
-
-from gateway.protocol.errors import UpstreamProtocolError, UpstreamStreamError
+from gateway.protocol.errors import UpstreamStreamError
+from gateway.protocol.json import exact as exact_json
 
 MAX_TOKENS, TOOL_USE, REFUSAL, END_TURN = "max_tokens", "tool_use", "refusal", "end_turn"
 STOP_SEQUENCE = "stop_sequence"
+STOP = "stop"
 # What `finish_reason` says, in the words of OpenAI and of those who pass on other words than its own, in any case. Any
 # other word is an end like `stop`.
 CUT_OFF = ("length", "max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded")
@@ -28,10 +28,22 @@ def text_of(content: object) -> str:
     return "".join(text_of(part) for part in content if isinstance(part, str | dict)) if type(content) is list else ""
 
 
-def choice_of(choices: object) -> dict[str, Any] | None:
+def choices_of(payload: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the choices of a reply or chunk; what is none says nothing."""
+    choices = payload.get("choices")
+    return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
+
+
+def index_of(choice: Mapping[str, Any]) -> int:
+    """Return the number of a choice, which is 0 unless it says so: one was asked for."""
+    index = choice.get("index")
+    return index if type(index) is int else 0
+
+
+def choice_of(payload: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the one choice that was asked for, None where there is none: others would be another reply."""
-    found = [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
-    return next((choice for choice in found if choice.get("index") in (0, None)), found[0] if found else None)
+    found = choices_of(payload)
+    return next((choice for choice in found if index_of(choice) == 0), found[0] if found else None)
 
 
 def thinking_of(message: Mapping[str, Any]) -> str:
@@ -48,15 +60,15 @@ def thinking_of(message: Mapping[str, Any]) -> str:
     return "".join(text_of(part.get("thinking")) for part in content if isinstance(part, dict))
 
 
-def calls_of(message: Mapping[str, Any]) -> list[Any]:
+def calls_of(message: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the tool calls of a message or delta, or of its `function_call`, which was there before them and allows
-    one. Raises UpstreamProtocolError.
+    one. What is no call says nothing.
     """
     calls = message.get("tool_calls")
-    if not isinstance(calls, list | None):
-        raise UpstreamProtocolError("tool_calls is not a list")
-    if calls:
-        return calls
+    if isinstance(calls, dict):
+        calls = [calls]
+    if isinstance(calls, list) and (found := [call for call in calls if isinstance(call, dict)]):
+        return found
     call = message.get("function_call")
     return [{"index": 0, "function": call}] if isinstance(call, dict) else []
 
@@ -65,7 +77,7 @@ def arguments_text(value: object) -> str:
     """Return the arguments of a tool call, or a fragment of them, as text. Some providers send an object."""
     if isinstance(value, str):
         return value
-    return "" if value is None else orjson.dumps(value).decode()
+    return "" if value is None else exact_json.encode(value).decode()
 
 
 def require_no_error(payload: Mapping[str, Any], choice: Mapping[str, Any]) -> None:
@@ -95,13 +107,13 @@ def map_stop_reason(
 
 
 def finish_reason_of(choice: Mapping[str, Any]) -> str | None:
-    """Return why the choice ended, in small letters; None where it has not. Raises UpstreamProtocolError.
+    """Return why the choice ended, in small letters; None where it has not.
 
-    Google says more behind a colon: `content_filter: PROHIBITED_CONTENT`.
+    Google says more behind a colon: `content_filter: PROHIBITED_CONTENT`. What is no text says that it ended, no more.
     """
     value = choice.get("finish_reason")
-    if value is None or value == "":
+    if not value:
         return None
     if not isinstance(value, str):
-        raise UpstreamProtocolError("finish_reason is not a string")
+        return STOP
     return value.lower().partition(":")[0].strip()

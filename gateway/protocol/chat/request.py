@@ -11,6 +11,7 @@ from typing import Any
 from gateway.protocol.chat.messages import translate_messages
 from gateway.protocol.chat.names import ToolNames
 from gateway.protocol.codec import RouteTarget, check_thinking_budget, refuse_fields
+from gateway.protocol.errors import InvalidRequestError
 from gateway.protocol.messages.request import MessagesRequest, encode_for_upstream
 from gateway.protocol.messages.tools import CLIENT_TOOLS, CUSTOM, with_schemas
 from gateway.protocol.messages.validation import refuse
@@ -78,20 +79,31 @@ def _add_tools(body: dict[str, Any], request: MessagesRequest, names: ToolNames,
         for index, tool in enumerate(with_schemas(request.body.get("tools") or []))
         if index not in server_places
     ]
+    choice = request.body.get("tool_choice")
+    if choice is not None:
+        _check_choice(choice, request)
     if not tools:
         return
     body["tools"] = tools
-    choice = request.body.get("tool_choice")
     if choice is None:
         return
     if choice["type"] == "tool":
         name = names.shorten(choice["name"])
-        if any(tool["function"]["name"] == name for tool in tools):
+        if any(tool["function"]["name"] == name for tool in tools):  # Else it is one that the profile drops.
             body["tool_choice"] = {"type": "function", "function": {"name": name}}
     else:
         body["tool_choice"] = TOOL_CHOICES[choice["type"]]
     if choice.get("disable_parallel_tool_use") and profile.parallel_tool_calls:
         body["parallel_tool_calls"] = False
+
+
+def _check_choice(choice: dict[str, Any], request: MessagesRequest) -> None:
+    """Refuse to make a model call what the request does not have, in Anthropic's words. Raises InvalidRequestError."""
+    tools = request.body.get("tools") or ()
+    if choice["type"] == "any" and not tools:
+        raise InvalidRequestError("tool_choice.any may only be specified while providing tools", param="tool_choice")
+    if choice["type"] == "tool" and all(tool.get("name") != choice["name"] for tool in tools):
+        raise InvalidRequestError(f"Tool '{choice['name']}' not found in provided tools", param="tool_choice")
 
 
 def _translate_tool(tool: dict[str, Any], names: ToolNames) -> dict[str, Any]:

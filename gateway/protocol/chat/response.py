@@ -7,6 +7,7 @@ from gateway.protocol.chat.names import CallIds, ToolNames
 from gateway.protocol.chat.parts import (
     CUT_OFF,
     FILTERED,
+    STOP,
     arguments_text,
     calls_of,
     choice_of,
@@ -45,7 +46,7 @@ def decode_chat_reply(
     reader.read_payload(payload)
     choice, reply = _find_reply(payload, reader)
     require_no_error(payload, choice)
-    finish_reason = finish_reason_of(choice) or "stop"
+    finish_reason = finish_reason_of(choice) or STOP
     refusal = text_of(reply.get("refusal"))
     content = _decode_texts(reply, refusal, reader)
     try:
@@ -75,14 +76,13 @@ def _find_reply(payload: dict[str, Any], reader: ChatUsageReader) -> tuple[dict[
 
     Filters of providers leave out the message (Google), or all choices, and charge for the prompt.
     """
-    choices = payload.get("choices")
-    if choices == [] and reader.has_usage:
-        return {"finish_reason": FILTERED[0]}, {}
-    choice = choice_of(choices)
+    choice = choice_of(payload)
     reply = choice.get("message") if choice is not None else None
-    if choice is None or not isinstance(reply, dict | None) or (reply is None and finish_reason_of(choice) is None):
-        raise UpstreamProtocolError("no choice with a message")
-    return choice, reply or {}
+    if choice is not None and (isinstance(reply, dict) or finish_reason_of(choice) is not None):
+        return choice, reply if isinstance(reply, dict) else {}
+    if reader.has_usage:
+        return {"finish_reason": FILTERED[0]}, {}
+    raise UpstreamProtocolError("no choice with a message")
 
 
 def _read_usage_only(payload: Mapping[str, Any], profile: UpstreamProfile, body_bytes: int) -> UsageReading:
@@ -114,9 +114,10 @@ def _decode_calls(
     ids = CallIds(identity.message_id)
     blocks: list[dict[str, Any]] = []
     for call in calls_of(reply):
-        function = call.get("function") if isinstance(call, dict) else None
-        name = function.get("name") if isinstance(function, dict) else None
-        if not isinstance(function, dict) or not isinstance(name, str) or not name:
+        function = call.get("function")
+        function = function if isinstance(function, dict) else {}
+        name = function.get("name")
+        if not isinstance(name, str) or not name:
             raise UpstreamProtocolError("a tool call without a function's name")
         text = arguments_text(function.get("arguments"))
         reader.add_text(text)

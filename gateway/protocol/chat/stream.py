@@ -17,7 +17,9 @@ from gateway.protocol.chat.parts import (
     FILTERED,
     arguments_text,
     calls_of,
+    choices_of,
     finish_reason_of,
+    index_of,
     map_stop_reason,
     require_no_error,
     text_of,
@@ -94,13 +96,8 @@ class ChatStreamDecoder(StreamFrame):
             raise read_stream_error(data)
         self._usage.read_id(payload.get("id"))
         self._usage.read_payload(payload)
-        choices = payload.get("choices")
-        if not isinstance(choices, list | None):
-            raise UpstreamProtocolError("choices is not a list")
-        for choice in choices or ():
-            if not isinstance(choice, dict):
-                raise UpstreamProtocolError("a choice is not an object")
-            index = choice.get("index") or 0
+        for choice in choices_of(payload):
+            index = index_of(choice)
             if self._choice_index in (None, index):
                 self._choice_index = index
                 require_no_error(payload, choice)
@@ -116,10 +113,8 @@ class ChatStreamDecoder(StreamFrame):
         if not delta and "message" in choice and (self._is_empty or self._has_messages):
             delta = choice["message"]  # Often the whole reply in one chunk; behind deltas it would repeat them.
             self._has_messages = True
-        if not isinstance(delta, dict | None):
-            raise UpstreamProtocolError("a delta is not an object")
         self._start()
-        if delta:
+        if delta and isinstance(delta, dict):
             self._take_delta(delta)
         finish_reason = finish_reason_of(choice)
         if finish_reason is not None:
@@ -146,22 +141,17 @@ class ChatStreamDecoder(StreamFrame):
             self._usage.add_text(text)
         self._blocks.add_passage(kind, text)
 
-    def _take_fragment(self, call: object) -> None:
-        function = call.get("function") if isinstance(call, dict) else None
-        if not isinstance(call, dict) or not isinstance(function, dict | None):
-            raise UpstreamProtocolError("a tool call is not an object, or has no function")
-        function = function or {}
-        self._is_empty = False
-        index = call.get("index")
+    def _take_fragment(self, call: dict[str, Any]) -> None:
+        function = call.get("function")
+        function = function if isinstance(function, dict) else {}
+        index = call.get("index") if type(call.get("index")) is int else None
+        call_id, name = text_of(call.get("id")), mend(text_of(function.get("name")))
         arguments = self._whole(index, arguments_text(function.get("arguments")))
+        if not (call_id or name or arguments):
+            return
+        self._is_empty = False
         self._usage.add_text(arguments)
-        name = function.get("name")
-        self._blocks.add_fragment(
-            index if type(index) is int else None,
-            call.get("id"),
-            mend(name) if isinstance(name, str) else name,
-            arguments,
-        )
+        self._blocks.add_fragment(index, call_id, name, arguments)
 
     def _whole(self, source: object, text: str) -> str:
         """Return what of a piece of text, thinking or arguments is whole characters, with what was left of the last."""

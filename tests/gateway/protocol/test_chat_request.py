@@ -254,6 +254,17 @@ def test_server_tools_are_dropped_or_refused_as_the_profile_says() -> None:
         render(UpstreamProfile(server_tools="refuse"), tools=[server])
 
 
+@pytest.mark.parametrize("tools", [None, [], [TOOL]])
+def test_a_choice_of_what_is_not_there_is_refused_in_anthropics_words(tools: Any) -> None:
+    with pytest.raises(InvalidRequestError, match=r"^Tool 'gone' not found in provided tools$"):
+        render(tools=tools, tool_choice={"type": "tool", "name": "gone"})
+    for kind in ("auto", "none") if not tools else ("auto", "none", "any"):
+        assert ("tool_choice" in render(tools=tools, tool_choice={"type": kind})) is bool(tools)
+    if not tools:
+        with pytest.raises(InvalidRequestError, match=r"^tool_choice.any may only be specified while providing tools$"):
+            render(tools=tools, tool_choice={"type": "any"})
+
+
 @pytest.mark.parametrize(
     ("choice", "expected"),
     [
@@ -271,7 +282,6 @@ def test_tool_choice(choice: dict[str, Any], expected: Any) -> None:
     assert render(tools=[TOOL], tool_choice=choice)["parallel_tool_calls"] is False
     profile = UpstreamProfile(parallel_tool_calls=False)
     assert "parallel_tool_calls" not in render(profile, tools=[TOOL], tool_choice=choice)
-    assert "tool_choice" not in render(tool_choice=choice)
 
 
 def test_long_names_and_ids_are_shortened_alike_everywhere() -> None:

@@ -242,7 +242,6 @@ TEXT = chat_chunk({"content": "Hello"})
         [{"choices": {}}],
         [{"choices": [3]}],
         [{"choices": [{"delta": "a"}]}],
-        [{"choices": [{"finish_reason": 3}]}],
         [chat_chunk({"tool_calls": {}})],
         [chat_chunk({"tool_calls": [3]})],
         [chat_chunk({"tool_calls": [{"function": 3}]})],

@@ -101,7 +101,6 @@ def test_a_missing_message_start_is_made_up_for() -> None:
         [*ORDERLY[:2], block_start(1, TOOL), text_delta(0, "more"), block_stop(1)],
         [block_start(0, TOOL), block_start(1), json_delta(0, "{}")],
         [json_delta(0, "{}")],
-        [block_start(0), block_stop(1)],
     ],
 )
 def test_what_has_no_plain_meaning_stays_a_fault(payloads: list[dict[str, Any]]) -> None:
