@@ -305,6 +305,7 @@ if problems := payment_problems(globals()):
 # --- Documents -----------------------------------------------------------------------------------------------------
 
 # Who issues them, as it is written on them. Lines of the address are separated by "|".
+FONT_FOLDERS = read_list("CROSSMODEL_FONTS", "/usr/share/fonts")
 SELLER_NAME = read_text("CROSSMODEL_SELLER_NAME", "CrossModel")
 SELLER_ADDRESS = read_text("CROSSMODEL_SELLER_ADDRESS", "")
 SELLER_COUNTRY = read_text("CROSSMODEL_SELLER_COUNTRY", "")

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
 import django
+import hypothesis
 import pytest
 import redis
 from django.contrib.auth.hashers import PBKDF2PasswordHasher
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 REDIS_SECONDS = 30.0
 # The real hash of a password, made as often as people of tests sign in, would be a minute of the suite.
 HASH_ITERATIONS = 1_000
+
+# A busy machine makes examples slowly, which says nothing of what they are tried on.
+hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("busy")
 
 
 def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:

@@ -5,9 +5,10 @@ from typing import Any
 from django import forms
 
 from accounts.billing_details import DETAIL_FIELDS
+from accounts.countries import country_choices
 from accounts.models import BillingDetails, Organization
 from billing.privacy.retention import MAX_DAYS, MIN_DAYS
-from pages.fields import UsdField
+from pages.fields import LongSelect, UsdField
 from pages.forms import Form, ModelForm
 from pages.key_restrictions import BUDGET_FIELDS
 
@@ -122,23 +123,24 @@ class BillingDetailsForm(ModelForm[BillingDetails]):
             "region": "State or region",
             "tax_id": "Tax id",
         }
-        help_texts = {"country": "Two letters, such as DE.", "tax_id": "Such as a VAT number."}
+        help_texts = {"tax_id": "Such as a VAT number."}
         widgets = {
             "legal_name": forms.TextInput(attrs={"autocomplete": "organization"}),
             "address_line_1": forms.TextInput(attrs={"autocomplete": "address-line1"}),
             "address_line_2": forms.TextInput(attrs={"autocomplete": "address-line2"}),
             "postal_code": forms.TextInput(attrs={"autocomplete": "postal-code"}),
             "city": forms.TextInput(attrs={"autocomplete": "address-level2"}),
-            "country": forms.TextInput(attrs={"autocomplete": "country"}),
         }
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        # A browser would cut the name of a country to the code of another one.
-        self.fields["country"].widget.attrs.pop("maxlength", None)
-
-    def clean_country(self) -> str:
-        return str(self.cleaned_data["country"]).upper()
+        kept = self.instance.country
+        choices = [("", "None"), *country_choices()]
+        if kept and kept not in dict(choices):
+            choices.append((kept, kept))
+        self.fields["country"] = forms.ChoiceField(
+            required=False, choices=choices, widget=LongSelect(attrs={"autocomplete": "country"})
+        )
 
     def clean_tax_id(self) -> str:
         """Written without spaces, as registers keep it."""

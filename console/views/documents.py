@@ -1,4 +1,4 @@
-"""Billing -> Documents: statements month by month, invoices, credit notes and payment receipts, as page and as file."""
+"""Statements month by month, invoices, credit notes and payment receipts, as page and as file."""
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date
@@ -29,6 +29,7 @@ from pages.documents import machine
 from pages.documents.content import describe_document
 from pages.documents.figures import decimals_for
 from pages.documents.files import document_pdf, statement_pdf
+from pages.documents.fonts import characters_without_font
 from pages.documents.pdf import DocumentTooLongError
 from pages.documents.statement_content import describe_statement
 from pages.streams import stream_chunks
@@ -67,6 +68,7 @@ def document(request: HttpRequest, access: Access, label: str) -> HttpResponse:
         "document": found,
         "content": content,
         "parties": [("From", content["seller"]), ("To", content["customer"])],
+        "without_font": characters_without_font(content),
         "credit_notes": found.credit_notes.all(),
         "file_kinds": FILE_KINDS,
     }
@@ -95,6 +97,7 @@ def statement(request: HttpRequest, access: Access, month: str) -> HttpResponse:
         "is_closed": is_closed,
         "content": content,
         "parties": [("From", content["seller"]), ("To", content["customer"])],
+        "without_font": characters_without_font(content),
         "file_kinds": FILE_KINDS,
         "days": [(day, list(zip(day.rows, shown["rows"], strict=True)), shown) for day, shown in days],
     }

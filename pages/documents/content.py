@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from accounts.countries import country_name
 from billing.documents.periods import parse_month
 from billing.documents.tax import format_rate
 from billing.models import Document, DocumentLine, PriceComponent
@@ -59,7 +60,7 @@ def describe_party(party: dict[str, str]) -> Content:
     state = TAX_ID_STATES.get(party.get("tax_id_state", ""), "")
     lines = [line for line in party.get("address", "").splitlines() if line]
     if party.get("country"):
-        lines.append(party["country"])
+        lines.append(country_name(party["country"]))
     return {
         "name": party["name"],
         "lines": lines,

@@ -7,9 +7,9 @@ import orjson
 import typst
 
 from pages.documents.content import Content
+from pages.documents.fonts import characters_without_font, fonts_in_use, with_squares
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
-FONTS = Path(__file__).resolve().parent / "fonts"
 MAX_ROWS = 5_000  # Of one PDF, about a hundred and fifty pages; CSV and JSON have no such limit.
 PREVIEW_DPI = 110
 
@@ -35,11 +35,12 @@ def _compile(template: str, content: Content, kind: Literal["pdf", "png"], *, is
         raise DocumentTooLongError(
             f"A PDF holds up to {MAX_ROWS:,} rows; these are {rows:,}. CSV and JSON hold them all."
         )
+    if missing := characters_without_font(content):
+        content = with_squares(content, missing)
     pages = typst.compile(
         str(TEMPLATES / f"{template}.typ"),
         root=str(TEMPLATES),
-        font_paths=[str(FONTS)],
-        ignore_system_fonts=True,
+        font_paths=fonts_in_use(),
         format=kind,
         ppi=PREVIEW_DPI,
         pdf_standards="a-3b" if is_archival else None,

@@ -47,7 +47,10 @@ def describe_statement(organization: Organization, statement: Statement, month: 
             for day in statement.days
         ],
         "totals": totals,
-        "headline": {"label": "Closing balance", "amount": figures.exact(statement.closing_nanos, decimals)},
+        "headline": {
+            "label": "Closing balance" if is_closed else "Balance so far",
+            "amount": figures.exact(statement.closing_nanos, decimals),
+        },
         "notes": notes,
         "currency": "USD",
     }

@@ -8,7 +8,9 @@ from io import BytesIO, StringIO
 import pytest
 from django.test import Client
 from pypdf import PdfReader
+from pytest_django import Settings
 
+from accounts.billing_details import change_billing_details
 from accounts.models import BillingDetails, Role
 from billing.documents.invoices import close_month
 from billing.documents.periods import month_of
@@ -154,7 +156,7 @@ def test_details_are_kept_and_issued_documents_stay(alice: Client, people: Peopl
         "legal_name": "Alice GmbH",
         "address_line_1": "Allee 1",
         "city": "Bonn",
-        "country": "de",
+        "country": "DE",
         "tax_id": "de 12 3",
     }
     answer = alice.post("/console/alice/settings/billing/", form, follow=True)
@@ -162,11 +164,42 @@ def test_details_are_kept_and_issued_documents_stay(alice: Client, people: Peopl
     details = BillingDetails.objects.get()
     assert (details.country, details.tax_id, details.tax_id_state) == ("DE", "DE123", "not_checked")
     assert "Alice GmbH" not in alice.get(f"{BILLING}documents/INV-000001/").content.decode()
-    assert "Alice GmbH" in alice.get(f"{BILLING}statements/2026-09/").content.decode()
+    statement = alice.get(f"{BILLING}statements/2026-09/").content.decode()
+    assert "Alice GmbH" in statement and "Germany" in statement
+    page = alice.get("/console/alice/settings/billing/").content.decode()
+    assert '<option value="DE" selected>Germany</option>' in page
+    assert '<option value="FR">France</option>' in page
     wrong = alice.post("/console/alice/settings/billing/", {**form, "country": "Germany"})
     assert wrong.status_code == 422
-    # Nor does the field cut what is typed: "Germany" would be left as "Ge", which is Georgia.
-    assert 'value="Germany"' in wrong.content.decode() and 'maxlength="2"' not in wrong.content.decode()
     people.give_bob(Role.DEVELOPER)
     assert client_of(people.bob).post("/console/alice/settings/billing/", form).status_code == 403
     assert SEPTEMBER.begins < OCTOBER.begins
+
+
+def test_a_code_that_is_no_country_any_more_stays_until_another_is_chosen(alice: Client, people: People) -> None:
+    BillingDetails.objects.create(organization=people.organization, country="AN")
+    page = alice.get("/console/alice/settings/billing/").content.decode()
+    assert '<option value="AN" selected>AN</option>' in page
+    alice.post("/console/alice/settings/billing/", {"city": "Willemstad", "country": "AN"})
+    assert BillingDetails.objects.get().country == "AN"
+
+
+def test_a_sum_in_the_head_says_what_it_is(alice: Client, people: People, history: Customer) -> None:
+    for path, label in (
+        ("statements/2026-09/", "Closing balance"),
+        ("statements/2026-11/", "Balance so far"),
+        ("documents/INV-000001/", "Paid from your prepaid balance"),
+    ):
+        head = alice.get(f"{BILLING}{path}").content.decode().partition('class="receipt-total"')[2].partition("</p>")[0]
+        assert label in head and "USD" in head
+
+
+def test_the_page_says_what_its_pdf_cannot_show(
+    alice: Client, people: People, history: Customer, settings: Settings
+) -> None:
+    settings.FONT_FOLDERS = []
+    assert "no font is installed" not in alice.get(f"{BILLING}statements/2026-09/").content.decode()
+    change_billing_details(people.organization, fields={"legal_name": "\u682a\u5f0f\u4f1a\u793e Alice"})
+    page = alice.get(f"{BILLING}statements/2026-09/").content.decode()
+    assert "a square in place of \u4f1a\u5f0f\u682a\u793e: no font is installed" in page
+    assert alice.get(f"{BILLING}statements/2026-09.pdf").content.startswith(b"%PDF")

@@ -20,6 +20,7 @@ from billing.documents.statement import write_statement
 from billing.models import ClosedMonth, Document, LedgerTransaction
 from pages.documents import pdf
 from pages.documents.content import Content, describe_document
+from pages.documents.fonts import characters_without_font
 from pages.documents.pdf import DocumentTooLongError, render_pdf, render_pictures
 from pages.documents.statement_content import describe_statement
 from tests.billing.documents.months import LONG_PROMPT, OCTOBER, SEPTEMBER, Customer, at, sell
@@ -172,3 +173,19 @@ def test_what_a_customer_is_called_is_no_markup() -> None:
     [invoice] = customer.close()
     text, _ = read("markup", "document", describe_document(invoice))
     assert '#panic("x") *bold* $1+1$ <label> @ref `raw`' in text.replace("\n", "")
+
+
+@pytest.mark.parametrize("is_archival", [False, True])
+def test_a_character_without_a_font_is_a_square(settings: Settings, is_archival: bool) -> None:
+    """PDF/A takes no character without a font: the electronic invoice of a Japanese company was an error of ours."""
+    settings.FONT_FOLDERS = ["/nowhere"]
+    customer = Customer()
+    customer.give(50 * USD, at(9, 1))
+    change_billing_details(
+        customer.organization, fields={"legal_name": "\u682a Acme \N{ROCKET} \u05e9\u05dc\u05d5\u05dd"}
+    )
+    content = describe_document(issue_receipt(LedgerTransaction.objects.get(kind="top_up")))
+    assert characters_without_font(content) == "\u682a\N{ROCKET}"
+    reader = PdfReader(BytesIO(render_pdf("document", content, is_archival=is_archival)))
+    text = " ".join(page.extract_text() for page in reader.pages)
+    assert "\N{WHITE SQUARE} Acme \N{WHITE SQUARE}" in text.replace("\u200b", "")
