@@ -103,9 +103,9 @@ def read_body(body: Body) -> dict[str, Any]:
     return data
 
 
-def read_flag(request: Request, name: str) -> bool:
-    """Return a parameter that is true or false, and false where it is not there. Raises ValidationError."""
-    text = request.query_params.get(name, "false").lower()
+def read_flag(request: Request, name: str, *, default: bool = False) -> bool:
+    """Return a parameter that is true or false, and the default where it is not there. Raises ValidationError."""
+    text = request.query_params.get(name, str(default)).lower()
     if text not in FLAGS:
         raise serializers.ValidationError({name: ["true or false."]})
     return FLAGS[text]

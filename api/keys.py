@@ -28,7 +28,7 @@ from accounts.keys import (
 )
 from accounts.models import ApiKey, User
 from api.answers import once
-from api.budget_fields import BudgetsBody, BudgetsShown, budget_fields, nanos_of, show_budgets, show_tightest
+from api.budget_fields import PERIODS, BudgetsBody, BudgetsShown, budget_fields, nanos_of, show_budgets, show_tightest
 from api.errors import ConflictError
 from api.fields import (
     MAX_LIST_ITEMS,
@@ -42,6 +42,7 @@ from api.fields import (
     read_body,
     read_flag,
 )
+from api.key_limit import LimitField, read_key_limit
 from api.management import Acting, ManagementView
 from api.paging import PAGE, PAGE_PARAMETERS, PagedAnswer, read_page
 from billing.budgets.overrides import Scope, overrides_of
@@ -82,6 +83,20 @@ class KeyBody(Body):
     expires_at = serializers.DateTimeField(allow_null=True, required=False)
     limits = LimitsBody(required=False)
     budgets = BudgetsBody(required=False)
+    limit = LimitField(
+        allow_null=True,
+        required=False,
+        help_text="OpenRouter's name for the one budget that a key has: US dollars. null: none. Not beside budgets.",
+    )
+    limit_reset = serializers.ChoiceField(
+        PERIODS,
+        allow_null=True,
+        required=False,
+        help_text="Of which period limit is. A limit needs one: what never begins anew is not kept here.",
+    )
+    include_byok_in_limit = SwitchField(
+        required=False, help_text="Taken and not kept: no key brings a provider's own key along, so none is counted."
+    )
     allowed_models = serializers.ListField(
         child=TextField(max_length=MAX_MODEL_CHARS), required=False, max_length=MAX_LIST_ITEMS, help_text="Empty: all."
     )
@@ -123,6 +138,7 @@ class KeyShown(serializers.Serializer[Any]):
     limit = AmountField(allow_null=True, help_text="The budget in force with the least left; null without any.")
     limit_remaining = AmountField(allow_null=True, help_text="What is left of it.")
     limit_reset = serializers.CharField(allow_null=True, help_text="Which it is: daily, weekly or monthly.")
+    include_byok_in_limit = serializers.BooleanField(help_text="Always false: there is nothing of the kind to count.")
     usage = AmountField(help_text="Ever.")
     usage_daily = AmountField()
     usage_weekly = AmountField()
@@ -155,12 +171,16 @@ class KeyList(PagedAnswer):
 
 class KeysView(ManagementView):
     needs = {"GET": Permission.MANAGE_KEYS, "POST": Permission.MANAGE_KEYS}
-    takes = PAGE | {"include_revoked"}
+    takes = PAGE | {"include_revoked", "include_disabled"}
 
     @extend_schema(
         operation_id="list_keys",
         responses=KeyList,
-        parameters=[*PAGE_PARAMETERS, OpenApiParameter("include_revoked", bool, description="false unless told")],
+        parameters=[
+            *PAGE_PARAMETERS,
+            OpenApiParameter("include_revoked", bool, description="false unless told"),
+            OpenApiParameter("include_disabled", bool, description="true unless told"),
+        ],
     )
     def get(self, request: Request) -> Response:
         """The keys that call models, newest first."""
@@ -168,6 +188,8 @@ class KeysView(ManagementView):
         keys = acting.keys().select_related("created_by", "owner")
         if not read_flag(request, "include_revoked"):
             keys = keys.filter(revoked_at=None)
+        if not read_flag(request, "include_disabled", default=True):
+            keys = keys.filter(disabled_at=None)
         return Response(read_page(request, "keys").of(keys, lambda rows: show_keys(acting, rows)))
 
     @extend_schema(operation_id="create_key", request=KeyBody, responses={201: NewKeyAnswer})
@@ -284,6 +306,7 @@ def show_key(
         "limits": {name: getattr(key, name) for name in LIMIT_FIELDS},
         "budgets": show_budgets(key, nanos_of(spent), override),
         **show_tightest(key, nanos_of(spent), override),
+        "include_byok_in_limit": False,
         "usage": format_usd(total),
         "usage_daily": format_usd(daily),
         "usage_weekly": format_usd(weekly),
@@ -307,6 +330,9 @@ def _fields_of(data: Mapping[str, Any], key: ApiKey, *, is_whole: bool) -> dict[
         fields |= {name: limits.get(name) for name in LIMIT_FIELDS if is_whole or name in limits}
     if is_whole or "budgets" in data:
         fields |= budget_fields(data.get("budgets", {}), is_whole=is_whole)
+    limit = read_key_limit(data, key, is_whole=is_whole)
+    if limit is not None:
+        fields |= limit.as_fields()
     if is_whole or "expires_at" in data:
         moment = fields["expires_at"] = data.get("expires_at")
         if moment is not None and moment != key.expires_at and moment <= timezone.now():
