@@ -58,9 +58,12 @@ def read_key_limit(data: Mapping[str, Any], key: HasAmounts, *, is_whole: bool) 
         if len(has) != 1:
             raise ValidationError({"limit_reset": [SEVERAL if has else NO_LIMIT]})
         limit = Amounts.of(key)[PERIODS.index(has[0])]
-    if "limit_reset" not in data and len(has) > 1:
+    if "limit_reset" in data:
+        period = data["limit_reset"]
+    elif len(has) > 1:
         raise ValidationError({"limit": [SEVERAL]})
-    period = data.get("limit_reset", has[0] if has and "limit_reset" not in data else None)
+    else:
+        period = has[0] if has else None
     if period is None:
         raise ValidationError({"limit_reset": [NEVER]})
     return Amounts(**{f"{period}_nanos": limit})

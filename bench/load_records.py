@@ -25,6 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--records", type=int, default=RECORDS)
     parser.add_argument("--organizations", type=int, default=ORGANIZATIONS)
+    parser.add_argument("--keys", type=int, default=KEYS, help="of each organization, at most 1,000")
     options = parser.parse_args()
     import os
 
@@ -33,7 +34,7 @@ def main() -> None:
 
     django.setup()
     started = time.perf_counter()
-    for begins, records in load(records=options.records, organizations=options.organizations):
+    for begins, records in load(records=options.records, organizations=options.organizations, keys=options.keys):
         print(f"{begins:%Y-%m}: {records:,} records, {time.perf_counter() - started:.0f} s", flush=True)
 
 
@@ -42,6 +43,7 @@ def load(
     records: int,
     organizations: int = ORGANIZATIONS,
     models: int = MODELS,
+    keys: int = KEYS,
     months: int = MONTHS,
     batch: int = BATCH_RECORDS,
     now: datetime | None = None,
@@ -62,7 +64,7 @@ def load(
     with connection.cursor() as cursor:
         cursor.execute("SELECT setseed(0.5)")
     _sell(models, bounds[0])
-    _open_accounts(organizations, bounds[0])
+    _open_accounts(organizations, keys, bounds[0])
     span = (bounds[-1] - bounds[0]).total_seconds()
     for begins, ends in pairwise(bounds):
         count = int(records * (ends - begins).total_seconds() / span)
@@ -113,7 +115,7 @@ def _sell(models: int, since: datetime) -> None:
         approve_price_version(draft_price(model, draft, created_by="a"), approved_by="b")
 
 
-def _open_accounts(organizations: int, since: datetime) -> None:
+def _open_accounts(organizations: int, keys: int, since: datetime) -> None:
     """Make organizations with credit, keys and the accounts of the system that settlement books to."""
     from accounts.keys import create_key
     from accounts.organizations import create_organization
@@ -126,7 +128,7 @@ def _open_accounts(organizations: int, since: datetime) -> None:
     with patch.object(rows, "allocate_ids", lambda table, count: (allocate(table, count)[0], since)):
         for number in range(organizations):
             organization = create_organization(name=f"Load {number:04}", slug=f"load-{number:04}")
-            for key in range(KEYS):
+            for key in range(keys):
                 create_key(organization, name=f"Key {key}", created_by=None)
             grant_credit(
                 organization,

@@ -18,6 +18,7 @@ LABELS = {
     "remember": "Keep me signed in on this browser",
     "oldpassword": "Current password",
 }
+OF_PASSWORDS = "At least 10 characters: nothing like your address, and none that many people use."
 NEW_PASSWORD = {"password1": "New password", "password2": "New password, again"}
 
 
@@ -26,6 +27,8 @@ def rename_fields(form: Form, labels: dict[str, str]) -> None:
     for name, field in form.fields.items():
         field.label = labels.get(name, field.label)
         field.widget.attrs.pop("placeholder", None)
+    if "password1" in form.fields:
+        form.fields["password1"].help_text = OF_PASSWORDS
 
 
 class SignInForm(account_forms.LoginForm):  # type: ignore[misc]  # allauth ships no types

@@ -1,5 +1,6 @@
 """How pages show amounts, counts and request ids. The exact amount is always in the element's title."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 from uuid import UUID
@@ -23,6 +24,7 @@ DECIMALS_OF_NANO = 9
 NANOS_PER_TENTH_OF_A_CENT = NANOS_PER_USD // 1000
 PICOS_PER_USD = NANOS_PER_USD * PICOS_PER_NANO
 MINUS = "\N{MINUS SIGN}"
+BREAKS = re.compile("(?<=[/_])")
 
 
 def shorten_usd(nanos: int, decimals: int) -> str:
@@ -205,6 +207,6 @@ def factor(factor_ppm: int) -> str:
 
 
 @register.filter
-def breakable(model_id: str) -> SafeString:
-    """A model id that narrow screens may break after its slashes."""
-    return format_html_join(mark_safe("/<wbr>"), "{}", ((part,) for part in model_id.split("/")))
+def breakable(text: str) -> SafeString:
+    """A model id or a code that narrow screens may break after its slashes and underscores."""
+    return format_html_join(mark_safe("<wbr>"), "{}", ((part,) for part in BREAKS.split(text)))

@@ -70,6 +70,7 @@ def test_other_amounts() -> None:
     assert factor(925_000) == "0.925"
     assert [duration(ms) for ms in (0, 999, 1000, 12_340, 123_400)] == ["0 ms", "999 ms", "1.0 s", "12.3 s", "123 s"]
     assert breakable("a/<b>") == "a/<wbr>&lt;b&gt;"
+    assert breakable("key_budget") == "key_<wbr>budget"
 
 
 def test_exact_amounts_of_a_column_have_the_decimals_of_the_longest() -> None:

@@ -147,3 +147,12 @@ def test_pages_for_everybody(page: str) -> None:
 @pytest.mark.parametrize("page", ["/accounts/email/", "/accounts/password/change/", "/accounts/logout/"])
 def test_pages_of_ones_own_account(page: str) -> None:
     assert client_of(make_person("dora")).get(page).status_code == 200
+
+
+@pytest.mark.django_db
+def test_the_form_says_what_a_password_must_be_in_one_sentence() -> None:
+    page = Client().get("/accounts/signup/").content.decode()
+    assert "At least 10 characters: nothing like your address" in page and "too similar" not in page
+    for password in ("dora@example", "ninechars", "password1234"):
+        form = {"email": "dora@example.org", "password1": password, "password2": password}
+        assert "errorlist" in Client().post("/accounts/signup/", form).content.decode(), password
