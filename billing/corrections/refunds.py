@@ -40,7 +40,6 @@ class _Charge:
     returned: dict[int, int]
     owed_nanos: int
     refunded_nanos: int
-    clearing: dict[int, int]
 
     @property
     def owed_left_nanos(self) -> int:
@@ -161,7 +160,8 @@ def _put_back_debt(posting: Posting, charge: _Charge, amount_nanos: int) -> None
     if cancelled:
         posting.add(organization_account(LedgerAccount.Kind.RECEIVABLE, charge.organization_id), cancelled)
     rest = amount_nanos - cancelled
-    for lot_id, cleared_nanos in reversed(charge.clearing.items()):
+    clearing = _read_clearing(charge) if rest else {}
+    for lot_id, cleared_nanos in reversed(clearing.items()):
         lot = posting.book.find_lot(charge.organization_id, lot_id)
         returned = max(0, min(rest, cleared_nanos, lot.amount_nanos - lot.remaining_nanos))
         posting.move_lot(lot, returned)
@@ -190,21 +190,6 @@ def _read_charge(organization_id: int, transaction_id: int) -> _Charge:
             WHERE entry.transaction_id = ANY(%s) AND account.kind = 'receivable'""",
         [charging],
     )
-    # A lot clears debts when it is opened. What refunds gave back to it, for whatever charge, is not given twice.
-    clearing = fetch_all(
-        """SELECT lot.id, (sum(-entry.amount_nanos) FILTER (WHERE entry.amount_nanos < 0
-                    AND tx.kind NOT IN ('usage', 'reversal'))
-                - coalesce(sum(entry.amount_nanos) FILTER (WHERE tx.idempotency_key LIKE 'refund:%%'), 0))::bigint
-            FROM billing_creditlot lot
-            JOIN billing_creditlotentry entry ON entry.lot_id = lot.id
-            JOIN billing_ledgertransaction tx ON tx.id = entry.transaction_id
-            WHERE lot.organization_id = %s AND tx.kind <> 'expiry'
-              AND EXISTS (SELECT 1 FROM billing_creditlotentry opening WHERE opening.lot_id = lot.id
-                          AND opening.transaction_id > %s AND opening.amount_nanos = lot.amount_nanos)
-            GROUP BY lot.id HAVING bool_or(entry.amount_nanos < 0 AND tx.kind NOT IN ('usage', 'reversal'))
-            ORDER BY lot.id""",
-        [organization_id, transaction_id],
-    )
     return _Charge(
         organization_id=organization_id,
         transaction_id=transaction_id,
@@ -212,8 +197,36 @@ def _read_charge(organization_id: int, transaction_id: int) -> _Charge:
         returned=dict(returned),
         owed_nanos=max(0, owed[0][0]),
         refunded_nanos=_refunded_nanos(f"refund:{transaction_id}:%"),
-        clearing=dict(clearing),
     )
+
+
+def _read_clearing(charge: _Charge) -> dict[int, int]:
+    """Return, by lot, what the lots that were opened since the charge have cleared of debts, in their order.
+
+    A lot clears debts in the transaction that opens it, and never again. What refunds gave back to it, for whatever
+    charge, is not given twice.
+    """
+    rows = fetch_all(
+        """WITH refunded AS (
+                SELECT entry.lot_id, entry.transaction_id, entry.amount_nanos
+                FROM billing_ledgertransaction refund
+                JOIN billing_creditlotentry entry ON entry.transaction_id = refund.id
+                WHERE refund.organization_id = %(organization_id)s AND refund.kind = 'refund'
+                  AND refund.id > %(charge_id)s)
+            SELECT lot.id, (cleared.nanos - coalesce((SELECT sum(refunded.amount_nanos) FROM refunded
+                    WHERE refunded.lot_id = lot.id AND refunded.transaction_id <> opening.transaction_id), 0))::bigint
+            FROM billing_creditlot lot
+            CROSS JOIN LATERAL (SELECT entry.transaction_id FROM billing_creditlotentry entry
+                WHERE entry.lot_id = lot.id ORDER BY entry.id LIMIT 1) opening
+            CROSS JOIN LATERAL (SELECT -sum(entry.amount_nanos) AS nanos FROM billing_creditlotentry entry
+                WHERE entry.transaction_id = opening.transaction_id AND entry.lot_id = lot.id
+                  AND entry.amount_nanos < 0) cleared
+            WHERE lot.organization_id = %(organization_id)s AND opening.transaction_id > %(charge_id)s
+              AND cleared.nanos > 0
+            ORDER BY lot.id""",
+        {"organization_id": charge.organization_id, "charge_id": charge.transaction_id},
+    )
+    return dict(rows)
 
 
 def _corrections_of(transaction_id: int) -> list[int]:

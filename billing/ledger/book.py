@@ -99,11 +99,12 @@ class Posting:
     def add(self, account: AccountName, amount_nanos: int) -> None:
         """Add to an account that the book has locked; negative takes away."""
         self.amounts[account] = self.amounts.get(account, 0) + amount_nanos
+        self.book.composed[account] = self.book.composed.get(account, 0) + amount_nanos
 
     def owed_nanos(self) -> int:
-        """Return what the organization owes at this point of the posting, at or above zero."""
+        """Return what the organization owes after all that the book is composed of so far, at or above zero."""
         receivable = self._own(LedgerAccount.Kind.RECEIVABLE)
-        return -(self.book.accounts[receivable].balance_nanos + self.amounts.get(receivable, 0))
+        return -(self.book.accounts[receivable].balance_nanos + self.book.composed.get(receivable, 0))
 
     def move_lot(self, lot: Lot, amount_nanos: int) -> None:
         """Put into a lot, or draw from it when negative. Raises LotOutOfBoundsError."""
@@ -170,6 +171,7 @@ class Book:
         self.changed_lots: dict[int, Lot] = {}
         self.new_lots: list[_LotDraft] = []
         self.postings: list[Posting] = []
+        self.composed: dict[AccountName, int] = {}  # What all postings together add to each account.
         self.now: datetime
 
     @classmethod

@@ -6,7 +6,7 @@ after a crash before Redis was told, changes nothing. Postgres' unique key is th
 transaction costs two dozen statements whatever is in it, so shards with little in them share one.
 
 An event that cannot be settled goes to quarantine and counts as settled, so that it holds up nobody: entries that
-cannot be read are found one by one; what the database refuses is halved until the event at fault stands alone. Faults
+cannot be read are found one by one; what the database or the ledger refuses is halved until the event at fault stands alone. Faults
 of the database itself (connection lost, deadlock, a missing table) are no event's fault: they are raised, and all of it
 is settled by whoever comes next.
 """
@@ -26,6 +26,7 @@ from billing.credit.lots import read_spendable_credit
 from billing.ledger.accounts import AccountName
 from billing.ledger.book import Book, Header, LedgerError, system_account
 from billing.models import LedgerAccount, LedgerTransaction
+from billing.pricing.cost import PricingError
 from billing.settlement import rows
 from billing.settlement.attributed_days import add_to_attributed_days
 from billing.settlement.corrections import Correction, find_corrections, post_corrections, postings_needed
@@ -44,7 +45,8 @@ from billing.usage_stream import PostedDay, SettledBatch, SpendableCredit, Strea
 SETTLEMENT_LOCK = 0x5E77  # With the shard: the advisory lock of the worker that settles it.
 SETTLEMENT_ACTOR = "settlement"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-EVENT_FAULTS = (DataError, IntegrityError, LedgerError)
+# A truth that has no price is one of them: a re-rating's version need not price all that was used.
+EVENT_FAULTS = (DataError, IntegrityError, LedgerError, PricingError)
 
 T = TypeVar("T")
 EventsByShard = Mapping[int, Sequence[AcceptedEvent]]
@@ -124,14 +126,14 @@ def _settle_together(by_shard: EventsByShard) -> list[SettledBatch]:
         accepted = [item for items in mine.values() for item in items]
         billed, failed = choose_terminal_states(accepted)
         organization_ids = sorted({item.event.organization_id for item in accepted})
-        corrections = find_corrections(accepted)
+        corrections = find_corrections([*billed, *failed])
         book = Book.open(
             organization_ids,
             system=_system_accounts(mine, billed, corrections),
             postings=len(organization_ids) + len(mine) + postings_needed(corrections),
         )
         if corrections:  # Read again under the locks of the book: refunds and re-ratings take them too.
-            corrections = find_corrections(accepted)
+            corrections = find_corrections([*billed, *failed])
         transaction_ids = {organization_id: book.take_transaction_id() for organization_id in organization_ids}
         inserted = _insert_records(billed, failed, transaction_ids, settled_at=book.now)
         _debit(book, inserted, transaction_ids)

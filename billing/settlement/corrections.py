@@ -46,7 +46,10 @@ class Correction:
 
 
 def find_corrections(candidates: Sequence[AcceptedEvent]) -> list[Correction]:
-    """Return those of the events that say the truth about a request which was settled as an orphan only."""
+    """Return those of the events that say the truth about a request which was settled as an orphan only.
+
+    Each request is among the events once, as it ends. Raises PricingError for a truth that has no price.
+    """
     truths = {item.event.request_id: item for item in candidates if not is_orphan(item)}
     orphans = rows.find_uncorrected_orphans(list(truths)) if truths else []
     if not orphans:
@@ -124,7 +127,10 @@ def _find_lots(posting: Posting, drawn: dict[int, int]) -> None:
 
 
 def _rate(item: AcceptedEvent, version_id: int) -> int:
-    """Return what the true usage costs by the price that a re-rating has put in the place of the first."""
+    """Return what the true usage costs by the price that a re-rating has put in the place of the first.
+
+    Raises PricingError where that has no price for something that was used.
+    """
     event = item.event
     if not item.is_billed:
         return 0

@@ -123,6 +123,19 @@ def test_a_debt_that_promotional_credit_cleared_does_not_become_cash() -> None:
     assert_ledger_holds()
 
 
+def test_a_lot_that_paid_for_something_else_since_cleared_no_debt() -> None:
+    """The adjustment drew paid credit; that is not where the refund of a debt goes, which promotional credit cleared."""
+    organization = make_organization()
+    event = charge(organization, 50)
+    promotional, paid = give(organization, 50, kind="promotional"), give(organization, 100)
+    adjust(organization, -50, key="down")
+    assert remaining(promotional, paid) == [0, 50]
+    refund(organization, event, 20, key="1")
+    refund(organization, event, 30, key="2")
+    assert remaining(promotional, paid) == [50, 50]
+    assert_ledger_holds()
+
+
 def test_a_debt_that_a_payment_cleared_is_given_back_as_paid_credit() -> None:
     organization = make_organization()
     event = charge(organization, 50)

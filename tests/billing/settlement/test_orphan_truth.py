@@ -1,7 +1,7 @@
 """An orphan is a provisional judgement; the truth replaces it, once, whenever it comes."""
 
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -10,18 +10,23 @@ from django.core.management import call_command
 from django.db import connection
 
 from accounts.models import Organization
+from billing.catalog.price_versions import PriceDraft, approve_price_version, draft_price
 from billing.corrections.refunds import adjust_balance, refund_usage
 from billing.corrections.rerating import ReratingPlan, apply_rerating
 from billing.ledger.statements import corrected_requests
 from billing.models import (
     BudgetDay,
+    LanguageModel,
     LedgerAccount,
     LedgerTransaction,
     PriceVersion,
     UsageCorrection,
     UsageHour,
+    UsageQuarantine,
     UsageRecord,
 )
+from billing.settlement import batch
+from billing.settlement.quarantine_resolution import ResolutionError, settle_quarantined
 from billing.usage.budgets import WHOLE_ORGANIZATION, spent_nanos_by_day
 from billing.usage.margin import margins
 from billing.usage.receipts import Receipt, find_receipt
@@ -282,6 +287,60 @@ def test_a_rerating_before_and_after_counts_the_truth(alice: Organization) -> No
     assert apply_rerating(plan, actor="a", reason="again") == []
     [row] = margins("model", begins=begins, ends=datetime.now(UTC) + timedelta(minutes=1))
     assert row.cost_nanos == 1_200
+    assert_ledger_holds()
+
+
+def test_a_truth_that_a_rerating_has_no_price_for_waits_in_quarantine_and_holds_up_nobody(alice: Organization) -> None:
+    """Its price version priced what was known of the orphan, and has none for the cache reads that the truth tells of."""
+    version, event, other = make_price(), make_event(alice, 600, cache_read_tokens=5), make_event(alice, 5)
+    settle(orphan_of(event, 200))
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    double = make_price_of(picos={"input": 2_000, "output": 10_000})
+    apply_rerating(ReratingPlan(version.language_model, double, yesterday, datetime.now(UTC)), actor="a", reason="r")
+    assert settle(event, other).quarantined == 1
+    [row] = UsageQuarantine.objects.all()
+    assert "no price for cache_read" in row.reason
+    assert posted(alice) == 10_000 - 400 - 5
+    with pytest.raises(ResolutionError, match="no price for cache_read"):
+        settle_quarantined(row, actor="olga", reason="again")
+    complete = price_with_cache_reads(version.language_model)
+    apply_rerating(ReratingPlan(version.language_model, complete, yesterday, datetime.now(UTC)), actor="a", reason="r")
+    settle_quarantined(row, actor="olga", reason="re-rated with a price for them")
+    assert posted(alice) == 10_000 - (600 * 3 + 5) - 5 * 3
+    assert_ledger_holds()
+
+
+def price_with_cache_reads(language_model: LanguageModel) -> PriceVersion:
+    draft = PriceDraft(
+        effective_from=datetime(2026, 1, 1, tzinfo=UTC),
+        source="test",
+        source_date=date(2026, 1, 1),
+        tiers={"input": ((0, 3_000),), "output": ((0, 10_000),), "cache_read": ((0, 1_000),)},
+    )
+    return approve_price_version(draft_price(language_model, draft, created_by="alice"), approved_by="bob")
+
+
+def test_a_truth_that_is_told_twice_in_one_batch_ends_as_any_request_does(alice: Organization) -> None:
+    """What reached a client is paid for: billed wins over failed, whichever came last."""
+    event = make_event(alice, 600)
+    same = {name: getattr(event, name) for name in ("request_id", "admitted_at_ms", "admitted_day")}
+    settle(orphan_of(event, 250))
+    settle(event, make_failed_event(alice, **same))
+    assert UsageCorrection.objects.get().outcome == "billed"
+    assert posted(alice) == 10_000 - 600
+    assert_ledger_holds()
+
+
+def test_two_truths_of_one_batch_give_back_what_is_owed_once(
+    alice: Organization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = [make_event(alice, 5_000) for _ in range(2)]
+    settle(*(orphan_of(event, 5_050) for event in events))
+    assert account_balances(alice) == {"receivable": -100}
+    give(alice, 40, kind="promotional")
+    monkeypatch.setattr(batch, "EVENT_FAULTS", ())  # Halving would hide what the database has refused.
+    settle(*events)
+    assert account_balances(alice) == {"prepaid": 40}
     assert_ledger_holds()
 
 
