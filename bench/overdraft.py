@@ -3,13 +3,13 @@
 Promise P2 (docs/money.md): the balance stays above minus the sum, over what was admitted, of what cost more than held.
 """
 
-import resource
 from typing import Any
 
 from django.db.models import Sum
 
 from accounts.models import Organization
 from bench.deployment import Deployment
+from bench.open_files import allow_files
 from bench.requests import wait_until_settled
 from bench.tenants import make_tenant, write_requests
 from billing.admission.blocking import read_admission_state
@@ -18,17 +18,13 @@ from billing.models import UsageRecord
 from billing.money import NANOS_PER_USD
 
 AT_ONCE, QUICK_AT_ONCE = 10_000, 2_000
-SPARE_DESCRIPTORS = 200
 UPSTREAM_DELAY_SECONDS = 15.0
 MAX_TOKENS = 40  # The upstream says 200 whatever it is asked for: every request costs more than its hold.
 
 
 def measure(deployment: Deployment, quick: bool) -> dict[str, Any]:
     """Return how the requests were answered, and the balance beside its bound. Raises AssertionError beyond it."""
-    at_once = QUICK_AT_ONCE if quick else AT_ONCE
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    at_once = min(at_once, most - SPARE_DESCRIPTORS)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # Inherited by what is started below.
+    at_once = min(QUICK_AT_ONCE if quick else AT_ONCE, allow_files())
     tenant = make_tenant("overdraft", credit_usd="1")
     requests = write_requests(deployment.folder / "overdraft.json", [tenant], max_tokens=MAX_TOKENS)
     upstream = deployment.start_upstream("--delay", str(UPSTREAM_DELAY_SECONDS))

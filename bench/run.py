@@ -17,6 +17,7 @@ import django
 
 from bench import report
 from bench.deployment import ROOT, Deployment
+from bench.open_files import allow_files
 
 SECTIONS = ("requests", "streams", "many-streams", "steps", "settlement", "overdraft", "rebuild", "bodies", "idle")
 # Asked for by name only: these take long.
@@ -37,6 +38,7 @@ def main() -> int:
         "quick": options.quick,
     }
     started = time.monotonic()
+    allow_files()
     with tempfile.TemporaryDirectory(prefix="crossmodel-bench-") as folder:
         deployment = Deployment(Path(folder))
         try:

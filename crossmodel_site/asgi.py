@@ -25,6 +25,7 @@ from crossmodel_site.metrics import Metrics, forget_dead_processes  # noqa: E402
 from crossmodel_site.page_bodies import send_refusal  # noqa: E402
 from crossmodel_site.page_relay import PageRelay, with_true_client  # noqa: E402
 from crossmodel_site.pages import PagesHandler, prepare_pages  # noqa: E402
+from gateway.open_files import most_connections  # noqa: E402
 from gateway.runtime import start_runtime, stop_runtime  # noqa: E402
 from gateway.server.handler import LeanHandler  # noqa: E402
 from gateway.spool import SpoolUnusableError  # noqa: E402
@@ -81,6 +82,7 @@ async def _live(receive: Receive, send: Send) -> None:
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":
+            most_connections()
             forget_dead_processes()
             start_tracing()
             try:

@@ -5,13 +5,18 @@ import sys
 from typing import Any
 
 from celery import Celery
-from celery.signals import worker_init, worker_ready
+from celery.signals import setup_logging, worker_init, worker_ready
 
 os.environ["DJANGO_SETTINGS_MODULE"] = "crossmodel_site.settings"
 
 app = Celery("crossmodel", task_cls="crossmodel_site.audit:AuditedTask")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
+
+
+@setup_logging.connect  # type: ignore[untyped-decorator]
+def leave_logging_to_django(**_: Any) -> None:
+    """Keep Celery from writing lines in a form of its own: programs that read the log know one."""
 
 
 @worker_init.connect  # type: ignore[untyped-decorator]

@@ -82,6 +82,8 @@ def logging_settings(*, log_format: str, level: str) -> dict[str, Any]:
         "loggers": {
             "httpx": {"level": "WARNING"},
             "celery": {"level": "WARNING"},
+            # Of processes that a worker starts: it passes nothing on by itself.
+            "multiprocessing": {"handlers": ["console"], "level": "WARNING", "propagate": False},
             # In place of its own handlers, which write what they get. The request path has a line of its own a request.
             "uvicorn": {"handlers": ["console"], "level": "WARNING", "propagate": False},
             "uvicorn.access": {"handlers": [], "propagate": False},

@@ -34,6 +34,7 @@ TYPE_BY_STATUS = {
 # Above this many seconds SDKs would sleep the whole time: they are told not to retry instead.
 MAX_RETRY_AFTER_SECONDS = 60
 
+TOO_MANY_CONNECTIONS = "too_many_connections"
 STOPPING_CODE = "gateway_stopping"
 
 
@@ -90,6 +91,11 @@ def invalid_request(error: InvalidRequestError) -> GatewayError:
 def unavailable(message: str, *, code: str = "temporarily_unavailable", retry_after_seconds: int = 1) -> GatewayError:
     """Return the 503 for a part of ours that is down: nothing was admitted, so a retry costs nothing."""
     return GatewayError(503, code, message, retry_after_seconds=retry_after_seconds)
+
+
+def too_many_connections() -> GatewayError:
+    """Return the 503 of whoever finds no room for another connection: theirs, or ours to an upstream."""
+    return unavailable("Too many connections are open.", code=TOO_MANY_CONNECTIONS)
 
 
 def no_route(retry_after_seconds: int) -> GatewayError:

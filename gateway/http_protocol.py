@@ -28,7 +28,8 @@ from uvicorn.server import ServerState
 
 from accounts.request_credentials import lies_in, read_networks
 from billing.request_id import REQUEST_PREFIX, make_request_id
-from gateway.errors import GatewayError, render_error, unavailable
+from gateway.errors import GatewayError, render_error, too_many_connections
+from gateway.open_files import most_connections
 from gateway.server.held_answers import HeldAnswer
 from gateway.server.one_request import OneRequest
 
@@ -95,7 +96,7 @@ class HttpProtocol(HttpToolsProtocol):
         _connections[self._address] += 1
         _start_sweeping(self)
         if _is_too_many(self._address):
-            self._refuse(unavailable("Too many connections are open.", code="too_many_connections"))
+            self._refuse(too_many_connections())
             transport.close()  # There is no room to wait for anybody.
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
@@ -352,9 +353,12 @@ def abort(transport: asyncio.Transport) -> None:
 
 
 def _is_too_many(address: str) -> bool:
-    if _connections.total() > settings.MAX_CONNECTIONS:
+    most = most_connections()
+    if _connections.total() > most:
         return True
-    return _connections[address] > settings.MAX_CONNECTIONS_PER_ADDRESS and not _is_trusted_proxy(address)
+    # However few fit: nobody alone takes them all.
+    most_of_one = min(settings.MAX_CONNECTIONS_PER_ADDRESS, max(1, most // 2))
+    return _connections[address] > most_of_one and not _is_trusted_proxy(address)
 
 
 def _is_trusted_proxy(address: str) -> bool:

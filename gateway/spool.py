@@ -235,7 +235,12 @@ class Spool:
         if self._current is not None and time.monotonic() - self._current.opened_at > MAX_SEGMENT_SECONDS:
             self._close_current()
         oldest = time.time() - self._retention_seconds
-        for path in self._folder.glob("*" + DONE_SUFFIX):
+        try:
+            done = list(self._folder.glob("*" + DONE_SUFFIX))
+        except OSError as error:
+            logger.warning("The spool folder cannot be listed now: %s", error)
+            return
+        for path in done:
             try:
                 if path.stat().st_mtime < oldest:
                     path.unlink()

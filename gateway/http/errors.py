@@ -9,6 +9,10 @@ class UpstreamUnreachableError(UpstreamError):
     """No connection could be made."""
 
 
+class NoRoomError(UpstreamError):
+    """This process could open no connection: it lacks files, memory or ports. The upstream is not to blame."""
+
+
 class UpstreamTimeoutError(UpstreamError):
     """It was silent for too long."""
 

@@ -14,6 +14,8 @@ from aiohappyeyeballs import start_connection
 
 from gateway.http.addresses import allowed_addresses
 from gateway.http.connection import HttpConnection
+from gateway.http.errors import NoRoomError
+from gateway.open_files import is_lacking_here
 
 # Many servers (uvicorn, Node) close after five idle seconds: a request should not meet a connection that is closing.
 MAX_IDLE_SECONDS = 4.0
@@ -34,8 +36,8 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         self._tls.set_alpn_protocols(["http/1.1"])
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Return the answer as soon as its headers are here. Raises httpx.TransportError; then the call is closed, also
-        when it was cancelled.
+        """Return the answer as soon as its headers are here. Raises httpx.TransportError, NoRoomError; then the call is
+        closed, also when it was cancelled.
         """
         timeout = request.extensions["timeout"]
         origin = _origin_of(request.url)
@@ -96,6 +98,8 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
         except TimeoutError:
             raise httpx.ConnectTimeout(f"No connection within {timeout_seconds:g} s.") from None
         except (OSError, ValueError, OverflowError) as error:  # Of a name or a port that cannot be one, too.
+            if isinstance(error, OSError) and is_lacking_here(error):
+                raise NoRoomError(f"No connection could be opened: {error}") from error
             raise httpx.ConnectError(str(error)) from error
         return connection
 

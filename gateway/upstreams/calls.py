@@ -12,8 +12,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from billing.catalog.snapshot import UsableRoute
-from gateway.errors import OVERLOADED, GatewayError, no_route, unavailable
-from gateway.http.errors import UpstreamError, UpstreamTimeoutError, UpstreamUnreachableError
+from gateway.errors import (
+    OVERLOADED,
+    TOO_MANY_CONNECTIONS,
+    GatewayError,
+    no_route,
+    too_many_connections,
+    unavailable,
+)
+from gateway.http.errors import NoRoomError, UpstreamError, UpstreamTimeoutError, UpstreamUnreachableError
 from gateway.metering.attempts import BROKEN, SERVED, Attempt, AttemptLog
 from gateway.metering.line_budget import LineBudget
 from gateway.protocol.codec import DecodedMessage
@@ -172,6 +179,9 @@ class UpstreamCalls:
         self, route: UsableRoute, attempt: Attempt, error: UpstreamError | UpstreamProtocolError
     ) -> GatewayError:
         self._warn(attempt, error.log_text if isinstance(error, UpstreamProtocolError) else error)
+        if isinstance(error, NoRoomError):
+            attempt.end(TOO_MANY_CONNECTIONS)
+            return too_many_connections()
         self._note_fault(route, error)
         if isinstance(error, UpstreamStreamError):  # It said itself that it failed, though with a status of 200.
             attempt.end(error.code)

@@ -3,12 +3,16 @@
 import io
 import json
 import logging
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 from django.conf import settings
 
 from crossmodel_site.logs import JsonFormatter, LineFormatter, printable
+from tests.support.live_stack import ROOT
 
 FORGED = "alice\r\n2026-01-01 00:00:00 INFO root All is well\x1b[2J\x9b\u2028\u202e\x00"
 
@@ -70,3 +74,29 @@ def test_a_json_line_is_one_object_with_what_is_known() -> None:
     assert (fields["request_id"], fields["organization"]) == ("0a" * 16, 7)
     assert "ValueError: alice" in fields["traceback"]
     assert fields["time"].endswith("Z")
+
+
+def test_workers_write_in_the_same_form_whoever_speaks() -> None:
+    says = "\n".join(
+        [
+            "import django",
+            "from crossmodel_site.celery import app",
+            "django.setup()",
+            "app.log.setup(loglevel='WARNING')",
+            "from billiard.util import get_logger",
+            "from celery.utils.log import get_task_logger",
+            "get_logger().error('A process ended.')",
+            "get_task_logger('billing').warning('A task says this.')",
+        ]
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", says],
+        cwd=ROOT,
+        env={**os.environ, "CROSSMODEL_LOG_FORMAT": "json"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = [json.loads(line) for line in ended.stderr.splitlines()]
+    assert [line["message"] for line in lines] == ["A process ended.", "A task says this."]
+    assert not ended.stdout

@@ -22,10 +22,13 @@ class ExtraGateway:
         *,
         application: str = "crossmodel_site.asgi:application",
         arguments: tuple[str, ...] = (),
+        most_files: int = 0,
         **overrides: str,
     ) -> None:
         self.stack = stack
         self._serves = [application, *arguments]
+        # So many files may it open, and no more however it asks.
+        self._wrapper = ["/bin/sh", "-c", f'ulimit -n {most_files}; exec "$@"', "sh"] if most_files else []
         self.name = name
         self.port = find_free_port()
         self.base_url = f"http://127.0.0.1:{self.port}"
@@ -43,7 +46,7 @@ class ExtraGateway:
         with (self.stack.folder / f"{self.name}.log").open("ab") as log:
             self.process = start_child(
                 [
-                    sys.executable, "-m", "uvicorn", *self._serves, "--port", str(self.port),
+                    *self._wrapper, sys.executable, "-m", "uvicorn", *self._serves, "--port", str(self.port),
                     "--loop", "uvloop", "--http", "gateway.http_protocol:HttpProtocol", "--ws", "none",
                     "--no-access-log", "--no-proxy-headers", "--log-level", "warning",
                 ],
