@@ -34,7 +34,7 @@ TYPE_BY_STATUS = {
 # Above this many seconds SDKs would sleep the whole time: they are told not to retry instead.
 MAX_RETRY_AFTER_SECONDS = 60
 
-TOO_MANY_CONNECTIONS = "too_many_connections"
+TOO_MANY_CONNECTIONS_CODE = "too_many_connections"
 STOPPING_CODE = "gateway_stopping"
 
 
@@ -95,7 +95,7 @@ def unavailable(message: str, *, code: str = "temporarily_unavailable", retry_af
 
 def too_many_connections() -> GatewayError:
     """Return the 503 of whoever finds no room for another connection: theirs, or ours to an upstream."""
-    return unavailable("Too many connections are open.", code=TOO_MANY_CONNECTIONS)
+    return unavailable("Too many connections are open.", code=TOO_MANY_CONNECTIONS_CODE)
 
 
 def no_route(retry_after_seconds: int) -> GatewayError:

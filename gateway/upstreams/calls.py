@@ -14,7 +14,7 @@ from typing import TypeVar
 from billing.catalog.snapshot import UsableRoute
 from gateway.errors import (
     OVERLOADED,
-    TOO_MANY_CONNECTIONS,
+    TOO_MANY_CONNECTIONS_CODE,
     GatewayError,
     no_route,
     too_many_connections,
@@ -180,7 +180,7 @@ class UpstreamCalls:
     ) -> GatewayError:
         self._warn(attempt, error.log_text if isinstance(error, UpstreamProtocolError) else error)
         if isinstance(error, NoRoomError):
-            attempt.end(TOO_MANY_CONNECTIONS)
+            attempt.end(TOO_MANY_CONNECTIONS_CODE)
             return too_many_connections()
         self._note_fault(route, error)
         if isinstance(error, UpstreamStreamError):  # It said itself that it failed, though with a status of 200.
