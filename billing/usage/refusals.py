@@ -7,6 +7,7 @@ from uuid import UUID
 
 from billing.bulk_rows import fetch_all, insert_rows
 from billing.models import RefusedRequest
+from billing.usage_event import MAX_END_USER_CHARS, MAX_SESSION_CHARS, MAX_TAG_CHARS
 
 DAYS_KEPT = 30
 MAX_FORGOTTEN_AT_ONCE = 20_000
@@ -56,14 +57,14 @@ def write_refusals(refusals: Sequence[Refusal]) -> None:
             item.organization_id,
             item.key_id,
             item.endpoint,
-            _storable(item.model_id)[:MAX_MODEL_CHARS],
+            _storable(item.model_id, MAX_MODEL_CHARS),
             item.status,
             item.error_code,
-            _storable(item.message)[:MAX_MESSAGE_CHARS],
+            _storable(item.message, MAX_MESSAGE_CHARS),
             item.repeats,
-            item.end_user,
-            item.tag,
-            item.session,
+            _storable(item.end_user, MAX_END_USER_CHARS),
+            _storable(item.tag, MAX_TAG_CHARS),
+            _storable(item.session, MAX_SESSION_CHARS),
             item.refused_at,
         )
         # In this order a trigger counts them by day: two gateways that write at once wait for each other in turn.
@@ -94,6 +95,9 @@ def find_refusal(organization_id: int, request_id: UUID) -> RefusedRequest | Non
     return RefusedRequest.objects.filter(organization_id=organization_id, request_id=request_id).first()
 
 
-def _storable(text: str) -> str:
-    """Return the text without what Postgres cannot keep: zero bytes, and halves of characters."""
-    return text.replace("\x00", "").encode("utf-8", "replace").decode()
+def _storable(text: str, max_chars: int) -> str:
+    """Return the text without what Postgres cannot keep: zero bytes, halves of characters, more than a column takes.
+
+    Rows are written together, of many organizations: one that Postgres refuses would keep all others out.
+    """
+    return text.replace("\x00", "").encode("utf-8", "replace").decode()[:max_chars]

@@ -113,7 +113,7 @@ class UpstreamPool:
         if own := state.breakers.get(organization_id):
             waits.append(own.seconds_left(now))
         if route.credential and not self._usable_credentials(route, state):
-            waits.append(min(state.suspended_until.values()) - now)
+            waits.append(min(state.suspended_until.values(), default=now) - now)
         return max(waits)
 
     def choose_credential(self, route: UsableRoute) -> str:

@@ -319,3 +319,9 @@ def test_who_may_not_call_anyway_does_not_take_the_probe_of_all(clock: Callable[
     assert not is_open_to(upstreams, ALICE)
     assert is_open_to(upstreams, BOB)
     assert not is_open_to(upstreams, CHARLIE), "Bob is the probe"
+
+
+def test_an_upstream_whose_variable_holds_no_credential_is_only_closed() -> None:
+    upstreams, nobody = make_pool(), dataclasses.replace(ROUTE, credential=" , ")
+    assert not is_open_to(upstreams, ALICE, nobody)
+    assert upstreams.seconds_until_usable(nobody, ALICE) == 0.0

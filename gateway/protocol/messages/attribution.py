@@ -49,7 +49,7 @@ def read_user_id(user_id: str) -> tuple[str, str]:
             return printable(account, MAX_END_USER_CHARS), printable(session, MAX_SESSION_CHARS)
     elif user_id.startswith("user_") and (found := OLD_USER_ID.fullmatch(user_id)):
         device, account, session = found.groups()
-        return account or device, session
+        return (account or device)[:MAX_END_USER_CHARS], session
     return printable(user_id, MAX_END_USER_CHARS), ""
 
 

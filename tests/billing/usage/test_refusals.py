@@ -38,13 +38,13 @@ def test_it_is_written_once_and_its_repeats_only_grow() -> None:
 
 @pytest.mark.django_db
 def test_what_a_client_wrote_is_made_storable() -> None:
-    write_refusals(
-        [refusal(NOW, model_id="a\x00b" + "x" * 200, message='half \ud83d of it, "quoted" and \\ so on' * 99)]
-    )
+    written = {"message": 'half \ud83d of it, "quoted" and \\ so on' * 99, "end_user": "u\x00" * 999}
+    write_refusals([refusal(NOW, model_id="a\x00b" + "x" * 200, tag="t" * 99, session="s" * 999, **written)])
     [row] = RefusedRequest.objects.all()
     assert row.model_id.startswith("abx")
     assert len(row.model_id) == 100
     assert len(row.message) == 1000
+    assert (row.end_user, row.tag, row.session) == ("u" * 256, "t" * 64, "s" * 128)
 
 
 @pytest.mark.django_db

@@ -21,6 +21,7 @@ DEVICE, ACCOUNT, SESSION = "ab" * 32, "1f0e7c1e-65a4-4d0c-8d7e-000000000001", "1
         (json.dumps({"device_id": DEVICE, "account_uuid": ACCOUNT, "session_id": SESSION}), (ACCOUNT, SESSION)),
         (f"user_{DEVICE}_account__session_{SESSION}", (DEVICE, SESSION)),
         (f"user_{DEVICE}_account_{ACCOUNT}_session_{SESSION}", (ACCOUNT, SESSION)),
+        (f"user_{DEVICE}_account_{'a' * 3_000}_session_{SESSION}", ("a" * 256, SESSION)),
         # What only looks like it stays what it is.
         ('{"session_id": 1}', ('{"session_id": 1}', "")),
         ("{broken", ("{broken", "")),
