@@ -5,20 +5,18 @@ process' copy is current; here only the way from a secret to a key id is remembe
 secret only until it ends.
 """
 
-import asyncio
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import NamedTuple, TypeVar
 
 from accounts.key_format import MAX_KEY_CHARS, hash_key, is_well_formed
 from accounts.key_secrets import find_by_digests
 from accounts.request_credentials import Network, is_allowed_from, read_key_text, read_networks
 from gateway.admission.refusals import invalid_key, management_key, missing_key
-from gateway.database import DatabaseThreads, DatabaseUnavailableError
+from gateway.database import DatabaseThreads, DatabaseUnavailableError, JointReader
 from gateway.errors import GatewayError, unavailable
 
 MAX_KNOWN_KEYS = 100_000
@@ -50,16 +48,11 @@ class NoKey(NamedTuple):
         return management_key() if self.manages else invalid_key()
 
 
-Answer = KeyIdentity | DatabaseUnavailableError | NoKey
-
-
 class KeyDirectory:
     def __init__(self, database: DatabaseThreads) -> None:
-        self._database = database
+        self._reader = JointReader(database, _find_keys, most_at_once=MAX_KEYS_PER_LOOKUP)
         self._known: OrderedDict[bytes, KeyIdentity] = OrderedDict()
         self._unknown: OrderedDict[bytes, tuple[float, NoKey]] = OrderedDict()  # Until when it is believed.
-        self._asked: dict[bytes, asyncio.Future[Answer]] = {}
-        self._lookup: asyncio.Task[None] | None = None
 
     async def identify(self, headers: Mapping[str, str]) -> tuple[KeyIdentity, bytes]:
         """Return whose key it is, and the hash of the key. Raises GatewayError 401, or 503 without Postgres."""
@@ -77,43 +70,17 @@ class KeyDirectory:
 
     async def reload(self, digest: bytes) -> KeyIdentity:
         """Read the key from Postgres. Raises like identify()."""
-        future = self._asked.get(digest)
-        if future is None:
-            future = self._asked[digest] = asyncio.get_running_loop().create_future()
-            if self._lookup is None:
-                self._lookup = asyncio.create_task(self._look_up())
-        identity = await asyncio.shield(future)
-        if isinstance(identity, DatabaseUnavailableError):
-            raise unavailable("The API key cannot be checked right now.", code="key_check_unavailable") from identity
+        try:
+            [found] = await self._reader.ask(digest)
+        except DatabaseUnavailableError as error:
+            raise unavailable("The API key cannot be checked right now.", code="key_check_unavailable") from error
+        identity = found or NoKey()
         if isinstance(identity, NoKey):
             self._known.pop(digest, None)
             _remember(self._unknown, digest, (time.monotonic() + UNKNOWN_KEY_SECONDS, identity), MAX_UNKNOWN_KEYS)
             raise identity.refusal()
         _remember(self._known, digest, identity, MAX_KNOWN_KEYS)
         return identity
-
-    async def _look_up(self) -> None:
-        """Look up what is asked for, all at once, until nothing is: whoever sends made-up keys by the thousand takes
-        one thread of Postgres, and a new customer's key waits for two queries, not for thousands.
-        """
-        try:
-            while self._asked:
-                asked = {digest: self._asked.pop(digest) for digest in list(islice(self._asked, MAX_KEYS_PER_LOOKUP))}
-                answers: Sequence[Answer]
-                try:
-                    found = await self._database.run(_find_keys, list(asked))
-                    answers = [found.get(digest, NoKey()) for digest in asked]
-                except DatabaseUnavailableError as error:
-                    answers = [error] * len(asked)
-                except BaseException:
-                    for future in asked.values():
-                        future.cancel()
-                    raise
-                for future, answer in zip(asked.values(), answers, strict=True):
-                    if not future.done():
-                        future.set_result(answer)
-        finally:
-            self._lookup = None
 
 
 def read_key(meta: Mapping[str, str]) -> str:

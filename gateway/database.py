@@ -5,9 +5,10 @@ Only what the path has not seen before comes here: a new key, a changed catalog,
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from itertools import islice
+from typing import Generic, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
 from django.db import DatabaseError, InterfaceError, close_old_connections
@@ -18,6 +19,8 @@ QUERY_TIMEOUT_SECONDS = 6.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Question = TypeVar("Question", bound=Hashable)
+Answer = TypeVar("Answer")
 
 logger = logging.getLogger(__name__)
 
@@ -67,3 +70,75 @@ class DatabaseThreads:
 
     def close(self) -> None:
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+class JointReader(Generic[Question, Answer]):
+    """Asks Postgres for what many want at the same moment, all of it together and on one thread.
+
+    After Redis came back empty everybody's account is missing at once, and whoever sends made-up keys sends them by the
+    thousand: read one by one, the last would come after minutes. `read` returns answers by question; what is not among
+    them is None.
+    """
+
+    def __init__(
+        self,
+        database: DatabaseThreads,
+        read: Callable[[list[Question]], Mapping[Question, Answer]],
+        *,
+        most_at_once: int,
+    ) -> None:
+        self._database = database
+        self._read = read
+        self._most_at_once = most_at_once
+        self._asked: dict[Question, asyncio.Future[Answer | Exception | None]] = {}
+        self._reading: asyncio.Task[None] | None = None
+
+    async def ask(self, *questions: Question) -> list[Answer | None]:
+        """Return the answers of a reading that has not begun yet.
+
+        Raises DatabaseUnavailableError, or whatever is wrong with one of these questions.
+        """
+        futures = [self._note(question) for question in questions]
+        answers = [await asyncio.shield(future) for future in futures]
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return [answer for answer in answers if not isinstance(answer, Exception)]
+
+    def _note(self, question: Question) -> "asyncio.Future[Answer | Exception | None]":
+        future = self._asked.get(question)
+        if future is None:
+            future = self._asked[question] = asyncio.get_running_loop().create_future()
+            if self._reading is None:
+                self._reading = asyncio.create_task(self._read_on())
+        return future
+
+    async def _read_on(self) -> None:
+        """Read what is asked for until nothing is."""
+        asked: dict[Question, asyncio.Future[Answer | Exception | None]] = {}
+        try:
+            while self._asked:
+                asked = {
+                    question: self._asked.pop(question) for question in list(islice(self._asked, self._most_at_once))
+                }
+                answers = await self._read_together(list(asked))
+                for question, future in asked.items():
+                    if not future.done():
+                        future.set_result(answers.get(question))
+        finally:
+            self._reading = None
+            for future in [*asked.values(), *self._asked.values()]:
+                future.cancel()  # It is this process that stops; what has its answer keeps it.
+            self._asked.clear()
+
+    async def _read_together(self, questions: list[Question]) -> dict[Question, Answer | Exception]:
+        try:
+            return dict(await self._database.run(self._read, questions))
+        except Exception as error:
+            if len(questions) == 1 or isinstance(error, DatabaseUnavailableError):
+                return dict.fromkeys(questions, error)
+        # Something is wrong with one of them, which is no reason to refuse the others.
+        answers: dict[Question, Answer | Exception] = {}
+        for question in questions:
+            answers |= await self._read_together([question])
+        return answers

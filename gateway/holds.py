@@ -32,6 +32,7 @@ Part = tuple[int, "list[RunningRequest]", "list[Unconfirmed]"]  # Of one shard, 
 logger = logging.getLogger(__name__)
 
 CLOSED, PENDING, UNSAFE = "closed", "pending", "unsafe"
+REJECTED = "rejected"  # Redis will never take the event; it is set aside for a person.
 UNSAFE_CODE, UNSAFE_TEXT = (
     "usage_not_safe",
     "The usage of this request cannot be recorded right now, so the end of the reply is withheld.",
@@ -42,6 +43,7 @@ class RunningRequest(Protocol):
     """What the hold_keeper needs of a request that holds money."""
 
     hold: Hold
+    started: float  # By time.monotonic().
 
     def write_checkpoint(self) -> None:
         """Put what is known by now into the hold."""
@@ -62,9 +64,20 @@ class Unconfirmed:
 
 
 class HoldKeeper:
+    """`longest_seconds`: how long a request can run at most. One that runs for longer was forgotten, by a fault in our
+    own code; its hold is left to expire, as that of a process that died.
+    """
+
     def __init__(
-        self, admission: AdmissionClient, spool: Spool, *, heartbeat_seconds: float, close_bound_seconds: float
+        self,
+        admission: AdmissionClient,
+        spool: Spool,
+        *,
+        heartbeat_seconds: float,
+        close_bound_seconds: float,
+        longest_seconds: float,
     ) -> None:
+        self.longest_seconds = longest_seconds
         self._admission = admission
         self._spool = spool
         self._heartbeat_seconds = heartbeat_seconds
@@ -102,8 +115,8 @@ class HoldKeeper:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
         for entry in list(self._unconfirmed.values()):
-            if entry.stream_id is None:
-                await self._try_close(entry)
+            if entry.stream_id is None and await self._try_close(entry) == PENDING:
+                return  # Redis is away: each would be waited for in turn.
 
     def watch(self, request: RunningRequest) -> None:
         """Keep the hold of an admitted request alive from now on."""
@@ -131,14 +144,14 @@ class HoldKeeper:
 
     async def _close_within_bound(self, entry: Unconfirmed, *, is_spooled: bool) -> str:
         outcome = await self._try_close(entry)
-        if outcome != PENDING:
-            return outcome
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._close_bound_seconds):
                 while outcome == PENDING:
                     await asyncio.sleep(RETRY_PAUSE_SECONDS)
                     outcome = await self._try_close(entry)
-        return outcome if is_spooled or outcome != PENDING else UNSAFE
+        if outcome == CLOSED:
+            return CLOSED
+        return PENDING if is_spooled else UNSAFE
 
     async def _try_close(self, entry: Unconfirmed) -> str:
         spooled = entry.spooled
@@ -158,7 +171,7 @@ class HoldKeeper:
             logger.error("%s It is set aside.", error)
             self._spool.reject(spooled)
             self._forget(spooled.request_id)
-            return PENDING
+            return REJECTED
         finally:
             entry.is_being_sent = False
         entry.stream_id = _parse_stream_id(closed.stream_id)
@@ -191,6 +204,7 @@ class HoldKeeper:
     async def _renew_all(self) -> None:
         """Renew every lease once, a few together, spread over the time of one heartbeat."""
         self._spool.tidy()
+        self._give_up_forgotten()
         running = _by_shard(list(self._running.values()), lambda request: request.hold.organization_id)
         waiting = _by_shard(list(self._unconfirmed.values()), lambda entry: entry.hold.organization_id)
         turns = _take_turns(running, waiting)
@@ -212,6 +226,14 @@ class HoldKeeper:
                 logger.error("The heartbeat of shard %d failed; the next one tries again.", shard, exc_info=result)
             elif result is not None:
                 raise result
+
+    def _give_up_forgotten(self) -> None:
+        """Renew no longer what runs for longer than any request can."""
+        oldest = time.monotonic() - self.longest_seconds
+        for request in [request for request in self._running.values() if request.started < oldest]:
+            logger.error("Request %s was never ended; its hold is left to expire.", request.hold.request_id)
+            self._running.pop(request.hold.request_id, None)
+            _tell_orphaned(request)
 
     async def _renew_shard(self, shard: int, requests: list[RunningRequest], waiting: list[Unconfirmed]) -> None:
         requests = [request for request in requests if request.hold.request_id in self._running]

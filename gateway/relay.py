@@ -245,6 +245,13 @@ class StreamRelay:
             self._run_in_background(self._end_without_client(self._times.drain_seconds()))
 
     async def _end_without_client(self, drain_seconds: float) -> None:
+        try:
+            await self._drain_or_stop(drain_seconds)
+        except Exception:
+            logger.exception("Request %s failed after its client had left.", self._metered.hold.request_id)
+            await self._close_after_fault()
+
+    async def _drain_or_stop(self, drain_seconds: float) -> None:
         route = self._stream.route if self._stream is not None else None
         drains = route.bills_when_cancelled if route is not None else self._upstream_calls.drains_anywhere
         if drains and not self._metered.is_orphaned:
@@ -253,8 +260,6 @@ class StreamRelay:
                     await self._run(_to_nobody)
             except (TimeoutError, GatewayError):
                 pass
-            except Exception:
-                logger.exception("Request %s failed after its client had left.", self._metered.hold.request_id)
         if self._metered.has_ended:
             return
         if self._stream is None and not await self._stop_opening():

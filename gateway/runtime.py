@@ -5,6 +5,7 @@ import contextlib
 import gc
 import logging
 import sys
+from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 from django.conf import settings
@@ -75,6 +76,7 @@ class GatewayRuntime:
             self.spool,
             heartbeat_seconds=settings.ADMISSION.heartbeat_seconds,
             close_bound_seconds=settings.GATEWAY.close_bound_seconds,
+            longest_seconds=settings.GATEWAY.longest_seconds,
         )
         self.upstreams = UpstreamClient(connect_seconds=settings.GATEWAY.upstream_connect_seconds)
         self.timeouts = UpstreamTimeouts(
@@ -119,8 +121,12 @@ class GatewayRuntime:
         await self._refresh_catalog()
         await self._read_clock()
         await self.hold_keeper.start(self._find_settled)
-        for work in (self._refresh_for_ever, self._share_for_ever, self._forget_answers_for_ever):
-            self._tasks.append(asyncio.create_task(work()))
+        for seconds, work in (
+            (settings.GATEWAY.catalog_refresh_seconds, self._refresh_catalog),
+            (settings.ADMISSION.heartbeat_seconds, self._share),
+            (FORGET_ANSWERS_SECONDS, self._forget_answers),
+        ):
+            self._tasks.append(asyncio.create_task(repeat(seconds, work)))
 
     async def stop(self) -> None:
         """Let background work end, within a bound, and close what was opened."""
@@ -138,30 +144,21 @@ class GatewayRuntime:
         self.large_bodies.close()
         self.database.close()
 
-    async def _refresh_for_ever(self) -> None:
-        while True:
-            await asyncio.sleep(settings.GATEWAY.catalog_refresh_seconds)
-            await self._refresh_catalog()
+    async def _forget_answers(self) -> None:
+        with contextlib.suppress(DatabaseUnavailableError):
+            await self.database.run(delete_expired_answers)
 
-    async def _forget_answers_for_ever(self) -> None:
-        while True:
-            await asyncio.sleep(FORGET_ANSWERS_SECONDS)
-            with contextlib.suppress(DatabaseUnavailableError):
-                await self.database.run(delete_expired_answers)
-
-    async def _share_for_ever(self) -> None:
-        while True:
-            await asyncio.sleep(settings.ADMISSION.heartbeat_seconds)
-            await self.admission_client.leave_former_master()
-            await self._read_clock()
-            with contextlib.suppress(AdmissionUnavailableError):  # Then each process knows only what it saw itself.
-                await self.pool.share(self.upstream_health)
-            await self.refusals.write()
-            flush_metrics()
-            HOLDS.set(self.hold_keeper.running_count)
-            UNCONFIRMED.set(self.hold_keeper.unconfirmed_count)
-            SPOOL_BYTES.set(self.spool.unconfirmed_bytes)
-            REDIS_CALLS.set(self.admission_client.waiting_calls)
+    async def _share(self) -> None:
+        await self.admission_client.leave_former_master()
+        await self._read_clock()
+        with contextlib.suppress(AdmissionUnavailableError):  # Then each process knows only what it saw itself.
+            await self.pool.share(self.upstream_health)
+        await self.refusals.write()
+        flush_metrics()
+        HOLDS.set(self.hold_keeper.running_count)
+        UNCONFIRMED.set(self.hold_keeper.unconfirmed_count)
+        SPOOL_BYTES.set(self.spool.unconfirmed_bytes)
+        REDIS_CALLS.set(self.admission_client.waiting_calls)
 
     async def _read_clock(self) -> None:
         with contextlib.suppress(AdmissionUnavailableError):  # What was known of it goes on being used.
@@ -181,6 +178,18 @@ class GatewayRuntime:
         except DatabaseUnavailableError:
             logger.warning("Postgres cannot say which spooled events it has; all are sent again.")
         return found
+
+
+async def repeat(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+    """Do the work again and again, until this is cancelled. A fault in it, of a row or a full disk, ends no more than
+    that one time: nobody would notice that prices, refusals and counts have stood still since.
+    """
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await work()
+        except Exception:
+            logger.exception("%s failed; it is tried again.", work.__name__.removeprefix("_"))
 
 
 def find_settled_ids(request_ids: list[str]) -> set[str]:

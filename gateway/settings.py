@@ -15,3 +15,8 @@ class GatewaySettings:
     catalog_refresh_seconds: float
     client_stall_seconds: float  # How long a client may read nothing of its stream.
     drain_seconds: float  # How long an upstream is read without a client.
+
+    @property
+    def longest_seconds(self) -> float:
+        """How long a request can take, with and without its client, and twice that: whatever is older was forgotten."""
+        return 2 * (self.upstream_first_byte_seconds + self.request_total_seconds + self.drain_seconds)

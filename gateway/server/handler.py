@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from functools import lru_cache
 from typing import Any, cast
 
+from django.core.exceptions import SuspiciousOperation
 from django.core.handlers.asgi import ASGIRequest
 from django.urls import Resolver404
 from django.urls.resolvers import URLResolver
@@ -236,7 +237,10 @@ class LeanHandler:
             match = self._resolve(request.path)
         except Resolver404:
             raise GatewayError(404, "not_found", describe_missing(request.path, self._resolve)) from None
-        response: GatewayResponse = await match.func(request, **match.kwargs)
+        try:
+            response: GatewayResponse = await match.func(request, **match.kwargs)
+        except SuspiciousOperation:  # Django's word for more parameters than anybody reads.
+            raise GatewayError(400, "bad_request", "The request cannot be read.") from None
         return response
 
 

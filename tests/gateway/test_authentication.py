@@ -14,7 +14,8 @@ from accounts.keys import change_key, create_key, revoke_key
 from accounts.models import Organization
 from accounts.organizations import change_organization
 from billing.admission.outbox import publish_pending_changes
-from gateway.authentication import KeyDirectory
+from gateway import authentication
+from gateway.authentication import KeyDirectory, NoKey
 from gateway.database import DatabaseThreads
 from gateway.errors import GatewayError
 from tests.gateway.checks import assert_error, assert_nothing_is_held, assert_refused, attempts_of
@@ -182,6 +183,29 @@ def test_a_flood_of_made_up_keys_keeps_nobody_waiting(stack: LiveStack, alice: T
     assert {error.code for error in refused if isinstance(error, GatewayError)} == {"invalid_api_key"}
     assert len(refused) == 600
     assert threads.lookups <= 4
+
+
+async def test_one_key_that_cannot_be_read_keeps_no_other_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks meanwhile is answered too, and so is whoever asks for the same key again."""
+    bad, good, late = (hash_key(make_key().text) for _ in range(3))
+
+    def find_keys(digests: list[bytes]) -> dict[bytes, NoKey]:
+        if bad in digests:
+            raise ValueError("this row is none")
+        return {}
+
+    monkeypatch.setattr(authentication, "_find_keys", find_keys)
+    threads = DatabaseThreads()
+    keys = KeyDirectory(threads)
+    asked = [asyncio.ensure_future(keys.reload(digest)) for digest in (bad, good)]
+    await asyncio.sleep(0)
+    asked.append(asyncio.ensure_future(keys.reload(late)))
+    async with asyncio.timeout(10):
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        again = await asyncio.gather(keys.reload(bad), return_exceptions=True)
+    threads.close()
+    codes = [error.code if isinstance(error, GatewayError) else type(error) for error in [*answers, *again]]
+    assert codes == [ValueError, "invalid_api_key", "invalid_api_key", ValueError]
 
 
 def test_a_revoked_key_is_dead_on_every_gateway_at_once(

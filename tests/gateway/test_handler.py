@@ -37,6 +37,9 @@ class Views:
     async def fail(self, request: GatewayRequest) -> GatewayResponse:
         raise ValueError("the secret is 1234")
 
+    async def list(self, request: GatewayRequest) -> GatewayResponse:
+        return GatewayResponse(request.GET.get("limit", "").encode())
+
     async def refuse(self, request: GatewayRequest) -> GatewayResponse:
         raise GatewayError(429, "slow_down", "Slow down.", retry_after_seconds=120)
 
@@ -73,7 +76,7 @@ def views() -> Views:
 
 @pytest.fixture
 def handler(views: Views) -> LeanHandler:
-    names = ("echo", "fail", "refuse", "wait", "relay")
+    names = ("echo", "fail", "list", "refuse", "wait", "relay")
     resolver = URLResolver(RegexPattern(r"^/"), [path(f"v1/{name}", getattr(views, name)) for name in names])
     return LeanHandler(resolver, max_body_bytes=MAX_BODY_BYTES)
 
@@ -208,3 +211,11 @@ async def test_a_relay_whose_start_cannot_be_sent_has_begun(handler: LeanHandler
 async def test_odd_headers(handler: LeanHandler, views: Views, header: tuple[bytes, bytes]) -> None:
     await serve(handler, scope("echo", headers=[header]), body(b"x"))
     assert views.bodies == [b"x"]
+
+
+async def test_more_parameters_than_anybody_reads_are_the_clients_fault(
+    handler: LeanHandler, caplog: pytest.LogCaptureFixture
+) -> None:
+    sent = await serve(handler, scope("list", query_string=b"&".join(b"a=%d" % each for each in range(1_001))))
+    assert error_code(sent) == (400, "bad_request")
+    assert not caplog.records

@@ -12,6 +12,7 @@ import pytest
 from billing.admission import blocking
 from billing.admission.calls.admit import Admitted, Refused
 from billing.admission.calls.renew import Renewed
+from billing.admission.errors import AdmissionUnavailableError
 from billing.admission.hold import Hold
 from billing.admission.redis_keys import SHARDS
 from billing.usage_event import UsageEvent
@@ -33,6 +34,7 @@ class Request:
 
     def __init__(self, hold: Hold) -> None:
         self.hold = hold
+        self.started = time.monotonic()
         self.is_orphaned = False
 
     def write_checkpoint(self) -> None:
@@ -56,7 +58,11 @@ class Bench:
     def make_hold_keeper(self) -> HoldKeeper:
         spool = Spool(self.folder, max_bytes=10**9, retention_seconds=3600.0)
         return HoldKeeper(
-            self.gate.client, spool, heartbeat_seconds=HEARTBEAT_SECONDS, close_bound_seconds=BOUND_SECONDS
+            self.gate.client,
+            spool,
+            heartbeat_seconds=HEARTBEAT_SECONDS,
+            close_bound_seconds=BOUND_SECONDS,
+            longest_seconds=60.0,
         )
 
     async def find_settled(self, request_ids: list[str]) -> set[str]:
@@ -289,3 +295,37 @@ async def test_one_bad_line_or_request_stops_no_heartbeat(gate: Gate, tmp_path: 
     await bench.until(lambda: gate.server.zscore(NAMES.deadlines, speechless.hold.request_id) != before)
     assert await bench.close_hold(healthy) == CLOSED
     await bench.hold_keeper.stop()
+
+
+async def test_what_redis_will_never_take_is_set_aside_once(bench: Bench) -> None:
+    request = await bench.admit()
+    assert await bench.close_hold(request, cost=10**18) == PENDING
+    [aside] = bench.folder.glob("*.rejected")
+    assert len(aside.read_bytes().splitlines()) == 1
+    assert bench.hold_keeper.unconfirmed_count == 0
+
+
+async def test_a_request_that_nobody_ends_is_given_up(bench: Bench) -> None:
+    """Else a fault in our own code would hold an organization's money for as long as this process runs."""
+    bench.hold_keeper.longest_seconds = 10 * HEARTBEAT_SECONDS
+    forgotten = await bench.admit()
+    await bench.until(lambda: forgotten.is_orphaned)
+    assert bench.hold_keeper.running_count == 0
+    assert await bench.close_hold(forgotten) == CLOSED  # Should it end after all.
+
+
+async def test_a_process_that_stops_waits_for_redis_once_and_not_for_each_event(bench: Bench) -> None:
+    requests = [await bench.admit() for _ in range(5)]
+    tried = []
+
+    async def close_hold(hold: Hold, **_: object) -> None:
+        tried.append(hold.request_id)
+        raise AdmissionUnavailableError("It is away.")
+
+    bench.gate.client.close_hold = close_hold  # type: ignore[assignment, method-assign]
+    for request in requests:
+        bench.hold_keeper.resend(SpooledEvent(request.hold.request_id, ORGANIZATION, KEY, 5, today(), False, b"{}"))
+    await bench.hold_keeper.stop()
+    tried.clear()
+    await bench.hold_keeper.stop()
+    assert len(tried) == 1
