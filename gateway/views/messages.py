@@ -104,6 +104,11 @@ async def _answer(
             is_billed = request.metered is not None and request.metered.is_billed
             await (claim.keep_nothing() if is_billed else claim.give_up())
         raise
+    except BaseException:
+        # A fault of ours, or this process stops. What was admitted tells by its record how it ended.
+        if claim is not None and request.metered is None:
+            runtime.background.run(claim.give_up(), organization_id=key.identity.organization_id)
+        raise
 
 
 async def _claim(

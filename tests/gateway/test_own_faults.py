@@ -1,15 +1,21 @@
-"""A fault of our own, wherever it happens: what was admitted is closed, also when its client has left."""
+"""A fault of our own, wherever it happens: what was admitted is closed, also when its client has left, and what was
+claimed is given back.
+"""
 
 import asyncio
 from collections.abc import Coroutine
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from gateway.background import BackgroundWork
 from gateway.metering.metered_request import MeteredRequest
 from gateway.relay import StreamRelay, StreamTimeouts
+from gateway.server.body_work import LargeBodies
 from gateway.upstreams.calls import UpstreamCalls
 from gateway.upstreams.exchange import OpenStream
+from gateway.views import messages
 
 TIMES = StreamTimeouts(
     ping_seconds=1.0, idle_seconds=1.0, total_seconds=10.0, drain_seconds=lambda: 5.0, stall_seconds=5.0
@@ -87,3 +93,40 @@ async def test_a_fault_while_the_stream_is_opened_leaves_nothing_held(*, drains_
             await opening
         await asyncio.gather(*background)
     assert lease.endings == ["internal_error"]
+
+
+@pytest.mark.parametrize("fault", [KeyError("a fault"), asyncio.CancelledError()])
+async def test_a_claim_is_given_back_where_nothing_was_admitted(
+    monkeypatch: pytest.MonkeyPatch, fault: BaseException
+) -> None:
+    """Else the same request would be told for a day that the first one still runs."""
+    given_up = asyncio.Event()
+
+    class Claim:
+        async def give_up(self) -> None:
+            given_up.set()
+
+    async def claim(*_: object) -> Claim:
+        return Claim()
+
+    def propose_request(*_: object, **__: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(messages, "_claim", claim)
+    monkeypatch.setattr(messages, "propose_request", propose_request)
+    runtime: Any = SimpleNamespace(
+        large_bodies=LargeBodies(),
+        background=BackgroundWork(max_draining=10, drain_seconds=1.0),
+        catalog=None,
+        admission_client=SimpleNamespace(now=lambda: None),
+        token_estimator=None,
+    )
+    body = b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"Hi"}]}'
+    request: Any = SimpleNamespace(
+        take_body=lambda: body, META={"HTTP_IDEMPOTENCY_KEY": "a"}, request_id="0" * 32, metered=None
+    )
+    key: Any = SimpleNamespace(identity=SimpleNamespace(organization_id=7))
+    with pytest.raises(type(fault)):
+        await messages._answer(runtime, request, key, len(body))
+    async with asyncio.timeout(10):
+        await given_up.wait()
