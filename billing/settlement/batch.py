@@ -6,9 +6,9 @@ after a crash before Redis was told, changes nothing. Postgres' unique key is th
 transaction costs two dozen statements whatever is in it, so shards with little in them share one.
 
 An event that cannot be settled goes to quarantine and counts as settled, so that it holds up nobody: entries that
-cannot be read are found one by one; what the database or the ledger refuses is halved until the event at fault stands alone. Faults
-of the database itself (connection lost, deadlock, a missing table) are no event's fault: they are raised, and all of it
-is settled by whoever comes next.
+cannot be read are found one by one; what the database or the ledger refuses is halved until the event at fault stands
+alone. Faults of the database itself (connection lost, deadlock, a missing table) are no event's fault: they are raised,
+and all of it is settled by whoever comes next.
 """
 
 import hashlib

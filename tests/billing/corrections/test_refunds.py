@@ -1,12 +1,15 @@
 """Refunds go back the way the charge came, and promotional credit never becomes cash."""
 
+import re
 from uuid import UUID
 
 import pytest
+from django.db import connection
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from accounts.models import Organization
+from billing.corrections.refunded import REFUNDED, refunded_by_request
 from billing.corrections.refunds import InvalidAdjustmentError, InvalidRefundError, adjust_balance, refund_usage
 from billing.ledger.book import IdempotencyConflictError, PostedTransaction
 from billing.models import CreditLot
@@ -91,6 +94,19 @@ def test_refunds_of_one_batch_share_its_draws() -> None:
     assert_ledger_holds()
 
 
+def test_refunds_of_requests_are_found_by_their_keys_however_many_transactions_there_are() -> None:
+    organization = make_organization()
+    event = charge(organization, 70)
+    refund(organization, event, 50)
+    request_id = UUID(event.request_id)
+    assert refunded_by_request([request_id]) == {request_id: 50}
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")  # Of so few rows all are read.
+        cursor.execute(f"EXPLAIN {REFUNDED}", [[request_id]])
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+    assert re.search(r"Index Cond: .*idempotency_key\)::text ~>=~", plan), plan
+
+
 def test_the_same_key_refunds_once() -> None:
     organization = make_organization()
     give(organization, 100)
@@ -124,7 +140,7 @@ def test_a_debt_that_promotional_credit_cleared_does_not_become_cash() -> None:
 
 
 def test_a_lot_that_paid_for_something_else_since_cleared_no_debt() -> None:
-    """The adjustment drew paid credit; that is not where the refund of a debt goes, which promotional credit cleared."""
+    """The adjustment drew paid credit; the refund of a debt goes to the promotional credit that cleared it."""
     organization = make_organization()
     event = charge(organization, 50)
     promotional, paid = give(organization, 50, kind="promotional"), give(organization, 100)

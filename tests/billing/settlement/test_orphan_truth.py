@@ -291,7 +291,7 @@ def test_a_rerating_before_and_after_counts_the_truth(alice: Organization) -> No
 
 
 def test_a_truth_that_a_rerating_has_no_price_for_waits_in_quarantine_and_holds_up_nobody(alice: Organization) -> None:
-    """Its price version priced what was known of the orphan, and has none for the cache reads that the truth tells of."""
+    """Its price version priced what was known of the orphan, and has no price for the cache reads of the truth."""
     version, event, other = make_price(), make_event(alice, 600, cache_read_tokens=5), make_event(alice, 5)
     settle(orphan_of(event, 200))
     yesterday = datetime.now(UTC) - timedelta(days=1)
