@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 from django.db import connection, transaction
 
 from accounts.models import Organization
-from billing.models import AttributedDay, DataRetention, RefusedRequest, SpenderDay, UsageRecord
+from billing.models import AttributedDay, DataRetention, FailedRequest, RefusedRequest, SpenderDay, UsageRecord
 from billing.request_id import first_id_at, time_of
 from billing.watching import watched
 
@@ -85,9 +85,16 @@ def erase_day(organization: Organization, day: date) -> int:
 
 
 def _first_day(row: DataRetention) -> date | None:
-    """Return the first day that may have details: where the last run stopped, or that of the first request."""
+    """Return the first day that may have details: where the last run stopped, or that of the first request, whatever
+    became of it.
+    """
     if row.erased_before is not None:
         return row.erased_before - timedelta(days=ERASED_AGAIN_DAYS)
-    ids = UsageRecord.objects.filter(organization_id=row.organization_id).order_by("request_id")
-    first = ids.values_list("request_id", flat=True).first()
-    return time_of(first).date() if first else None
+    first_ids = [
+        table._default_manager.filter(organization_id=row.organization_id)
+        .order_by("request_id")
+        .values_list("request_id", flat=True)
+        .first()
+        for table in (UsageRecord, FailedRequest, RefusedRequest)
+    ]
+    return min((time_of(first).date() for first in first_ids if first is not None), default=None)

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -88,6 +89,16 @@ def test_details_go_when_their_time_is_over_and_sums_go_on_agreeing(people: Peop
     assert erase_due_details(now=NOW + 90 * DAY) == 0
     with pytest.raises(CommandError, match="1 to 3650"):
         command("keep_details", people.organization.slug, "0")
+
+
+def test_details_of_requests_that_only_ever_failed_go_too(people: People) -> None:
+    """The first billed request came later, or never."""
+    failed = billed_event(people.key, sell_model(), at=NOW - 40 * DAY, end_user="enduser-7", client="curl/8")
+    settle([replace(failed, outcome="failed", cost_nanos=0, error_code="upstream_error")])
+    choose_retention(people.organization, details_days=30, actor="alice@example.org")
+    assert RequestDetail.objects.count() == 1
+    assert erase_due_details(now=NOW) == 1
+    assert not RequestDetail.objects.exists()
 
 
 def test_an_erased_person_is_nobody_and_the_ledger_stands(people: People) -> None:
