@@ -2,7 +2,7 @@
 and the end of what is kept for a while only."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from django.conf import settings
@@ -27,16 +27,22 @@ def run_maintenance() -> list[str]:
 
     Twice or late changes only when it is done.
     """
-    parts: dict[str, Callable[[], object]] = {
-        "the partitions of the months to come": lambda: create_partitions(now=datetime.now(UTC)),
-        "the expiry of credit lots": expire_due_lots,
-        "forgetting what members and end users spent long ago": lambda: forget_old_spender_days(
-            today=epoch_day(datetime.now(UTC))
-        ),
-        "approvals that waited too long": lambda: expire_old(now=datetime.now(UTC)),
-        "forgetting sign-ins that have ended": lambda: forget_ended_sessions(now=datetime.now(UTC)),
-        "forgetting old refusals": lambda: forget_old_refusals(now=datetime.now(UTC)),
-    }
+    return do_each_part(
+        {
+            "the partitions of the months to come": lambda: create_partitions(now=datetime.now(UTC)),
+            "the expiry of credit lots": expire_due_lots,
+            "forgetting what members and end users spent long ago": lambda: forget_old_spender_days(
+                today=epoch_day(datetime.now(UTC))
+            ),
+            "approvals that waited too long": lambda: expire_old(now=datetime.now(UTC)),
+            "forgetting sign-ins that have ended": lambda: forget_ended_sessions(now=datetime.now(UTC)),
+            "forgetting old refusals": lambda: forget_old_refusals(now=datetime.now(UTC)),
+        }
+    )
+
+
+def do_each_part(parts: Mapping[str, Callable[[], object]]) -> list[str]:
+    """Do each part of a job for itself, and return the names of those that failed; the log says why."""
     return [name for name, part in watched(parts.items(), len(parts)) if not _is_done(name, part)]
 
 
@@ -44,7 +50,7 @@ def _is_done(name: str, part: Callable[[], object]) -> bool:
     try:
         part()
     except Exception:
-        logger.exception("Maintenance: %s failed and is tried again later.", name)
+        logger.exception("A job: %s failed and is tried again later.", name)
         return False
     return True
 

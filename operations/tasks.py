@@ -21,7 +21,7 @@ from billing.alerts.evaluation import evaluate_catalog, evaluate_spending
 from billing.alerts.notices import queue_notices
 from billing.documents.closing import close_everywhere, issue_receipts, last_month_over
 from billing.mail_outbox import forget_old_mails
-from billing.maintenance import run_maintenance
+from billing.maintenance import do_each_part, run_maintenance
 from billing.payments.automatic import run_automatic_top_ups
 from billing.payments.provider import PaymentProviderError
 from billing.payments.providers import current_provider
@@ -218,11 +218,17 @@ def write_documents() -> None:
 
 @shared_task(name="billing.payments")  # type: ignore[untyped-decorator]
 def look_after_payments() -> None:
-    """Ask providers about payments, top up automatically, and give what is due each month."""
+    """Ask providers about payments, top up automatically, and give what is due each month: each for itself."""
     with _put_off("Payments"), job("payments"):
-        give_monthly_credit()
-        run_automatic_top_ups()
-        pull_orders()
+        failed = do_each_part(
+            {
+                "the credit of the month": give_monthly_credit,
+                "automatic top-ups": run_automatic_top_ups,
+                "asking about orders": pull_orders,
+            }
+        )
+        if failed:
+            raise NotAllDoneError(f"{', '.join(failed)} failed; the log says why.")
 
 
 @shared_task(name="billing.payment_lists")  # type: ignore[untyped-decorator]

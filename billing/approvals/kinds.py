@@ -27,7 +27,7 @@ from billing.models import Approval, CreditLot, OrganizationPriceFactor, TopUp
 from billing.money import format_usd
 from billing.payments.provider import PaymentRefusedError
 from billing.payments.recurring import InvalidRecurringCreditError, include_monthly
-from billing.payments.refunds import InvalidPaymentRefundError, plan_refund
+from billing.payments.refunds import InvalidPaymentRefundError, order_refund
 from billing.pricing.cost import FACTOR_ONE_PPM, MAX_FACTOR_PPM
 
 Kind = Approval.Kind
@@ -128,9 +128,16 @@ def _refund_usage(approval: Approval, actor: str) -> PostedTransaction:
     )
 
 
-def _check_payment_refund(approval: Approval, actor: str) -> None:
-    """Only see whether it could be done: the provider is asked after the commit (book.finish)."""
-    plan_refund(TopUp.objects.get(pk=approval.terms["top_up_id"]), amount_nanos=approval.terms["amount_nanos"])
+def _order_payment_refund(approval: Approval, actor: str) -> None:
+    """The provider is asked after the commit (book.finish), or by the job that asks for refunds without an answer."""
+    order_refund(
+        TopUp.objects.get(pk=approval.terms["top_up_id"]),
+        amount_nanos=approval.terms["amount_nanos"],
+        reason=approval.reason,
+        actor=actor,
+        idempotency_key=approval.idempotency_key,
+        even_if_disputed=approval.terms["even_if_disputed"],
+    )
 
 
 def _include_monthly(approval: Approval, actor: str) -> None:
@@ -193,7 +200,7 @@ CHANGES: dict[str, Change] = {
     ),
     Kind.PAYMENT_REFUND: Change(
         "billing.change_topup",
-        _check_payment_refund,
+        _order_payment_refund,
         lambda terms: (
             f"{format_usd(terms['amount_nanos'])} USD of top-up {terms['top_up_id']}"
             + (", although it is disputed" if terms["even_if_disputed"] else "")

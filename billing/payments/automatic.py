@@ -172,11 +172,17 @@ def _each(act: Callable[[Subject], bool], subject: Subject) -> bool:
 
 
 def _resume(top_up: TopUp, *, now: datetime) -> bool:
-    """Ask again about an order that got no answer; give up before the provider forgets that it was asked."""
+    """Ask again about an order that got no answer; give up before the provider forgets that it was asked.
+
+    Nobody's card is charged who has turned it off meanwhile, or closed: whether it was before, the provider tells.
+    """
+    row = AutomaticTopUp.objects.get(organization=top_up.organization_id)
     if top_up.created_at < now - RESUME_FOR:
         apply_event(CheckoutFailed(top_up.provider, top_up.reference, NO_ANSWER, now))
+    elif not row.is_on or top_up.organization.status != Organization.Status.ACTIVE:
+        return False
     else:
-        _charge(top_up, AutomaticTopUp.objects.get(organization=top_up.organization_id))
+        _charge(top_up, row)
     return True
 
 

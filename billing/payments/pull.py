@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from django.db import InterfaceError, OperationalError
 from django.db.models import DurationField, ExpressionWrapper, F, Q
 from django.db.models.functions import Greatest
 from django.utils import timezone
@@ -40,7 +41,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Pulled:
-    """How many orders were asked about, and the orders that were paid and not credited until now."""
+    """How many orders were asked about, and the orders that were paid and not credited until now.
+
+    `failed` counts what could not be asked, understood or made true; the log says why.
+    """
 
     asked: int = 0
     failed: int = 0
@@ -48,7 +52,10 @@ class Pulled:
 
 
 def pull_orders(*, now: datetime | None = None) -> Pulled:
-    """Ask about the orders that are due, and make true what is said. A provider that is down holds up no other."""
+    """Ask about the orders that are due, and make true what is said.
+
+    A provider that is down holds up no other, and an order whose answer makes no sense no other order.
+    """
     now = now or timezone.now()
     pulled = Pulled()
     down: set[str] = set()
@@ -66,6 +73,10 @@ def pull_orders(*, now: datetime | None = None) -> Pulled:
         except PaymentRefusedError as error:
             logger.warning("Top-up %s cannot be asked about: %s", top_up.pk, error)
             events = []
+        except Exception:
+            logger.exception("What %s says of top-up %s cannot be understood.", top_up.provider, top_up.pk)
+            pulled.failed += 1
+            events = []
         pulled.asked += 1
         _apply(events, pulled)
         TopUp.objects.filter(pk=top_up.pk).update(checked_at=now)
@@ -75,7 +86,7 @@ def pull_orders(*, now: datetime | None = None) -> Pulled:
 
 
 def pull_payments(provider_name: str, start: datetime, end: datetime) -> Pulled:
-    """Go through the provider's own list of a span, and credit what was paid and not credited.
+    """Go through the provider's own list of a span, and credit what was paid and not credited, each for itself.
 
     Raises PaymentProviderError, UnknownProviderError.
     """
@@ -103,8 +114,16 @@ def _ask(top_up: TopUp, now: datetime) -> list[PaymentEvent]:
 
 
 def _apply(events: Iterable[PaymentEvent], pulled: Pulled) -> None:
+    """Make the events true, each for itself: one that fails holds up no other, unless Postgres is away."""
     for event in events:
-        applied = apply_event(event)
+        try:
+            applied = apply_event(event)
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception:
+            logger.exception("What a payment provider says could not be made true: %s", event)
+            pulled.failed += 1
+            continue
         if applied.is_credited_now and applied.top_up is not None:
             pulled.credited.append(applied.top_up)
 

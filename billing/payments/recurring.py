@@ -4,14 +4,15 @@ A month that was missed is not given afterwards; one that has begun is given who
 admitted before the month ended is paid by its lot, however late it settles.
 """
 
+import logging
 from datetime import UTC, date, datetime
 
 from django.utils import timezone
 
 from accounts.models import Organization
-from billing.credit.top_ups import MAX_TOP_UP_NANOS, grant_credit
+from billing.credit.top_ups import MAX_TOP_UP_NANOS, InvalidTopUpError, grant_credit
 from billing.days import ORDINAL_OF_EPOCH, date_of, days_in_month
-from billing.ledger.book import DEFAULT_PRIORITY, PostedTransaction
+from billing.ledger.book import DEFAULT_PRIORITY, LedgerError
 from billing.models import CreditLot, LedgerTransaction, RecurringCredit
 from billing.money import format_usd
 from billing.watching import watched
@@ -19,6 +20,8 @@ from billing.watching import watched
 ACTOR = "recurring credit"
 PRIORITY = DEFAULT_PRIORITY - 10  # It ends soonest of all, so it burns first.
 MAX_GIVEN_PER_ROUND = 1_000
+
+logger = logging.getLogger(__name__)
 
 
 class InvalidRecurringCreditError(ValueError):
@@ -59,7 +62,10 @@ def end_monthly(recurring: RecurringCredit, *, now: datetime | None = None) -> N
 
 
 def give_monthly_credit(*, now: datetime | None = None) -> int:
-    """Give what is due in the month of `now`, once for each. Returns how many were given now."""
+    """Give what is due in the month of `now`, once for each. Returns how many were given now.
+
+    Raises the error of the last that could not be given, once it was tried for all.
+    """
     now = (now or timezone.now()).astimezone(UTC)
     month = now.date().replace(day=1)
     rows = RecurringCredit.objects.filter(first_month__lte=month).exclude(last_month__lt=month)
@@ -69,12 +75,23 @@ def give_monthly_credit(*, now: datetime | None = None) -> int:
         ).values_list("idempotency_key", flat=True)
     )
     due = [row for row in rows.select_related("organization").order_by("pk") if _key(row.pk, month) not in given]
-    due = due[:MAX_GIVEN_PER_ROUND]
-    return sum(_give(row, month).is_new for row in watched(due, len(due)))
+    count = 0
+    failure: Exception | None = None
+    for row in watched(due, len(due)):
+        try:
+            count += _give(row, month)
+        except (InvalidTopUpError, LedgerError) as error:
+            logger.warning("Recurring credit %s is not given: %s", row.pk, error)
+            failure = error
+        if count >= MAX_GIVEN_PER_ROUND:
+            break
+    if failure is not None:
+        raise failure
+    return count
 
 
-def _give(recurring: RecurringCredit, month: date) -> PostedTransaction:
-    return grant_credit(
+def _give(recurring: RecurringCredit, month: date) -> bool:
+    posted = grant_credit(
         recurring.organization,
         amount_nanos=recurring.amount_nanos,
         kind=CreditLot.Kind.PROMOTIONAL,
@@ -84,6 +101,7 @@ def _give(recurring: RecurringCredit, month: date) -> PostedTransaction:
         expires_at=_first_moment_after(month),
         priority=PRIORITY,
     )
+    return posted.is_new
 
 
 def _key(pk: int, month: date) -> str:

@@ -23,6 +23,10 @@ from billing.payments.reversals import gone_back_nanos, planned_reversal
 RESUME_AFTER, RESUME_FOR = timedelta(minutes=1), timedelta(hours=20)
 MAX_RESUMED_PER_ROUND = 20
 MAX_REFUSED_CHARACTERS = 300
+NO_ANSWER = (
+    "The payment provider gave no answer in time. Where it has paid back all the same, it says so by itself, and what"
+    " follows is posted then."
+)
 DISPUTED = (
     "This payment is disputed, and the provider has taken its funds. A refund would pay the card holder twice: once by"
     " the dispute, once by you."
@@ -94,8 +98,37 @@ def refund_top_up(
 ) -> PaymentRefund:
     """Pay a part of a top-up back, once for the key. `done_at` is set once the provider has said yes.
 
-    Raises InvalidPaymentRefundError, DisputedPaymentError, PaymentRefusedError; and PaymentProviderError, after which
-    the refund stands and is asked for again by itself.
+    Raises InvalidPaymentRefundError, DisputedPaymentError, PaymentRefusedError, also for what was refused before, or
+    had no answer in time; and PaymentProviderError, after which the refund stands and is asked for again by itself.
+    """
+    refund = order_refund(
+        top_up,
+        amount_nanos=amount_nanos,
+        reason=reason,
+        actor=actor,
+        idempotency_key=idempotency_key,
+        even_if_disputed=even_if_disputed,
+    )
+    if refund.refused and refund.done_at is None:
+        raise PaymentRefusedError(refund.refused)
+    if refund.done_at is None:
+        _ask(refund)
+    return refund
+
+
+def order_refund(
+    top_up: TopUp,
+    *,
+    amount_nanos: int,
+    reason: str,
+    actor: str,
+    idempotency_key: str,
+    even_if_disputed: bool = False,
+) -> PaymentRefund:
+    """Write down that a part of a top-up is to be paid back, once for the key, and ask nobody yet.
+
+    In the transaction of a decision it cannot be lost: resume_refunds() asks the provider where nobody else does.
+    Raises InvalidPaymentRefundError, DisputedPaymentError.
     """
     if not reason.strip() or not 0 < len(idempotency_key) <= MAX_KEY_CHARACTERS:
         raise InvalidPaymentRefundError("A refund says why, and has an idempotency key.")
@@ -121,17 +154,18 @@ def refund_top_up(
                 reason=reason.strip()[:200],
                 created_by=actor,
             )
-    if known.done_at is None:
-        _ask(known)
     return known
 
 
 def resume_refunds() -> int:
-    """Ask again for the refunds that got no answer. Returns how many are done now."""
+    """Ask again for the refunds that got no answer. Returns how many are done now.
+
+    What has none in time is given up: the provider may have forgotten its key, and would pay back a second time.
+    """
     now = timezone.now()
-    waiting = PaymentRefund.objects.filter(
-        done_at=None, refused="", created_at__lt=now - RESUME_AFTER, created_at__gt=now - RESUME_FOR
-    )
+    unanswered = PaymentRefund.objects.filter(done_at=None, refused="", created_at__lt=now - RESUME_AFTER)
+    unanswered.filter(created_at__lte=now - RESUME_FOR).update(refused=NO_ANSWER)
+    waiting = unanswered.filter(created_at__gt=now - RESUME_FOR)
     done = 0
     for refund in waiting.select_related("top_up__organization").order_by("pk")[:MAX_RESUMED_PER_ROUND]:
         try:
@@ -153,6 +187,8 @@ def _check(top_up: TopUp, amount_nanos: int) -> None:
 
 
 def _ask(refund: PaymentRefund) -> None:
+    if refund.created_at <= timezone.now() - RESUME_FOR:
+        raise PaymentRefusedError(NO_ANSWER)
     top_up = refund.top_up
     try:
         event = find_provider(top_up.provider).refund(

@@ -34,6 +34,7 @@ class Command(BaseCommand):
         start: datetime = options["start"] or today - timedelta(days=2)
         orders = pull_orders()
         self._tell("orders", orders)
+        failed = orders.failed
         provider = current_provider()
         name = options["provider"] or (provider.name if provider else "")
         if name:
@@ -42,14 +43,15 @@ class Command(BaseCommand):
             except (PaymentProviderError, UnknownProviderError) as error:
                 raise CommandError(str(error)) from None
             self._tell(f"payments that {name} lists", listed)
+            failed += listed.failed
         try:
             publish_pending_changes()
         except AdmissionUnavailableError as error:
             self.stdout.write(f"Redis cannot be told now ({error}); new balances follow once it is back.")
         breaks = PaymentBreak.objects.filter(resolved_at=None).count()
         self.stdout.write(f"{breaks} open breaks of payments")
-        if orders.failed:
-            raise CommandError("A payment provider could not be asked; see the log.")
+        if failed:
+            raise CommandError("A payment provider could not be asked, or not understood; see the log.")
 
     def _tell(self, what: str, pulled: Pulled) -> None:
         self.stdout.write(f"{pulled.asked} {what} looked at, {len(pulled.credited)} credited now")

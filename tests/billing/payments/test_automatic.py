@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from accounts.models import Organization
 from billing.corrections.refunds import adjust_balance
-from billing.models import Alert, AutomaticTopUp, TopUp
+from billing.models import Alert, AutomaticTopUp, LedgerTransaction, TopUp
 from billing.payments.automatic import due_organizations, run_automatic_top_ups, top_up_automatically
 from billing.payments.automatic_settings import (
     FAILURES_THAT_SUSPEND,
@@ -226,6 +226,21 @@ def test_no_answer_is_asked_about_again_and_paid_once(organization: Organization
     sandbox.control(down=False)
     assert run_automatic_top_ups(now=timezone.now() + timedelta(minutes=2)).resumed == 1
     assert (TopUp.objects.get().state, posted(organization)) == ("paid", 20 * USD)
+
+
+def test_whoever_has_turned_it_off_meanwhile_is_not_charged(
+    organization: Organization, sandbox: PaymentSandbox
+) -> None:
+    turn_on(organization)
+    sandbox.control(down=True)
+    assert run_automatic_top_ups().placed == 1
+    sandbox.control(down=False)
+    AutomaticTopUp.objects.update(is_on=False)
+    assert run_automatic_top_ups(now=timezone.now() + timedelta(minutes=2)).resumed == 0
+    assert TopUp.objects.get().state == "pending"
+    assert run_automatic_top_ups(now=timezone.now() + timedelta(hours=21)).resumed == 1
+    assert TopUp.objects.get().state == "failed"
+    assert not LedgerTransaction.objects.exists()
 
 
 def test_a_worker_killed_between_provider_and_posting_is_made_good_and_charges_once(

@@ -9,7 +9,8 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from accounts.models import Organization
-from billing.models import LedgerTransaction, PaymentMovement, PaymentRefund, TopUp
+from billing.approvals.book import ask
+from billing.models import Approval, LedgerTransaction, PaymentMovement, PaymentRefund, TopUp
 from billing.payments.events import adopt_waiting, apply_event
 from billing.payments.orders import open_payment_page
 from billing.payments.provider import DisputeFundsMoved, PaymentProviderError, PaymentRefusedError
@@ -34,6 +35,7 @@ from tests.billing.ledger_factory import (
 )
 from tests.billing.payments.payment_factory import at, order, paid, withdrawn
 from tests.support.payment_sandbox import PaymentSandbox
+from tests.support.people import make_person
 from tests.support.together import run_together
 
 pytestmark = pytest.mark.django_db
@@ -109,6 +111,20 @@ def test_a_provider_that_is_down_is_asked_later_and_loses_nothing(sandbox: Payme
     assert pull_orders(now=timezone.now() + LATER).failed == 1
     sandbox.control(down=False)
     assert pull_orders(now=timezone.now() + LATER).credited == [top_up]
+
+
+def test_an_order_that_cannot_be_credited_holds_up_no_other(
+    sandbox: PaymentSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absurd, usual = open_order(make_organization(), 20), open_order(make_organization())
+    monkeypatch.setattr("billing.credit.top_ups.MAX_TOP_UP_NANOS", 15 * USD)  # Of what the ledger takes at once.
+    for top_up in (absurd, usual):
+        sandbox.choose(top_up.checkout_url, "pay")
+    pulled = pull_orders(now=timezone.now() + LATER)
+    assert (pulled.asked, pulled.failed, pulled.credited) == (2, 1, [usual])
+    now = timezone.now()
+    listed = pull_payments("sandbox", now - timedelta(days=1), now + timedelta(days=1))
+    assert listed.failed == 1
 
 
 def test_an_order_that_nobody_paid_ends(sandbox: PaymentSandbox) -> None:
@@ -270,6 +286,64 @@ def test_a_worker_that_dies_between_provider_and_posting_is_made_good(
     PaymentRefund.objects.update(created_at=timezone.now() - LATER)
     resume_refunds()
     assert posted(organization) == 6 * USD
+
+
+def test_a_refund_without_an_answer_is_given_up_before_the_provider_forgets_its_key(sandbox: PaymentSandbox) -> None:
+    """Asked for later, a provider that has forgotten the key would pay back twice."""
+    organization = make_organization()
+    top_up = buy_at(sandbox, organization)
+    sandbox.control(down=True)
+    with pytest.raises(PaymentProviderError):
+        pay_back(top_up, 4)
+    sandbox.control(down=False)
+    PaymentRefund.objects.update(created_at=timezone.now() - timedelta(hours=21))
+    for resumed in (0, 0):
+        with pytest.raises(PaymentRefusedError, match="no answer in time"):
+            pay_back(top_up, 4)
+        assert resume_refunds() == resumed
+    assert posted(organization) == 10 * USD
+    assert pay_back(top_up, 6, "another").done_at is not None, "and it is no longer under way for ever"
+    assert posted(organization) == 4 * USD
+
+
+def test_what_was_refused_is_not_asked_for_again_under_its_key(sandbox: PaymentSandbox) -> None:
+    organization = make_organization()
+    top_up = buy_at(sandbox, organization)
+    sandbox.step(top_up.checkout_id, "dispute")
+    with pytest.raises(PaymentRefusedError, match="is disputed"):
+        pay_back(top_up, 10)
+    sandbox.step(top_up.checkout_id, "win")
+    with pytest.raises(PaymentRefusedError, match="is disputed"):
+        pay_back(top_up, 10)
+    assert posted(organization) == 10 * USD
+
+
+def test_an_operator_who_dies_after_the_decision_has_paid_back_all_the_same(
+    sandbox: PaymentSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The decision and the order to pay back are one: what is applied is never forgotten."""
+    organization = make_organization()
+    top_up = buy_at(sandbox, organization)
+
+    def die(_: object) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr("billing.approvals.book.finish", die)
+    with pytest.raises(SystemExit):
+        ask(
+            Approval.Kind.PAYMENT_REFUND,
+            organization=organization,
+            terms={"top_up_id": top_up.pk, "amount_nanos": 4 * USD, "even_if_disputed": False},
+            amount_nanos=4 * USD,
+            reason="Asked for it",
+            asked_by=make_person("root", is_staff=True, is_superuser=True),
+            idempotency_key="payment_refund:1",
+        )
+    assert Approval.objects.get().state == Approval.State.APPLIED
+    PaymentRefund.objects.update(created_at=timezone.now() - LATER)
+    assert resume_refunds() == 1
+    assert posted(organization) == 6 * USD
+    assert_ledger_holds()
 
 
 def test_a_provider_whose_settings_were_taken_away_is_told(sandbox: PaymentSandbox, settings: Settings) -> None:

@@ -5,8 +5,8 @@ from datetime import UTC, date, datetime
 import pytest
 from pytest_django import Settings
 
-from billing.credit.top_ups import welcome_credit
-from billing.models import CreditLot, LedgerTransaction
+from billing.credit.top_ups import InvalidTopUpError, welcome_credit
+from billing.models import CreditLot, LedgerTransaction, RecurringCredit
 from billing.payments.recurring import InvalidRecurringCreditError, end_monthly, give_monthly_credit, include_monthly
 from tests.billing.ledger_factory import USD, assert_ledger_holds, make_organization
 from tests.support.people import make_person
@@ -34,6 +34,19 @@ def test_it_is_given_once_a_month_and_ends_with_it() -> None:
     assert second.expires_at == datetime(3000, 2, 1, tzinfo=UTC)
     assert first.origin == "Plan, December 2999"
     assert_ledger_holds()
+
+
+def test_one_that_cannot_be_given_holds_up_no_other() -> None:
+    absurd = RecurringCredit.objects.create(
+        organization=make_organization(), amount_nanos=10**17, first_month=DECEMBER, reason="Plan", created_by="bob"
+    )
+    usual = include_monthly(
+        make_organization(), amount_nanos=USD, first_month=DECEMBER, reason="Plan", created_by="bob"
+    )
+    assert absurd.pk < usual.pk
+    with pytest.raises(InvalidTopUpError):
+        give_monthly_credit(now=noon(2999, 12, 1))
+    assert CreditLot.objects.get().organization == usual.organization
 
 
 @pytest.mark.parametrize(("month", "ends"), [(date(2996, 2, 1), (2996, 3, 1)), (date(2999, 2, 1), (2999, 3, 1))])
