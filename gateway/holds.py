@@ -144,11 +144,12 @@ class HoldKeeper:
 
     async def _close_within_bound(self, entry: Unconfirmed, *, is_spooled: bool) -> str:
         outcome = await self._try_close(entry)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._close_bound_seconds):
-                while outcome == PENDING:
-                    await asyncio.sleep(RETRY_PAUSE_SECONDS)
-                    outcome = await self._try_close(entry)
+        if outcome == PENDING:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._close_bound_seconds):
+                    while outcome == PENDING:
+                        await asyncio.sleep(RETRY_PAUSE_SECONDS)
+                        outcome = await self._try_close(entry)
         if outcome == CLOSED:
             return CLOSED
         return PENDING if is_spooled else UNSAFE
