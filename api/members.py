@@ -20,9 +20,19 @@ from api.management import Acting, ManagementView
 from api.paging import PAGE, PAGE_PARAMETERS, PagedAnswer, read_page
 from pages.invitation_mail import mail_invitation
 
+KEYS_GO_TO = [OpenApiParameter("keys_go_to", str, description="The id of a member who may have keys.")]
+
 
 class RoleBody(Body):
     role = serializers.ChoiceField(choices=Role.choices)
+
+
+class MemberBody(RoleBody):
+    keys = serializers.ChoiceField(
+        choices=["disable", "keep"],
+        default="disable",
+        help_text="What becomes of keys that the member owns, where the new role has none.",
+    )
 
 
 class InvitationBody(RoleBody):
@@ -91,18 +101,30 @@ class OneMemberView(ManagementView):
         """One member."""
         return Response({"data": _show(_find(self.acting(request), member_id))})
 
-    @extend_schema(operation_id="set_member", request=RoleBody, responses=MemberAnswer)
+    @extend_schema(operation_id="set_member", request=MemberBody, responses=MemberAnswer, parameters=KEYS_GO_TO)
     def put(self, request: Request, member_id: str) -> Response:
-        """Gives the member a role. Only an owner's key makes or changes owners."""
+        """Gives the member a role. Only an owner's key makes or changes owners.
+
+        In a role without keys, those that the member owns are disabled, handed over to `keys_go_to`, or kept.
+        """
         acting = self.acting(request)
         member = _find(acting, member_id)
         _require_grant(acting, member.role)
-        role = Role(read_body(RoleBody(data=request.data))["role"])
+        body = read_body(MemberBody(data=request.data))
+        role = Role(body["role"])
         _require_grant(acting, role)
         try:
-            change_role(member, role=role)
+            change_role(
+                member,
+                role=role,
+                keys_go_to=_taker(acting, request),
+                keeps_keys=body["keys"] == "keep",
+                changed_by=acting.person,
+            )
         except LastOwnerError:
             raise _last_owner() from None
+        except NoKeysForThemError:
+            raise _no_taker() from None
         member.role = role
         return Response({"data": _show(member)})
 
@@ -110,7 +132,7 @@ class OneMemberView(ManagementView):
         operation_id="remove_member",
         request=None,
         responses=RemovedMemberAnswer,
-        parameters=[OpenApiParameter("keys_go_to", str, description="The id of a member who may have keys.")],
+        parameters=KEYS_GO_TO,
     )
     def delete(self, request: Request, member_id: str) -> Response:
         """Ends the membership. Keys that the person owns are disabled, or handed over to `keys_go_to`."""

@@ -7,6 +7,8 @@ from django import forms
 from accounts.models import Role, User
 from pages.forms import Form
 
+KEPT = "kept"
+
 
 class InvitationForm(Form):
     """Invites an address, whether or not it has an account."""
@@ -32,18 +34,26 @@ class RoleForm(Form):
         role.choices = [(role.value, role.label) for role in roles]
 
 
-class RemovalForm(Form):
-    """What becomes of the keys of somebody who is removed: disabled, or another member's."""
+class KeysForm(Form):
+    """What becomes of somebody's keys: disabled, another member's, or, where that may be, as they are."""
 
-    keys_go_to = forms.TypedChoiceField(label="Their keys", coerce=int, required=False, empty_value=None)
+    keys_go_to = forms.ChoiceField(label="Their keys", required=False)
 
-    def __init__(self, *args: Any, takers: list[User], **options: Any) -> None:
+    def __init__(self, *args: Any, takers: list[User], may_keep: bool = False, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.takers = {user.pk: user for user in takers}
+        self.takers = {str(user.pk): user for user in takers}
         field = self.fields["keys_go_to"]
-        assert isinstance(field, forms.TypedChoiceField)  # noqa: S101  told to the type checker
-        field.choices = [("", "Disable them"), *((user.pk, f"Hand them over to {user.email}") for user in takers)]
+        assert isinstance(field, forms.ChoiceField)  # noqa: S101  told to the type checker
+        field.choices = [
+            ("", "Disable them"),
+            *([(KEPT, "Let them work on, although nobody sees them but admins")] if may_keep else []),
+            *((key, f"Hand them over to {user.email}") for key, user in self.takers.items()),
+        ]
 
     @property
     def chosen(self) -> User | None:
-        return self.takers.get(self.cleaned_data["keys_go_to"] or 0)
+        return self.takers.get(self.cleaned_data["keys_go_to"])
+
+    @property
+    def keeps(self) -> bool:
+        return bool(self.cleaned_data["keys_go_to"] == KEPT)

@@ -5,11 +5,12 @@ from typing import Any
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
+from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_POST
 
-from accounts.access import Access, Permission
+from accounts.access import Access, Permission, may
 from accounts.invitations import (
     OwnerInvitedError,
     TooManyInvitationsError,
@@ -17,10 +18,19 @@ from accounts.invitations import (
     open_invitations,
     withdraw_invitation,
 )
-from accounts.members import AlreadyMemberError, LastOwnerError, change_role, key_takers, remove_member
-from accounts.models import Invitation, Member, Role, User
+from accounts.members import (
+    AlreadyMemberError,
+    LastOwnerError,
+    NoKeysForThemError,
+    change_role,
+    is_last_owner,
+    key_takers,
+    keys_beyond,
+    remove_member,
+)
+from accounts.models import ApiKey, Invitation, Member, Role, User
 from console.entrance import console_page
-from console.forms.members import InvitationForm, RemovalForm, RoleForm
+from console.forms.members import InvitationForm, KeysForm, RoleForm
 from pages.invitation_mail import mail_invitation
 from pages.publishing import publish_or_tell
 
@@ -54,17 +64,22 @@ def members(request: HttpRequest, access: Access) -> HttpResponse:
 @require_POST
 @console_page(Permission.MANAGE_MEMBERS)
 def member_role(request: HttpRequest, access: Access, member_id: int) -> HttpResponse:
+    """Give another role. Where keys would end with it, say so and ask first."""
     member = _touchable_member(access, member_id)
     form = RoleForm(request.POST, roles=_grantable(access))
     if not form.is_valid():
         raise PermissionDenied
-    try:
-        change_role(member, role=Role(form.cleaned_data["role"]))
-    except LastOwnerError:
-        messages.error(request, "An organization keeps at least one owner. Make somebody else owner first.")
-    else:
-        messages.success(request, f"{member.user.email} is now {Role(form.cleaned_data['role']).label.lower()}.")
-    return redirect("members", slug=access.organization.slug)
+    role = Role(form.cleaned_data["role"])
+    has_no_keys = not may(role, Permission.MANAGE_KEYS)
+    takers = [user for user in key_takers(access.organization) if user.pk != member.user_id] if has_no_keys else []
+    is_confirmed = "confirmed" in request.POST
+    keys = KeysForm(request.POST if is_confirmed else None, takers=takers, may_keep=has_no_keys)
+    ending = keys_beyond(member, role)
+    asks_first = not is_confirmed and ending.exists() and (role == Role.OWNER or not is_last_owner(member))
+    if asks_first or (is_confirmed and not keys.is_valid()):
+        context = {"member": member, "role": role, "form": keys, "has_no_keys": has_no_keys, **_named(ending)}
+        return render(request, "console/member_role.html", context, status=422 if is_confirmed else 200)
+    return _change_role(request, access, member, role, keys if is_confirmed else None)
 
 
 @require_http_methods(["GET", "POST"])
@@ -73,7 +88,7 @@ def member_remove(request: HttpRequest, access: Access, member_id: int) -> HttpR
     """Say what happens to the person's keys, and ask; then remove."""
     member = _touchable_member(access, member_id)
     takers = [user for user in key_takers(access.organization) if user.pk != member.user_id]
-    form = RemovalForm(request.POST if request.method == "POST" else None, takers=takers)
+    form = KeysForm(request.POST if request.method == "POST" else None, takers=takers)
     if request.method == "POST" and form.is_valid():
         return _remove(request, access, member, keys_go_to=form.chosen)
     context = {"member": member, "form": form, **_live_keys_of(access, member)}
@@ -121,6 +136,26 @@ def invitation_withdraw(request: HttpRequest, access: Access, invitation_id: int
     return redirect("members", slug=access.organization.slug)
 
 
+def _change_role(
+    request: HttpRequest, access: Access, member: Member, role: Role, keys: KeysForm | None
+) -> HttpResponse:
+    goes_to, keeps = (keys.chosen, keys.keeps) if keys else (None, False)
+    try:
+        ended = change_role(member, role=role, keys_go_to=goes_to, keeps_keys=keeps, changed_by=access.user)
+    except LastOwnerError:
+        messages.error(request, "An organization keeps at least one owner. Make somebody else owner first.")
+    except NoKeysForThemError:
+        messages.error(
+            request, f"{member.user.email} keeps their role: who should have the keys may have none any more."
+        )
+    else:
+        who = f"{member.user.email} is now {role.label.lower()}."
+        what = f"went to {goes_to.email}" if goes_to else "of theirs will be refused until enabled"
+        gone = f" {ended} {'key' if ended == 1 else 'keys'} {what}." if ended else ""
+        publish_or_tell(request, done=who + gone, what_waits=who)
+    return redirect("members", slug=access.organization.slug)
+
+
 def _remove(request: HttpRequest, access: Access, member: Member, *, keys_go_to: User | None) -> HttpResponse:
     is_oneself = member.user_id == access.user.pk
     try:
@@ -139,7 +174,10 @@ def _remove(request: HttpRequest, access: Access, member: Member, *, keys_go_to:
 
 def _live_keys_of(access: Access, member: Member) -> dict[str, Any]:
     """Return how many keys a member owns, and the first of them by name."""
-    keys = access.organization.keys.filter(owner=member.user_id, revoked_at=None)
+    return _named(access.organization.keys.filter(owner=member.user_id, revoked_at=None))
+
+
+def _named(keys: QuerySet[ApiKey]) -> dict[str, Any]:
     owned = keys.count()
     return {"keys": list(keys[:MAX_KEYS_NAMED]), "owned": owned, "unnamed": max(0, owned - MAX_KEYS_NAMED)}
 

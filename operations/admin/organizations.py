@@ -4,10 +4,11 @@ from typing import Any
 
 from django.contrib import admin
 from django.core.exceptions import ValidationError
+from django.db import transaction
 from django.forms import BaseInlineFormSet
 from django.http import HttpRequest
 
-from accounts.members import has_confirmed
+from accounts.members import change_role, has_confirmed, remove_member
 from accounts.models import Member, Organization, Role, User
 from accounts.organizations import SlugRefusedError, change_organization, check_slug, create_organization
 from operations.admin.base import (
@@ -25,7 +26,7 @@ from pages.key_restrictions import (
     BUDGET_FIELDS,
     LIMIT_FIELDS,
 )
-from pages.publishing import publish_or_tell
+from pages.publishing import publish_in_silence, publish_or_tell
 from pages.templatetags.amounts import usd
 
 PANELS = ["money", "usage", "waiting", "budgets", "keys", "lots", "documents", "elsewhere"]
@@ -51,6 +52,11 @@ class OrganizationAdminForm(BudgetForm):
 class MemberForm(ModelForm[Member]):
     """Makes a member of somebody who has confirmed their address; everybody else is invited in the console."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if self.instance.pk and "user" in self.fields:
+            self.fields["user"].disabled = True  # Whose membership it is does not change: one ends, another begins.
+
     def clean_user(self) -> User:
         user: User = self.cleaned_data["user"]
         if self.instance.user_id != user.pk and not has_confirmed(user, user.email):
@@ -59,7 +65,23 @@ class MemberForm(ModelForm[Member]):
 
 
 class MemberFormSet(BaseInlineFormSet):  # type: ignore[type-arg]  # its arguments are not there at run time
-    """Leaves an owner, as accounts/members.py does."""
+    """Changes and ends memberships as accounts/members.py does: an owner stays, and keys end with what gave them."""
+
+    def save_existing_objects(self, commit: bool = True) -> list[Any]:
+        """Save what was there. New owners come first, so that the one before may go at the same time."""
+        for form in self.initial_forms:
+            if "role" in form.changed_data and form.cleaned_data["role"] == Role.OWNER:
+                change_role(form.instance, role=Role.OWNER)
+        saved: list[Any] = super().save_existing_objects(commit)
+        return saved
+
+    def save_existing(self, form: Any, obj: Any, commit: bool = True) -> Any:
+        if "role" in form.changed_data:
+            change_role(obj, role=Role(form.cleaned_data["role"]))
+        return obj
+
+    def delete_existing(self, obj: Any, commit: bool = True) -> None:
+        remove_member(obj)
 
     def clean(self) -> None:
         super().clean()
@@ -155,3 +177,8 @@ class OrganizationAdmin(OrganizationPanels, OrganizationStates, OrganizationMone
             saved = create_organization(name=name, slug=slug, fields=values)
         obj.__dict__.update(saved.__dict__)
         publish_or_tell(request)
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        """Let every gateway know of keys that ended with a role or a membership, once it is committed."""
+        super().save_related(request, form, formsets, change)
+        transaction.on_commit(publish_in_silence)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from allauth.account.adapter import get_adapter
 from allauth.account.models import EmailAddress
 from allauth.mfa.models import Authenticator
 from allauth.socialaccount.models import SocialAccount, SocialApp, SocialToken
@@ -11,6 +12,7 @@ from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group, Permission
 from django.core.exceptions import PermissionDenied
+from django.db import transaction
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
@@ -18,7 +20,8 @@ from django.urls import reverse
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminSelectMultipleWidget
 
-from accounts.models import User
+from accounts.members import end_management
+from accounts.models import ApiKey, User
 from accounts.staff_roles import StaffRole, permissions_of
 from operations.admin.base import (
     ManyRowsAdmin,
@@ -28,6 +31,8 @@ from operations.admin.base import (
     operator_form,
 )
 from operations.admin.privacy import PersonPrivacy
+from operations.asking import operator_of
+from pages.publishing import publish_in_silence
 
 admin.site.unregister(Group)
 admin.site.unregister(EmailAddress)  # allauth's page lets whoever looks at addresses confirm them.
@@ -128,6 +133,19 @@ class UserAdmin(PersonPrivacy, DjangoUserAdmin, ManyRowsAdmin):  # type: ignore[
     def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> list[str]:
         return [*self.readonly_fields, *([] if is_superuser(request) else SUPERUSERS_ALONE)]
 
+    def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
+        """A login that is closed manages nothing any more, by no key either."""
+        super().save_model(request, obj, form, change)
+        if change and not obj.is_active and "is_active" in form.changed_data:
+            disabled = end_management(obj, ended_by=operator_of(request))
+            live = ApiKey.objects.filter(owner=obj, revoked_at=None, disabled_at=None).count()
+            messages.info(
+                request,
+                f"Management keys that were disabled: {disabled}. Other keys that work on: {live}; they are their"
+                " organizations', whose admins may disable them.",
+            )
+            transaction.on_commit(publish_in_silence)
+
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> HttpResponse:  # noqa: A002
         if not is_superuser(request):
             raise PermissionDenied
@@ -154,6 +172,7 @@ class UserAdmin(PersonPrivacy, DjangoUserAdmin, ManyRowsAdmin):  # type: ignore[
         if request.method == "POST":
             removed = Authenticator.objects.filter(user=person).delete()[0]
             self.log_change(request, person, f"Removed the second factor ({removed} parts of it)")
+            get_adapter().send_mail("mfa/email/removed_by_us", person.email, {})  # Whoever asked for it may be another.
             messages.success(request, f"{person.email} signs in without a second factor now.")
             return redirect(reverse("admin:accounts_user_change", args=[object_id]))
         return operator_form(

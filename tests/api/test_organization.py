@@ -9,6 +9,7 @@ from django.core import mail
 from pytest_django.fixtures import Settings
 
 from accounts.invitations import invite
+from accounts.keys import create_key
 from accounts.models import Invitation, Member, Role
 from accounts.organizations import change_organization
 from billing.alerts.book import raise_alert
@@ -77,6 +78,24 @@ def test_members_are_invited_changed_and_removed(manager: Manager, people: Peopl
     )  # fmt: skip
     assert manager.do("DELETE", f"invitations/{invited['id']}")["data"]["state"] == "withdrawn"
     assert [row["state"] for row in manager.get("invitations")["data"]] == ["withdrawn"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "taker", "status", "owner"),
+    [({}, "", "disabled", "bob"), ({"keys": "keep"}, "", "active", "bob"), ({}, "alice", "active", "alice")],
+)
+def test_a_role_without_keys_ends_keeps_or_hands_over_what_its_member_owns(
+    manager: Manager, people: People, fields: dict[str, str], taker: str, status: str, owner: str
+) -> None:
+    people.give_bob(Role.DEVELOPER)
+    key, _ = create_key(people.organization, name="Bob's", created_by=people.bob)
+    alice, bob = (Member.objects.get(user=who, organization=people.organization) for who in (people.alice, people.bob))
+    path = f"members/member_{bob.pk}"
+    assert manager.do("PUT", path, {"role": "admin", **fields})["data"]["role"] == "admin"  # It has keys: they stay.
+    assert manager.refusal("PUT", f"{path}?keys_go_to=member_{bob.pk}", {"role": "viewer"})[0] == 400
+    manager.do("PUT", f"{path}?keys_go_to=member_{alice.pk}" if taker else path, {"role": "viewer", **fields})
+    key.refresh_from_db()
+    assert (key.status, key.owner) == (status, getattr(people, owner))
 
 
 def test_only_an_owners_key_makes_or_touches_owners(people: People) -> None:

@@ -115,6 +115,8 @@ def test_a_superuser_takes_a_lost_second_factor_away(dora: User) -> None:
     assert Authenticator.objects.filter(user=dora).exists()
     assert root.post(path).status_code == 302
     assert sign_in(Client()) == "/console/"
+    told = mail.outbox[-1]  # Whoever asked for it may have been somebody else.
+    assert (told.to, "your password alone signs in" in str(told.body)) == ([dora.email], True)
 
 
 def test_mails_look_like_the_house_and_say_the_same_in_text(dora: User) -> None:

@@ -120,6 +120,50 @@ def test_a_management_key_is_handed_over_and_disabled(alice: Client, people: Peo
     assert answer.status_code == 401
 
 
+def test_a_role_without_keys_says_which_end_and_asks(alice: Client, people: People, bobs_key: ApiKey) -> None:
+    """They went on working, in the hands of somebody who may only look."""
+    url = member_url(people, "bob@example.org", "role")
+    page = alice.post(url, {"role": "viewer"})
+    assert "Bob&#x27;s laptop" in page.content.decode()
+    assert (page.status_code, role_of(people, "bob@example.org")) == (200, "developer")  # Asking changes nothing.
+    page = alice.post(url, {"role": "viewer", "confirmed": "yes", "keys_go_to": ""}, follow=True)
+    assert "1 key of theirs will be refused" in page.content.decode()
+    bobs_key.refresh_from_db()
+    assert (bobs_key.status, bobs_key.disabled_by) == ("disabled", people.alice)
+    assert role_of(people, "bob@example.org") == "viewer"
+
+
+@pytest.mark.parametrize("choice", ["kept", "alice"])
+def test_keys_of_a_lost_role_are_left_or_handed_over(
+    alice: Client, people: People, bobs_key: ApiKey, choice: str
+) -> None:
+    url = member_url(people, "bob@example.org", "role")
+    chosen = str(people.alice.pk) if choice == "alice" else choice
+    for nonsense in (str(people.charlie.pk), str(people.bob.pk), "x"):
+        answer = alice.post(url, {"role": "billing", "confirmed": "yes", "keys_go_to": nonsense})
+        assert (answer.status_code, role_of(people, "bob@example.org")) == (422, "developer")
+    alice.post(url, {"role": "billing", "confirmed": "yes", "keys_go_to": chosen})
+    bobs_key.refresh_from_db()
+    owner = people.alice if choice == "alice" else people.bob
+    assert (bobs_key.status, bobs_key.owner, role_of(people, "bob@example.org")) == ("active", owner, "billing")
+
+
+def test_a_smaller_role_with_keys_leaves_them_and_names_management_keys_that_end(
+    alice: Client, people: People, bobs_key: ApiKey
+) -> None:
+    people.give_bob(Role.ADMIN)
+    key, _ = create_key(
+        people.organization, name="Terraform", created_by=people.bob, is_management=True, role=Role.ADMIN
+    )
+    url = member_url(people, "bob@example.org", "role")
+    page = alice.post(url, {"role": "developer"}).content.decode()
+    assert ("Terraform" in page, "Bob&#x27;s laptop" in page, "keys_go_to" in page) == (True, False, False)
+    alice.post(url, {"role": "developer", "confirmed": "yes"})
+    for row, status in ((key, "disabled"), (bobs_key, "active")):
+        row.refresh_from_db()
+        assert row.status == status
+
+
 @pytest.mark.parametrize("is_management", [False, True])
 def test_who_was_removed_while_they_asked_for_a_key_gets_none(people: People, is_management: bool) -> None:
     people.give_bob(Role.ADMIN)

@@ -12,6 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import Settings
 
+from accounts.keys import create_key
 from accounts.models import AuditEntry, FormerSlug, Member, Organization, Role
 from accounts.organizations import (
     MAX_FORMER_SLUGS,
@@ -170,6 +171,40 @@ def test_the_last_owner_stays(people: People, root: Client) -> None:
     assert root.post(page(people), form_of(people, **change)).status_code == 302
     assert [member.user for member in Member.objects.filter(organization=people.organization)] == [people.bob]
     assert Organization.objects.get(slug="alice").members.get().role == Role.OWNER
+
+
+def test_keys_end_with_a_role_or_a_membership_that_staff_ends(people: People, root: Client) -> None:
+    """The page wrote the rows itself: whoever was removed went on by management keys."""
+    people.give_bob(Role.ADMIN)
+    own, _ = create_key(people.organization, name="Own", created_by=people.bob)
+    manages, secret = create_key(
+        people.organization, name="All", created_by=people.bob, is_management=True, role=Role.ADMIN
+    )
+    assert root.post(page(people), form_of(people, **{"members-1-role": "developer"})).status_code == 302
+    for key, status in ((own, "active"), (manages, "disabled")):
+        key.refresh_from_db()
+        assert key.status == status
+    assert Client().get("/api/v1/members", headers={"authorization": f"Bearer {secret}"}).status_code == 401
+    # Whose membership it is does not change: keys of the one before would be nobody's.
+    changed = form_of(people, **{"members-1-user": str(people.charlie.pk)})
+    assert root.post(page(people), changed).status_code == 302
+    assert people.organization.members.filter(user=people.bob).exists()
+    assert root.post(page(people), form_of(people, **{"members-1-DELETE": "on"})).status_code == 302
+    own.refresh_from_db()
+    assert own.status == "disabled"
+    assert not people.organization.members.filter(user=people.bob).exists()
+
+
+def test_a_login_that_staff_closes_manages_nothing_any_more(people: People, root: Client) -> None:
+    people.give_bob(Role.ADMIN)
+    own, _ = create_key(people.organization, name="Own", created_by=people.bob)
+    _, secret = create_key(people.organization, name="All", created_by=people.bob, is_management=True, role=Role.ADMIN)
+    form = {"email": people.bob.email, "name": "", "date_joined_0": "2026-01-01", "date_joined_1": "00:00:00"}
+    answer = root.post(f"/admin/accounts/user/{people.bob.pk}/change/", form, follow=True)
+    assert "Management keys that were disabled: 1. Other keys that work on: 1" in answer.content.decode()
+    assert Client().get("/api/v1/members", headers={"authorization": f"Bearer {secret}"}).status_code == 401
+    own.refresh_from_db()
+    assert own.status == "active"
 
 
 def test_staff_sets_up_a_second_factor_first(people: People, settings: Settings) -> None:
