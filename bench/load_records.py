@@ -10,7 +10,7 @@ import argparse
 import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
-from itertools import pairwise
+from itertools import islice, pairwise
 from unittest.mock import patch
 
 RECORDS = 1_000_000
@@ -18,6 +18,7 @@ ORGANIZATIONS, MODELS, MONTHS, KEYS = 500, 20, 13, 4
 BATCH_RECORDS = 2_000  # Of all organizations, settled together: one debit for each organization among them.
 CREDIT_USD = 1_000_000
 SKEW = 3  # The cube of a random number: a few organizations have most of the requests.
+SEALED_AT_ONCE = 10_000
 FAILED_OF = 100  # One request of so many failed.
 
 
@@ -72,6 +73,8 @@ def load(
             # No trigger and no foreign key judges what is written: check_ledger does afterwards.
             cursor.execute("SET LOCAL session_replication_role = replica")
             cursor.execute("SET LOCAL work_mem = '256MB'")
+            cursor.execute("SELECT max(id) FROM billing_ledgertransaction")
+            (last,) = cursor.fetchone()
             for statement in MONTH:
                 cursor.execute(
                     statement,
@@ -84,6 +87,8 @@ def load(
                         "failed_of": FAILED_OF,
                     },
                 )
+            _seal(last)
+            cursor.execute("SET LOCAL session_replication_role = origin")
         yield begins, count
     with connection.cursor() as cursor:
         cursor.execute(
@@ -91,6 +96,22 @@ def load(
             " FROM billing_ledgertransaction"
         )
         cursor.execute("ANALYZE")
+
+
+def _seal(last_transaction_id: int) -> None:
+    """Seal what was loaded after this transaction, as the book seals what it posts."""
+    from billing.bulk_rows import run_rows
+    from billing.checks.books import Books, Span
+    from billing.checks.seals import read_sealed
+    from billing.ledger.seals import make_seal, sealing_key
+
+    key, rows = sealing_key(), read_sealed(Books(Span(last_transaction_id)))
+    while batch := [(sealed.transaction_id, make_seal(key, sealed)) for sealed, _ in islice(rows, SEALED_AT_ONCE)]:
+        run_rows(
+            "UPDATE billing_ledgertransaction ledger SET seal = given.seal FROM {rows} WHERE id = given.sealed_id",
+            {"sealed_id": "bigint", "seal": "bytea"},
+            batch,
+        )
 
 
 def month_bounds(now: datetime, months: int) -> list[datetime]:
@@ -192,9 +213,9 @@ MONTH: tuple[str, ...] = (
                 min(revenue_id) AS revenue_id, min(settled_at) AS settled_at
             FROM load_request WHERE NOT is_failed GROUP BY 1, 2) debit""",
     """INSERT INTO billing_ledgertransaction (id, kind, idempotency_key, input_sha256, organization_id, actor, reason,
-            created_at, entry_count)
+            created_at, entry_count, seal)
         SELECT transaction_id, 'usage', 'usage:' || replace(first_request::text, '-', ''), sha256('load'),
-            organization_id, 'settlement', requests || ' requests', settled_at, 2
+            organization_id, 'settlement', requests || ' requests', settled_at, 2, ''::bytea
         FROM load_debit ORDER BY transaction_id""",
     """CREATE TEMP TABLE load_entry AS
         SELECT transaction_id, account_id, -nanos AS nanos FROM load_debit
@@ -258,7 +279,6 @@ MONTH: tuple[str, ...] = (
         ON CONFLICT (organization_id, key_id, admitted_day) DO UPDATE
         SET cost_nanos = spent.cost_nanos + EXCLUDED.cost_nanos""",
     "DROP TABLE load_organization, load_model, load_drawn, load_request, load_debit, load_entry",
-    "SET LOCAL session_replication_role = origin",
 )
 
 

@@ -18,12 +18,14 @@ from billing.checks.months import open_months, prove_due_months, proven_check, p
 from billing.checks.payments import PAYMENT_CHECKS
 from billing.checks.reratings import RERATING_CHECKS
 from billing.checks.roll_ups import ROLL_UP_CHECKS
+from billing.checks.seals import SEAL_CHECKS
 from billing.checks.transactions import TRANSACTION_CHECKS
 from billing.checks.usage import USAGE_CHECKS
 
 CHECKS: tuple[Check, ...] = (
     *ACCOUNT_CHECKS,
     *TRANSACTION_CHECKS,
+    *SEAL_CHECKS,
     *USAGE_CHECKS,
     *RERATING_CHECKS,
     *ROLL_UP_CHECKS,

@@ -85,6 +85,7 @@ def records_are_priced_by_their_models_price(books: Books) -> Outcome:
                     WHEN version.language_model_id <> used.language_model_id THEN 'the price of another model'
                     WHEN version.upstream_id IS NOT NULL THEN 'what an upstream charges'
                     WHEN version.approved_at IS NULL THEN 'a draft'
+                    WHEN version.approved_by = version.created_by THEN 'which its drafter approved'
                     WHEN version.effective_from > first_admitted + interval '1 day' THEN 'which begins later'
                     ELSE 'which was replaced before' END)
             FROM (SELECT price_version_id, language_model_id, min(request_id::text) AS request_id, count(*) AS alike,
@@ -93,6 +94,7 @@ def records_are_priced_by_their_models_price(books: Books) -> Outcome:
             LEFT JOIN billing_priceversion version ON version.id = used.price_version_id
             WHERE version.id IS NULL OR version.language_model_id <> used.language_model_id
                OR version.upstream_id IS NOT NULL OR version.approved_at IS NULL
+               OR version.approved_by = version.created_by
                OR version.effective_from > first_admitted + interval '1 day'
                OR EXISTS (SELECT 1 FROM billing_priceversion later
                     WHERE later.language_model_id = version.language_model_id AND later.upstream_id IS NULL
@@ -106,6 +108,41 @@ def records_are_priced_by_their_models_price(books: Books) -> Outcome:
             WHERE NOT EXISTS (SELECT 1 FROM billing_organizationpricefactor factor
                 WHERE factor.organization_id = used.organization_id AND factor.factor_ppm = used.factor_ppm)
             ORDER BY request_id""",
+        """SELECT format('usage %s (%s alike) is of model %s, which is called %s now', request_id, alike, used.model_id,
+                model.model_id)
+            FROM (SELECT language_model_id, model_id, min(request_id::text) AS request_id, count(*) AS alike
+                FROM billing_usagerecord record WHERE SETTLED(record) GROUP BY 1, 2) used
+            JOIN billing_languagemodel model ON model.id = used.language_model_id
+            WHERE model.model_id <> used.model_id ORDER BY request_id""",
+    )
+
+
+def price_factors_change_no_past(books: Books) -> Outcome:
+    """A factor begins no earlier than it was written down, and what it was in force for has it.
+
+    A day is allowed, as with prices; of two factors that hold at once either does.
+    """
+    return books.judge(
+        "SELECT count(*) FROM billing_organizationpricefactor",
+        """SELECT format('price factor %s of organization %s begins %s, and was written down %s', id, organization_id,
+                effective_from, created_at)
+            FROM billing_organizationpricefactor WHERE effective_from < created_at - interval '1 minute' ORDER BY id""",
+        """SELECT format('usage of organization %s with the factor %s, admitted %s, falls into the time of price factor'
+                ' %s', used.organization_id, used.factor_ppm, used.admitted_day, factor.id)
+            FROM billing_organizationpricefactor factor
+            JOIN (SELECT organization_id, factor_ppm, admitted_day FROM billing_usagerecord record
+                WHERE organization_id IN (SELECT organization_id FROM billing_organizationpricefactor)
+                  AND SETTLED(record) GROUP BY 1, 2, 3) used
+                ON used.organization_id = factor.organization_id AND used.factor_ppm <> factor.factor_ppm
+            WHERE factor.effective_from < timestamptz 'epoch' + (used.admitted_day - 1) * interval '1 day'
+              AND (factor.effective_to IS NULL
+                OR factor.effective_to > timestamptz 'epoch' + (used.admitted_day + 2) * interval '1 day')
+              AND NOT EXISTS (SELECT 1 FROM billing_organizationpricefactor other
+                WHERE other.organization_id = used.organization_id AND other.factor_ppm = used.factor_ppm
+                  AND other.effective_from < timestamptz 'epoch' + (used.admitted_day + 1) * interval '1 day'
+                  AND (other.effective_to IS NULL
+                    OR other.effective_to > timestamptz 'epoch' + (used.admitted_day - 1) * interval '1 day'))
+            ORDER BY used.admitted_day""",
     )
 
 
@@ -199,16 +236,19 @@ def hours_sum_records(books: Books) -> Outcome:
 def budget_days_sum_records(books: Books) -> Outcome:
     return books.judge(
         "SELECT count(*) FROM billing_budgetday WHERE ON_DAYS(admitted_day)",
-        """SELECT format('day %s of organization %s, key %s: posted %s nanos, records %s', admitted_day,
-                organization_id, key_id, rollup.cost_nanos, records.cost_nanos)
+        """SELECT format('day %s of organization %s, key %s: posted %s nanos and last used %s, records %s, last %s',
+                admitted_day, organization_id, key_id, rollup.cost_nanos, rollup.last_admitted_at, records.cost_nanos,
+                records.last_admitted_at)
             FROM (SELECT * FROM billing_budgetday WHERE ON_DAYS(admitted_day)) rollup
             FULL JOIN (SELECT record.organization_id, key.key_id, admitted_day, sum(record.cost_nanos + greatest(
-                    coalesce(correction.cost_after_nanos - correction.cost_before_nanos, 0), 0)) AS cost_nanos
+                    coalesce(correction.cost_after_nanos - correction.cost_before_nanos, 0), 0)) AS cost_nanos,
+                    max(record.admitted_at) AS last_admitted_at
                 FROM billing_usagerecord record LEFT JOIN billing_usagecorrection correction USING (request_id)
                 CROSS JOIN LATERAL (VALUES (record.key_id), (0)) AS key (key_id)
                 WHERE ON_DAYS(record.admitted_day) AND AROUND(record.admitted_at)
                 GROUP BY 1, 2, 3) records USING (organization_id, key_id, admitted_day)
-            WHERE coalesce(rollup.cost_nanos, 0) <> coalesce(records.cost_nanos, 0) ORDER BY 1""",
+            WHERE coalesce(rollup.cost_nanos, 0) <> coalesce(records.cost_nanos, 0)
+               OR rollup.last_admitted_at <> records.last_admitted_at ORDER BY 1""",
     )
 
 
@@ -256,6 +296,7 @@ USAGE_CHECKS = (
     Check("I3", "nothing is in quarantine", quarantine_is_empty, is_whole=True),
     Check("I4", "every usage record has one debit, of its cost", records_have_one_debit),
     Check("I4", "every usage record has the price of its model and time", records_are_priced_by_their_models_price),
+    Check("I4", "price factors change no past", price_factors_change_no_past),
     Check("I13", "every usage record is of one organization and day", records_are_of_one_organization_and_day),
     Check("I4", "every usage record costs what its price version says", records_rate_as_recorded),
     Check("I5", "no provider lately reported more than a request can have used", reports_are_possible),

@@ -22,6 +22,7 @@ from accounts.outbox import record_organization_change
 from billing.ledger import rows
 from billing.ledger.accounts import Account, AccountName, Balance
 from billing.ledger.burn_order import PAID, Lot, plan_draws
+from billing.ledger.seals import LotRow, Sealed, make_seal, microseconds, sealing_key
 from billing.models import LedgerAccount, LedgerTransaction
 
 DEFAULT_PRIORITY = 100
@@ -95,6 +96,7 @@ class Posting:
         self.transaction_id = transaction_id
         self.amounts: dict[AccountName, int] = {}
         self.lot_entries: list[tuple[int, int, int, int]] = []
+        self.opened: list[_LotDraft] = []
 
     def add(self, account: AccountName, amount_nanos: int) -> None:
         """Add to an account that the book has locked; negative takes away."""
@@ -135,7 +137,7 @@ class Posting:
         organization_id = self._organization_id()
         lot = Lot(lot_id, organization_id, kind, priority, expires_at, amount_nanos, 0)
         self.book.lots.setdefault(organization_id, []).append(lot)
-        self.book.new_lots.append(_LotDraft(lot, origin, self.book.now))
+        self.opened.append(_LotDraft(lot, origin, self.book.now))
         self.move_lot(lot, amount_nanos)
         cleared = min(self.owed_nanos(), amount_nanos)
         if cleared:
@@ -169,7 +171,6 @@ class Book:
         self.accounts: dict[AccountName, Account] = {}
         self.lots: dict[int, list[Lot]] = {}
         self.changed_lots: dict[int, Lot] = {}
-        self.new_lots: list[_LotDraft] = []
         self.postings: list[Posting] = []
         self.composed: dict[AccountName, int] = {}  # What all postings together add to each account.
         self.now: datetime
@@ -235,25 +236,18 @@ class Book:
 
     def write(self) -> None:
         """Write all postings. Raises UnbalancedPostingError, and IdempotencyKeyTakenError when a key is not free."""
-        entries = [entry for posting in self.postings for entry in self._enter(posting)]
-        transactions = [
-            (
-                posting.transaction_id,
-                posting.header.kind.value,
-                posting.header.idempotency_key,
-                posting.header.input_sha256,
-                posting.header.organization_id,
-                posting.header.actor,
-                posting.header.reason[:MAX_REASON_CHARACTERS],
-                self.now,
-                sum(1 for amount_nanos in posting.amounts.values() if amount_nanos),
-            )
-            for posting in self.postings
-        ]
+        key = sealing_key() if self.postings else b""
+        entries: list[tuple[int, int, int, int, int]] = []
+        transactions = []
+        for posting in self.postings:
+            own = self._enter(posting)
+            entries += own
+            transactions.append(_transaction_row(posting, own, key))
         if rows.insert_transactions(transactions) != len(transactions):
             raise IdempotencyKeyTakenError
-        rows.insert_lots([_lot_row(draft) for draft in self.new_lots])
-        new = {draft.lot.lot_id for draft in self.new_lots}
+        drafts = [draft for posting in self.postings for draft in posting.opened]
+        rows.insert_lots([_lot_row(draft) for draft in drafts])
+        new = {draft.lot.lot_id for draft in drafts}
         rows.update_lots([lot for lot in self.changed_lots.values() if lot.lot_id not in new])
         rows.insert_lot_entries([entry for posting in self.postings for entry in posting.lot_entries])
         rows.insert_entries(entries)
@@ -337,6 +331,43 @@ def input_digest(kind: LedgerTransaction.Kind, organization_id: int | None, inpu
     """Return the SHA-256 that tells two inputs under one idempotency key apart."""
     named = {"kind": kind.value, "organization": organization_id, **inputs}
     return hashlib.sha256(orjson.dumps(named, option=orjson.OPT_SORT_KEYS, default=str)).digest()
+
+
+def _transaction_row(
+    posting: Posting, entries: Sequence[tuple[int, int, int, int, int]], key: bytes
+) -> tuple[object, ...]:
+    header = posting.header
+    sealed = Sealed(
+        posting.transaction_id,
+        header.kind.value,
+        header.idempotency_key,
+        header.input_sha256,
+        header.organization_id,
+        header.actor,
+        header.reason[:MAX_REASON_CHARACTERS],
+        posting.book.now,
+        entries=[entry[1:] for entry in entries],
+        lot_entries=[(lot_id, amount, after) for lot_id, _, amount, after in posting.lot_entries],
+        lots=[_sealed_lot(draft) for draft in posting.opened],
+    )
+    return (
+        sealed.transaction_id,
+        sealed.kind,
+        sealed.idempotency_key,
+        sealed.input_sha256,
+        sealed.organization_id,
+        sealed.actor,
+        sealed.reason,
+        sealed.created_at,
+        len(entries),
+        make_seal(key, sealed),
+    )
+
+
+def _sealed_lot(draft: _LotDraft) -> LotRow:
+    lot = draft.lot
+    expires = microseconds(lot.expires_at) if lot.expires_at else None
+    return lot.lot_id, str(lot.kind), draft.origin, lot.priority, expires
 
 
 def _lot_row(draft: _LotDraft) -> tuple[object, ...]:

@@ -110,6 +110,7 @@ TRANSACTION_COLUMNS = {
     "reason": "text",
     "created_at": "timestamptz",
     "entry_count": "smallint",
+    "seal": "bytea",
 }
 ENTRY_COLUMNS = {
     "transaction_id": "bigint",

@@ -8,7 +8,7 @@ from billing.models.catalog import CatalogVersion, LanguageModel, LanguageModelA
 from billing.models.correction import UsageCorrection
 from billing.models.credit import CreditLot, CreditLotEntry
 from billing.models.document import ClosedMonth, Document, DocumentLine, DocumentSeries
-from billing.models.ledger import LedgerAccount, LedgerEntry, LedgerTransaction, OrganizationBalance
+from billing.models.ledger import LedgerAccount, LedgerEntry, LedgerSealKey, LedgerTransaction, OrganizationBalance
 from billing.models.outgoing_mail import OutgoingMail
 from billing.models.payment import PaymentBreak, PaymentDispute, PaymentMovement, PaymentReversal, TopUp
 from billing.models.price import OrganizationPriceFactor, PriceComponent, PriceVersion
@@ -59,6 +59,7 @@ __all__ = [
     "LanguageModelAlias",
     "LedgerAccount",
     "LedgerEntry",
+    "LedgerSealKey",
     "LedgerTransaction",
     "OrganizationBalance",
     "OrganizationPriceFactor",

@@ -97,6 +97,9 @@ class LedgerTransaction(models.Model):
     entry_count = models.PositiveSmallIntegerField(
         null=True, editable=False, help_text="How many entries it was written with; empty in older transactions."
     )
+    seal = models.BinaryField(
+        max_length=32, null=True, help_text="Of all that it was written with; empty in older transactions."
+    )
 
     class Meta:
         ordering = ["-id"]
@@ -139,3 +142,17 @@ class OrganizationBalance(models.Model):
 
     def __str__(self) -> str:
         return f"{self.organization}: {self.posted_nanos}"
+
+
+class LedgerSealKey(models.Model):
+    """What ledger transactions are sealed by, encrypted under DJANGO_SECRET_KEY. More than one where a key was lost.
+
+    What was posted up to `after_transaction_id` has no seal; what is posted by processes of before, neither.
+    """
+
+    sealed_key = models.CharField(max_length=200)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    after_transaction_id = models.BigIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"Seal key {self.pk}"

@@ -20,6 +20,12 @@ SURE = "is_sure"
 class LanguageModelForm(ModelForm[LanguageModel]):
     """Takes what the catalog file takes."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if self.instance.pk and "model_id" in self.fields:
+            self.fields["model_id"].disabled = True
+            self.fields["model_id"].help_text = "Stays: clients, prices and records name it. Another name is an alias."
+
     def clean_expansion_tokens(self) -> dict[str, int]:
         bounds: dict[str, int] = self.cleaned_data["expansion_tokens"] or {}
         if problem := expansion_problem(bounds):

@@ -18,6 +18,7 @@ UNWATCHED = {
     "billing": {
         # The ledger and what hangs on it is its own record: rows are only added, with their actor.
         *("LedgerAccount", "LedgerEntry", "LedgerTransaction", "OrganizationBalance", "CreditLot", "CreditLotEntry"),
+        "LedgerSealKey",  # Made by the first posting; its one change is another encryption.
         *("UsageCorrection", "ReratedRequest", "Redemption", "PaymentReversal", "PriceComponent"),
         *("ClosedMonth", "Document", "DocumentLine", "DocumentSeries", "ProvenMonth"),
         # Written by requests, settlement, providers and jobs.

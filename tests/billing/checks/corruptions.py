@@ -4,210 +4,10 @@ Each is one statement. `refused` says whether Postgres refuses it, by trigger or
 by which check_ledger notices it once the triggers are taken out; "never possible" where a constraint refuses it even
 then, and "" where nothing tells. `proven_by` is what notices it in a month that was proven.
 `{name}` stands for an id of the ledger in test_corruptions.py.
-docs/money.md shows this table, and a test compares the two.
+docs/corruption.md shows this table, and a test compares the two.
 """
 
-from typing import NamedTuple
-
-NEVER = "never possible"
-DIGESTS = "I17"
-
-
-class Corruption(NamedTuple):
-    what: str
-    sql: str
-    refused: bool
-    noticed: str
-    proven: str = DIGESTS
-
-    @property
-    def proven_by(self) -> str:
-        """What notices it in a month that was proven: its digests, if these rows never change."""
-        return self.proven if self.refused and self.noticed != NEVER else self.noticed
-
-
-LEDGER = (
-    Corruption(
-        "an entry's amount is changed",
-        "UPDATE billing_ledgerentry SET amount_nanos = amount_nanos + 1 WHERE id = {entry}", True, "I1"),
-    Corruption(
-        "two entries are changed, and still balance",
-        "UPDATE billing_ledgerentry SET amount_nanos = amount_nanos + CASE WHEN id = {entry} THEN 1 ELSE -1 END"
-        " WHERE id IN ({entry}, {counter_entry})", True, "I2"),
-    Corruption("an entry is deleted", "DELETE FROM billing_ledgerentry WHERE id = {entry}", True, "I1"),
-    Corruption(
-        "all entries of a transaction are deleted",
-        "DELETE FROM billing_ledgerentry WHERE transaction_id = {usage}", True, "I1"),
-    Corruption(
-        "an entry moves to another account",
-        "UPDATE billing_ledgerentry SET account_id = {other_prepaid}, seq = 999 WHERE id = {entry}", True, "I2"),
-    Corruption(
-        "an entry moves to another transaction",
-        "UPDATE billing_ledgerentry SET transaction_id = {top_up} WHERE id = {entry}", True, "I1"),
-    Corruption(
-        "an entry's number is changed",
-        "UPDATE billing_ledgerentry SET seq = 999 WHERE id = {entry}", True, "I2"),
-    Corruption(
-        "an entry's balance is changed",
-        "UPDATE billing_ledgerentry SET balance_after_nanos = balance_after_nanos + 1 WHERE id = {entry}", True, "I2"),
-    Corruption(
-        "an entry of nothing is added",
-        "INSERT INTO billing_ledgerentry (transaction_id, account_id, seq, amount_nanos, balance_after_nanos)"
-        " VALUES ({usage}, {revenue}, 999, 0, 0)", True, NEVER),
-    Corruption(
-        "an entry without its counterpart is added",
-        "INSERT INTO billing_ledgerentry (transaction_id, account_id, seq, amount_nanos, balance_after_nanos)"
-        " SELECT {last}, id, last_seq + 1, 5, balance_nanos + 5 FROM billing_ledgeraccount WHERE id = {revenue}",
-        True, "I1"),
-    Corruption(
-        "entries that balance are added to an old transaction, with accounts and balance",
-        """WITH entries AS (INSERT INTO billing_ledgerentry
-                (transaction_id, account_id, seq, amount_nanos, balance_after_nanos)
-                SELECT {last}, id, last_seq + 1, n, balance_nanos + n FROM billing_ledgeraccount
-                JOIN (VALUES ({revenue}, -5), ({receivable}, 5)) AS given (account, n) ON id = account RETURNING *),
-            accounts AS (UPDATE billing_ledgeraccount a SET balance_nanos = a.balance_nanos + e.amount_nanos,
-                last_seq = a.last_seq + 1 FROM entries e WHERE e.account_id = a.id RETURNING a.id)
-            UPDATE billing_organizationbalance SET posted_nanos = posted_nanos + 5
-            WHERE organization_id = {alice} AND EXISTS (SELECT FROM accounts)""", True, "I1"),
-    Corruption(
-        "an entry of another organization's account is added",
-        "INSERT INTO billing_ledgerentry (transaction_id, account_id, seq, amount_nanos, balance_after_nanos)"
-        " VALUES ({usage}, {other_prepaid}, 999, 5, 5)", True, "I13"),
-    Corruption(
-        "a number is given twice in an account",
-        "INSERT INTO billing_ledgerentry (transaction_id, account_id, seq, amount_nanos, balance_after_nanos)"
-        " VALUES ({usage}, {revenue}, 1, 5, 5)", True, NEVER),
-    Corruption("a transaction is deleted", "DELETE FROM billing_ledgertransaction WHERE id = {usage}", True, "I4"),
-    Corruption(
-        "a transaction's kind is changed",
-        "UPDATE billing_ledgertransaction SET kind = 'adjustment' WHERE id = {usage}", True, "I4"),
-    Corruption(
-        "a transaction's organization is changed",
-        "UPDATE billing_ledgertransaction SET organization_id = {bob} WHERE id = {usage}", True, "I13"),
-    Corruption(
-        "a debit's key names another request",
-        "UPDATE billing_ledgertransaction SET idempotency_key = 'usage:' || repeat('0', 32) WHERE id = {usage}",
-        True, "I4"),
-    Corruption(
-        "a debit's time is changed",
-        "UPDATE billing_ledgertransaction SET created_at = created_at - interval '1 day' WHERE id = {usage}",
-        True, "I4"),
-    Corruption(
-        "a transaction's reason is changed",
-        "UPDATE billing_ledgertransaction SET reason = 'x' WHERE id = {usage}", True, ""),
-    Corruption(
-        "a transaction's actor is changed",
-        "UPDATE billing_ledgertransaction SET actor = 'mallory' WHERE id = {usage}", True, "", ""),
-    Corruption(
-        "a key is given to two transactions",
-        "UPDATE billing_ledgertransaction SET idempotency_key = (SELECT idempotency_key FROM billing_ledgertransaction"
-        " WHERE id = {top_up}) WHERE id = {usage}", True, NEVER),
-    Corruption(
-        "a refund's key names another request",
-        "UPDATE billing_ledgertransaction SET idempotency_key = replace(idempotency_key, '{refunded}', '{unrefunded}')"
-        " WHERE id = {refund}", True, "I9"),
-    Corruption(
-        "a refund's input is changed",
-        "UPDATE billing_ledgertransaction SET input_sha256 = '\\x00' WHERE id = {refund}", True, "I9"),
-    Corruption(
-        "a refund exceeds what was charged",
-        "UPDATE billing_ledgerentry SET amount_nanos = amount_nanos * 100 WHERE transaction_id = {refund}",
-        True, "I9"),
-    Corruption(
-        "an account's balance is changed",
-        "UPDATE billing_ledgeraccount SET balance_nanos = balance_nanos + 5 WHERE id = {revenue}", False, "I2"),
-    Corruption(
-        "an account's last number is changed",
-        "UPDATE billing_ledgeraccount SET last_seq = last_seq + 1 WHERE id = {revenue}", False, "I2"),
-    Corruption(
-        "a system account's kind is changed",
-        "UPDATE billing_ledgeraccount SET kind = 'breakage' WHERE id = {revenue}", True, "I2"),
-    Corruption(
-        "a system account's shard is changed",
-        "UPDATE billing_ledgeraccount SET shard = 63 - shard WHERE id = {revenue}", True, "I2"),
-    Corruption(
-        "a system account's payment provider is changed",
-        "UPDATE billing_ledgeraccount SET payment_provider = 'paypal' WHERE id = {cash}", True, "I10"),
-    Corruption(
-        "an account changes its organization",
-        "UPDATE billing_ledgeraccount SET organization_id = {third} WHERE id = {prepaid}", True, "I13"),
-    Corruption(
-        "an account becomes the system's",
-        "UPDATE billing_ledgeraccount SET organization_id = NULL WHERE id = {prepaid}", True, NEVER),
-    Corruption(
-        "a prepaid account falls below zero",
-        "UPDATE billing_ledgeraccount SET balance_nanos = -1 WHERE id = {prepaid}", True, NEVER),
-    Corruption(
-        "a receivable rises above zero",
-        "UPDATE billing_ledgeraccount SET balance_nanos = 1 WHERE id = {receivable}", True, NEVER),
-    Corruption("an account is deleted", "DELETE FROM billing_ledgeraccount WHERE id = {prepaid}", True, "I10"),
-    Corruption(
-        "an organization's posted balance is changed",
-        "UPDATE billing_organizationbalance SET posted_nanos = 1 WHERE organization_id = {alice}", False, "I2"),
-    Corruption(
-        "an organization's version falls behind",
-        "UPDATE billing_organizationbalance SET version = 1 WHERE organization_id = {alice}", False, "I2"),
-    Corruption(
-        "an organization's balance is deleted",
-        "DELETE FROM billing_organizationbalance WHERE organization_id = {alice}", True, "I2", "I2"),
-)  # fmt: skip
-
-LOTS = (
-    Corruption(
-        "a lot's amount is changed, and what is left of it",
-        "UPDATE billing_creditlot SET amount_nanos = amount_nanos + 5 WHERE id = {lot}", True, "I10"),
-    Corruption(
-        "what is left of a lot is changed",
-        "UPDATE billing_creditlot SET remaining_nanos = remaining_nanos + 1 WHERE id = {lot}", False, "I10"),
-    Corruption(
-        "a lot holds more than its amount",
-        "UPDATE billing_creditlot SET remaining_nanos = amount_nanos + 1 WHERE id = {lot}", True, NEVER),
-    Corruption(
-        "a lot's expiry is put off",
-        "UPDATE billing_creditlot SET expires_at = expires_at + interval '9 years' WHERE id = {expiring}", True, "I10"),
-    Corruption(
-        "a lot's expiry is taken away",
-        "UPDATE billing_creditlot SET expires_at = NULL WHERE id = {expiring}", True, "I10"),
-    Corruption(
-        "a lot without an expiry gets one",
-        "UPDATE billing_creditlot SET expires_at = now() + interval '1 day' WHERE id = {lot}", True, "I10"),
-    Corruption(
-        "a lot's priority is changed",
-        "UPDATE billing_creditlot SET priority = 1 WHERE id = {lot}", True, "I10"),
-    Corruption(
-        "a lot's kind is changed", "UPDATE billing_creditlot SET kind = 'promotional' WHERE id = {lot}", True, "I10"),
-    Corruption(
-        "a lot changes its organization",
-        "UPDATE billing_creditlot SET organization_id = {bob} WHERE id = {lot}", True, "I13"),
-    Corruption(
-        "a lot's origin is changed", "UPDATE billing_creditlot SET origin = 'x' WHERE id = {lot}", True, ""),
-    Corruption(
-        "a lot is said to have expired",
-        "UPDATE billing_creditlot SET expired_at = now() WHERE id = {lot}", False, "I10"),
-    Corruption("a lot is deleted", "DELETE FROM billing_creditlot WHERE id = {lot}", True, "I10"),
-    Corruption(
-        "a lot is added from nothing",
-        "INSERT INTO billing_creditlot (organization_id, kind, origin, amount_nanos, remaining_nanos, priority,"
-        " created_at) VALUES ({alice}, 'paid', 'x', 5, 5, 100, now())", False, "I10"),
-    Corruption(
-        "a lot entry's amount is changed",
-        "UPDATE billing_creditlotentry SET amount_nanos = amount_nanos - 1 WHERE id = {lot_entry}", True, "I10"),
-    Corruption(
-        "a lot entry's remainder is changed",
-        "UPDATE billing_creditlotentry SET remaining_after_nanos = 3 WHERE id = {lot_entry}", True, "I10"),
-    Corruption(
-        "a lot entry moves to another transaction",
-        "UPDATE billing_creditlotentry SET transaction_id = {usage} WHERE id = {lot_opening}", True, "I10"),
-    Corruption("a lot entry is deleted", "DELETE FROM billing_creditlotentry WHERE id = {lot_entry}", True, "I10"),
-    Corruption(
-        "a code says that it was redeemed less often",
-        "UPDATE billing_redemptioncode SET redemption_count = 0 WHERE id = {code}", False, "I10"),
-    Corruption(
-        "a redeemed code's worth is changed",
-        "UPDATE billing_redemptioncode SET amount_nanos = amount_nanos + 1 WHERE id = {code}", True, "I10", "I10"),
-    Corruption(
-        "a redemption is deleted", "DELETE FROM billing_redemption WHERE code_id = {code}", True, "I10", "I10"),
-)  # fmt: skip
+from tests.billing.checks.corruptions_of_ledger import LEDGER, LOTS, NEVER, Corruption
 
 USAGE = (
     Corruption(
@@ -316,6 +116,10 @@ USAGE = (
         "a budget day is not the sum of its records",
         "UPDATE billing_budgetday SET cost_nanos = cost_nanos + 1 WHERE organization_id = {alice}", False, "I4"),
     Corruption(
+        "a budget day says that it was used last at another time",
+        "UPDATE billing_budgetday SET last_admitted_at = last_admitted_at - interval '1 s'"
+        " WHERE organization_id = {alice}", False, "I4"),
+    Corruption(
         "a budget day is deleted", "DELETE FROM billing_budgetday WHERE organization_id = {alice}", False, "I4"),
     Corruption(
         "an approved price is changed",
@@ -325,6 +129,12 @@ USAGE = (
         "a component is added to an approved price",
         "INSERT INTO billing_pricecomponent (price_version_id, component, prompt_tokens_from, picos_per_unit)"
         " VALUES ({price}, 'image', 0, 5)", True, ""),
+    Corruption(
+        "a price is approved by who drafted it",
+        "UPDATE billing_priceversion SET approved_by = created_by WHERE id = {price}", True, "I4", "I4"),
+    Corruption(
+        "a model that was used is called otherwise",
+        "UPDATE billing_languagemodel SET model_id = 'acme/free' WHERE model_id = 'acme/large'", True, "I4", "I4"),
     Corruption(
         "an approved price loses its approval",
         "UPDATE billing_priceversion SET approved_at = NULL, approved_by = '' WHERE id = {price}", True, "I4"),
@@ -353,6 +163,18 @@ BESIDE = (
         "UPDATE billing_rerating SET price_version_id = {last_years}", True, "I9", "I9"),
     Corruption(
         "a price factor is changed", "UPDATE billing_organizationpricefactor SET factor_ppm = 1", True, "I4", "I4"),
+    Corruption(
+        "a price factor is dated back",
+        "UPDATE billing_organizationpricefactor SET effective_from = effective_from - interval '1 hour'",
+        True, "I4", "I4"),
+    Corruption(
+        "a price factor is dated back, and when it was written",
+        "UPDATE billing_organizationpricefactor SET effective_from = effective_from - interval '3 days',"
+        " created_at = created_at - interval '3 days'", True, "I4", "I4"),
+    Corruption(
+        "a price factor that began in the past is added",
+        "INSERT INTO billing_organizationpricefactor (organization_id, factor_ppm, effective_from, reason, created_by,"
+        " created_at) VALUES ({alice}, 1, now() - interval '9 days', 'x', 'x', now())", False, "I4"),
     Corruption("a price factor is deleted", "DELETE FROM billing_organizationpricefactor", True, "I4", "I4"),
     Corruption("an event in quarantine is changed", "UPDATE billing_usagequarantine SET raw_event = 'x'", True, "", ""),
     Corruption("an event in quarantine is deleted", "DELETE FROM billing_usagequarantine", True, "", ""),

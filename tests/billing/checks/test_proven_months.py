@@ -19,9 +19,12 @@ from billing.checks import (
     run_checks,
     span_of,
 )
+from billing.checks.books import Books
 from billing.checks.months import NIGHTS
+from billing.checks.seals import read_sealed
 from billing.corrections.refunds import refund_usage
 from billing.documents.periods import month_of
+from billing.ledger.seals import make_seal, sealing_key
 from billing.models import LedgerTransaction, ProvenMonth, ReconciliationBreak, UsageRecord
 from billing.reconciliation.runs import check_books
 from tests.billing.checks.test_check_ledger import force
@@ -62,6 +65,11 @@ def move_last_transactions(at: datetime) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL session_replication_role = replica")
         cursor.execute("UPDATE billing_usagerecord SET settled_at = %s WHERE settled_at >= %s", [at, today])
+        for sealed, _ in list(read_sealed(Books())):
+            seal = make_seal(sealing_key(), sealed)
+            cursor.execute(
+                "UPDATE billing_ledgertransaction SET seal = %s WHERE id = %s", [seal, sealed.transaction_id]
+            )
         cursor.execute("SET LOCAL session_replication_role = origin")
 
 
