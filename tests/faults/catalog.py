@@ -14,6 +14,7 @@ from tests.faults import (
     payments,
     processes,
     servers,
+    terms,
     topologies,
 )
 from tests.faults.scenario import Scenario
@@ -63,6 +64,11 @@ FAULTS = {
         changes.price_changed,
         changes.key_revoked,
         changes.lot_expired,
+        terms.price_factors_changed,
+        terms.organization_suspended,
+        terms.key_rotated_and_handed_over,
+        terms.limits_lowered_below_what_is_used,
+        terms.terms_changed_at_once,
         payments.payment_messages_lost,
         payments.payment_messages_doubled,
         payments.payment_messages_late,

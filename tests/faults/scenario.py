@@ -65,6 +65,8 @@ class Scenario:
     leaving_share: float = 0.0
     slow_share: float = 0.0
     notes: list[str] = field(default_factory=list)
+    former_tenants: list[Tenant] = field(default_factory=list)
+    at_the_end: list[Callable[[], Sequence[str]]] = field(default_factory=list)  # What to judge once it is quiet.
     supervise: Callable[[], None] = lambda: None  # Called all the while until it is quiet.
 
     @property
@@ -74,6 +76,11 @@ class Scenario:
     @property
     def poor(self) -> Tenant:
         return self.tenants[2]
+
+    def replace_tenant(self, number: int, tenant: Tenant) -> None:
+        """Let clients act by another secret from now on."""
+        self.former_tenants.append(self.tenants[number])
+        self.tenants = [*self.tenants[:number], tenant, *self.tenants[number + 1 :]]
 
     def crowd_on(self, tenant: Tenant | None, *, wishes: str = "") -> None:
         """Let all clients act as one tenant, with these directives; as before for None."""
@@ -127,10 +134,14 @@ def run_fault(
     stack.reconnect()
     violations = _attempt("repeating all operations", scenario.operators.repeat_all)
     violations += [*scenario.notes, *wait_for_quiet(stack, supervise=scenario.supervise)]
+    for judge in scenario.at_the_end:
+        violations += judge()
     violations += _attempt("the re-rating", scenario.operators.price_again)
     violations += wait_for_quiet(stack, 0.0)
     stack.reconnect()
-    evidence = Evidence.collect(scenario.tenants, answers, stack.sandbox.journal()[first_call:])
+    evidence = Evidence.collect(
+        [*scenario.tenants, *scenario.former_tenants], answers, stack.sandbox.journal()[first_call:]
+    )
     evidence.poison_events = scenario.poison_events
     evidence.rate_states_lost = scenario.rate_states_lost
     evidence.holds_lost = scenario.holds_lost
