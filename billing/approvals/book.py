@@ -119,6 +119,8 @@ def approve(approval: Approval, *, by: User) -> Approval:
         locked = _lock_open(approval, by)
         if by.pk == locked.asked_by_id:
             raise SamePersonError("Somebody else approves what you asked for.")
+        if not locked.asked_by.has_perm(CHANGES[locked.kind].permission):
+            raise NotPermittedError("Whoever asked for it may not do so any more. Refuse it, and ask in your own name.")
         _apply(locked, decided_by=by)
         locked.save()
     finish(locked)

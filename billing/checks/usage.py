@@ -242,7 +242,7 @@ def budget_days_sum_records(books: Books) -> Outcome:
             FROM (SELECT * FROM billing_budgetday WHERE ON_DAYS(admitted_day)) rollup
             FULL JOIN (SELECT record.organization_id, key.key_id, admitted_day, sum(record.cost_nanos + greatest(
                     coalesce(correction.cost_after_nanos - correction.cost_before_nanos, 0), 0)) AS cost_nanos,
-                    max(record.admitted_at) AS last_admitted_at
+                    max(record.admitted_at) FILTER (WHERE record.cost_nanos <> 0) AS last_admitted_at
                 FROM billing_usagerecord record LEFT JOIN billing_usagecorrection correction USING (request_id)
                 CROSS JOIN LATERAL (VALUES (record.key_id), (0)) AS key (key_id)
                 WHERE ON_DAYS(record.admitted_day) AND AROUND(record.admitted_at)

@@ -80,6 +80,23 @@ def test_up_to_their_bound_one_person_acts_alone_and_many_small_ones_are_one(ali
     assert_ledger_holds()
 
 
+@pytest.mark.parametrize("becomes", [{"is_active": False}, {"groups": []}])
+def test_what_somebody_asked_for_who_may_not_any_more_is_not_approved(
+    fay: User, finn: User, alice: Organization, becomes: dict[str, Any]
+) -> None:
+    """Else one person alone would answer for it, and for whatever a dismissed one had left behind."""
+    asked = grant(alice, fay, 1_000_000).approval
+    assert asked.state == Approval.State.WAITING
+    if "groups" in becomes:
+        fay.groups.clear()
+    else:
+        User.objects.filter(pk=fay.pk).update(**becomes)
+    with pytest.raises(NotPermittedError, match="not do so any more"):
+        approve(asked, by=finn)
+    assert posted(alice) == 0
+    refuse(asked, by=finn, reason="They have left")
+
+
 def test_who_asks_does_not_approve_and_a_second_person_does_once(alice: Organization, fay: User, finn: User) -> None:
     asked = grant(alice, fay, 900)
     assert preview(asked.approval) == [

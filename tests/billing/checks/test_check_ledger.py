@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
 from uuid import UUID
@@ -307,6 +307,15 @@ def test_no_more_than_a_page_of_breaks_is_listed(alice: Organization) -> None:
     settle(*events)
     lines = [line for line in broken() if "rated by price version" in line]
     assert len(lines) == 50
+
+
+def test_what_cost_nothing_is_no_last_use(alice: Organization) -> None:
+    later_ms = int(datetime.now(UTC).timestamp() * 1000) + 60_000
+    orphan = make_event(alice, 0, usage_source="orphan", admitted_at_ms=later_ms)
+    settle(orphan)
+    assert broken() == []
+    settle(make_event(alice, 30, request_id=orphan.request_id, admitted_at_ms=later_ms))
+    assert broken() == []
 
 
 # --- The command --------------------------------------------------------------------------------------------------
