@@ -92,9 +92,9 @@ def break_off(connection: socket.socket, _: bytes) -> None:
 
 
 class Nginx:
-    """The file of deploy/ with addresses of ours, and nothing else changed."""
+    """The file of deploy/ with addresses of ours, and its patience where a test has less; nothing else changed."""
 
-    def __init__(self, folder: Path, *ports: int) -> None:
+    def __init__(self, folder: Path, *ports: int, read_timeout: str = "900s") -> None:
         self.port = find_free_port()
         certificate = folder / "nginx.pem"
         make_certificate(certificate)
@@ -102,6 +102,7 @@ class Nginx:
         places = {
             "listen 443 ssl": f"listen 127.0.0.1:{self.port} ssl",
             "API.EXAMPLE;": f"{HOST};",
+            "proxy_read_timeout 900s": f"proxy_read_timeout {read_timeout}",
             "/etc/ssl/API.EXAMPLE.pem": str(certificate),
             "/etc/ssl/API.EXAMPLE.key": str(certificate.with_suffix(".key")),
             **{f"GATEWAY-{number}.EXAMPLE:8000": f"127.0.0.1:{port}" for number, port in enumerate(ports, 1)},
@@ -147,8 +148,8 @@ def _listens(port: int) -> bool:
 
 
 @contextmanager
-def between(folder: Path, *ports: int) -> Iterator[Nginx]:
-    nginx = Nginx(folder, *ports)
+def between(folder: Path, *ports: int, read_timeout: str = "900s") -> Iterator[Nginx]:
+    nginx = Nginx(folder, *ports, read_timeout=read_timeout)
     try:
         nginx.start()
         yield nginx
