@@ -61,6 +61,19 @@ async def test_all_who_ask_at_once_are_read_together(threads: Threads, reader: A
     assert threads.readings == [accounts.MAX_ACCOUNTS_PER_READING] * (2 * COUNT // accounts.MAX_ACCOUNTS_PER_READING)
 
 
+async def test_those_who_ask_one_after_another_are_read_together_too(threads: Threads, reader: AccountReader) -> None:
+    """As after a loss, on a machine that is busy with those who came before."""
+    asked = []
+    for number in range(100, 160):
+        asked.append(asyncio.create_task(reader.read((ORGANIZATION, number))))
+        for _ in range(10):  # Long enough for a reading of one.
+            await asyncio.sleep(0)
+    assert [[account.organization_id for account in found if account] for found in await asyncio.gather(*asked)] == [
+        [number] for number in range(100, 160)
+    ]
+    assert len(threads.readings) < 30
+
+
 async def test_what_is_being_read_is_read_again_for_who_asks_now(threads: Threads, reader: AccountReader) -> None:
     """It may be older than what this one knows of Redis."""
     first = asyncio.create_task(reader.read((ORGANIZATION, 1)))
