@@ -26,6 +26,10 @@ class Point:
     def total(self) -> int:
         return sum(self.parts)
 
+    @property
+    def named(self) -> str:
+        return f"{self.label}: {self.text}"
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -42,6 +46,20 @@ class Bar:
     area_x: float
     area_width: float
     before: Part | None
+
+    @property
+    def shapes(self) -> str:
+        """The bar in SVG, of figures alone: a template takes ten times as long for it, of which a page has hundreds."""
+        room = f'x="{self.area_x}" width="{self.area_width}"'
+        shapes = [f'<rect class="bar-area" {room} y="0" height="{HEIGHT}"/>']
+        if self.before is not None:
+            shapes.append(f'<rect class="bar-before" {room} y="{self.before.y}" height="{self.before.height}"/>')
+        shapes += (
+            f'<rect class="bar bar-{number}" x="{self.x}" width="{self.width}" y="{part.y}" height="{part.height}"/>'
+            for number, part in enumerate(self.parts, 1)
+            if part.height
+        )
+        return "".join(shapes)
 
 
 @dataclass(frozen=True, slots=True)
