@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from fractions import Fraction
+from functools import cache, partial
 
 from accounts.models import ApiKey, Organization
 from billing.money import format_usd
@@ -127,6 +128,7 @@ def draw_metric(
 ) -> Chart:
     """Return the bars of a metric by interval; each leads to its own days."""
     points = []
+    link_of = cache(partial(_link_of, interval=interval, links=links))  # The hours of a day lead to the same place.
     for index, bucket in enumerate(buckets):
         sums = now.get(bucket, Sums())
         parts = tuple(getattr(sums, name) for name in TOKEN_PARTS) if metric == "tokens" else (value_of(metric, sums),)
@@ -136,7 +138,7 @@ def draw_metric(
                 parts=tuple(part or 0 for part in parts),
                 before=value_of(metric, before[index]) if index < len(before) else None,
                 text=text_of(metric, sums),
-                link=_link_of(bucket, interval, links),
+                link=link_of(bucket.date() if isinstance(bucket, datetime) else bucket),
             )
         )
     return draw_bars(points, least_top=EVERYTHING_PERMILLE if metric == "cache" else 0)
@@ -160,8 +162,7 @@ def label_of(bucket: date | datetime, interval: Interval) -> str:
     return f"{bucket:%b} {bucket.year}" if interval == "month" else f"{bucket:%b} {bucket.day}"
 
 
-def _link_of(bucket: date | datetime, interval: Interval, links: UsageLinks) -> str:
-    day = bucket.date() if isinstance(bucket, datetime) else bucket
+def _link_of(day: date, interval: Interval, links: UsageLinks) -> str:
     if interval == "month":
         return links.days(day, (day + timedelta(days=31)).replace(day=1) - timedelta(days=1))
     return links.days(day, day)

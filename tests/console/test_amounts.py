@@ -19,6 +19,7 @@ from pages.templatetags.amounts import (
     picos_per_million,
     picos_usd,
     shorten_usd,
+    thousands,
 )
 from pages.templatetags.dates import recent
 
@@ -70,6 +71,7 @@ def test_other_amounts() -> None:
     assert factor(925_000) == "0.925"
     assert [duration(ms) for ms in (0, 999, 1000, 12_340, 123_400)] == ["0 ms", "999 ms", "1.0 s", "12.3 s", "123 s"]
     assert breakable("a/<b>") == "a/<wbr>&lt;b&gt;"
+    assert [thousands(count) for count in (0, 999, 1_234_567)] == ["0", "999", "1,234,567"]
     assert breakable("key_budget") == "key_<wbr>budget"
 
 
