@@ -1,5 +1,6 @@
 """Form fields that several pages share. Amounts are typed in US dollars and kept in nano-dollars."""
 
+from collections.abc import Iterator
 from html import escape
 from typing import Any
 
@@ -7,6 +8,7 @@ from django import forms
 from django.core.exceptions import ValidationError
 from django.forms.renderers import BaseRenderer
 from django.forms.utils import flatatt
+from django.utils.choices import BaseChoiceIterator
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
@@ -38,6 +40,16 @@ class UsdField(forms.CharField):
             return value
         whole, _, fraction = format_usd(value).partition(".")
         return f"{int(whole):,}.{fraction}"
+
+
+class LongChoices(BaseChoiceIterator):
+    """Options that are pairs of texts already: Django looks through each of a list's when it is given, and twice."""
+
+    def __init__(self, pairs: list[tuple[str, str]]) -> None:
+        self._pairs = pairs
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._pairs)
 
 
 class LongSelect(forms.Select):

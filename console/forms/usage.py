@@ -11,7 +11,7 @@ from accounts.models import ApiKey, Organization
 from billing.usage.requests import OUTCOMES, RequestFilter
 from billing.usage.sums import UsageFilter, used_models
 from billing.usage_event import MAX_END_USER_CHARS, MAX_SESSION_CHARS, MAX_TAG_CHARS
-from pages.fields import LongSelect
+from pages.fields import LongChoices, LongSelect
 from pages.forms import Form
 
 DEFAULT_PERIOD = "30d"
@@ -105,7 +105,7 @@ class UsageForm(Form):
     def _choose(self, name: str, everything: str, choices: list[tuple[str, str]]) -> None:
         field = self.fields[name]
         assert isinstance(field, forms.ChoiceField)  # noqa: S101  told to the type checker
-        field.choices = [("", everything), *choices]
+        field.choices = LongChoices([("", everything), *choices])
         field.error_messages["invalid_choice"] = f"This organization has no such {name}."
 
     def clean(self) -> dict[str, Any]:

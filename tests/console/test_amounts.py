@@ -21,7 +21,7 @@ from pages.templatetags.amounts import (
     shorten_usd,
     thousands,
 )
-from pages.templatetags.dates import recent
+from pages.templatetags.dates import iso, recent
 
 NANOS = st.integers(min_value=-(2**62), max_value=2**62)
 
@@ -87,3 +87,4 @@ def test_a_list_says_the_year_of_what_is_of_another() -> None:
     assert recent(datetime(now.year, 3, 5, 9, 8, 7, tzinfo=UTC)) == "Mar 5, 09:08"
     assert recent(datetime(2025, 3, 5, 9, 8, 7, tzinfo=UTC), "H:i:s") == "Mar 5, 2025, 09:08:07"
     assert recent(None) == ""
+    assert iso(datetime(2025, 3, 5, 9, 8, 7, tzinfo=UTC)) == "2025-03-05T09:08:07+00:00"
