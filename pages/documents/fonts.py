@@ -30,8 +30,8 @@ def fonts_in_use() -> typst.Fonts:
 
 
 def characters_without_font(content: Any) -> str:
-    """Return each character of a document that no font has, in the order of their numbers."""
-    asked = sorted({character for text in _texts(content) for character in text if character > LAST_OF_LATIN})
+    """Return each character of a document that no font has, in the order in which it has them."""
+    asked = dict.fromkeys(character for text in _texts(content) for character in text if character > LAST_OF_LATIN)
     folders = tuple(settings.FONT_FOLDERS)
     return "".join(
         character

@@ -16,13 +16,14 @@ def describe_statement(organization: Organization, statement: Statement, month: 
     balances = [statement.opening_nanos, statement.closing_nanos, *(day.balance_nanos for day in statement.days)]
     decimals = figures.decimals_for([*balances, *(row.amount_nanos for row in rows)])
     customer, _ = describe_customer(organization)
+    closing = "Closing balance" if is_closed else "Balance so far"
     totals = [
         {"label": "Opening balance", "amount": figures.exact(statement.opening_nanos, decimals), "is_strong": False},
         *(
             {"label": total.label, "amount": figures.exact(total.amount_nanos, decimals), "is_strong": False}
             for total in statement.totals
         ),
-        {"label": "Closing balance", "amount": figures.exact(statement.closing_nanos, decimals), "is_strong": True},
+        {"label": closing, "amount": figures.exact(statement.closing_nanos, decimals), "is_strong": True},
     ]
     notes = [
         "Every figure is the sum of postings in the ledger. Usage is summed by the day on which it was settled, UTC."
@@ -47,10 +48,7 @@ def describe_statement(organization: Organization, statement: Statement, month: 
             for day in statement.days
         ],
         "totals": totals,
-        "headline": {
-            "label": "Closing balance" if is_closed else "Balance so far",
-            "amount": figures.exact(statement.closing_nanos, decimals),
-        },
+        "headline": {"label": closing, "amount": figures.exact(statement.closing_nanos, decimals)},
         "notes": notes,
         "currency": "USD",
     }

@@ -201,5 +201,5 @@ def test_the_page_says_what_its_pdf_cannot_show(
     assert "no font is installed" not in alice.get(f"{BILLING}statements/2026-09/").content.decode()
     change_billing_details(people.organization, fields={"legal_name": "\u682a\u5f0f\u4f1a\u793e Alice"})
     page = alice.get(f"{BILLING}statements/2026-09/").content.decode()
-    assert "a square in place of \u4f1a\u5f0f\u682a\u793e: no font is installed" in page
+    assert "a square in place of \u682a\u5f0f\u4f1a\u793e: no font is installed" in page
     assert alice.get(f"{BILLING}statements/2026-09.pdf").content.startswith(b"%PDF")

@@ -155,6 +155,16 @@ def test_take_pictures(browser: Browser, live_server: LiveServer, fill: object, 
     take_pictures(browser, live_server, paths, request.node.callspec.id, LOOKS)
 
 
+def test_take_the_picture_of_the_readme(browser: Browser, live_server: LiveServer) -> None:
+    """What docs/console.png shows: an overview on an ordinary day."""
+    very_many()
+    RefusedRequest.objects.all().delete()
+    visitor = visit(browser, live_server, viewport={"width": 1280, "height": 900}, device_scale_factor=1.25)
+    sign_in(visitor, "alice@example.org")
+    visitor.go("/console/alice/")
+    visitor.page.screenshot(path=Path(FOLDER) / "console.png")
+
+
 def test_take_pictures_of_what_comes_of_a_form(browser: Browser, live_server: LiveServer, people: People) -> None:
     """A new key, a secret, a page that has expired, one that is another's, and what somebody typed wrong."""
     folder = Path(FOLDER) / "forms"
