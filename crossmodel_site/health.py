@@ -33,8 +33,9 @@ class Probes:
     PATHS = ALIVE | {READY}
 
     def __init__(self) -> None:
-        # Two, so that a look at one that hangs does not hide the other.
-        self._executor = ThreadPoolExecutor(2, thread_name_prefix="probe")
+        # One each: looks at a store that hangs wait for one another, and never hide the other store.
+        self._postgres = ThreadPoolExecutor(1, thread_name_prefix="probe-postgres")
+        self._redis = ThreadPoolExecutor(1, thread_name_prefix="probe-redis")
         self._states: dict[str, str] = {}
         self._seen_at = -LOOK_SECONDS
         self._looking: asyncio.Task[dict[str, str]] | None = None
@@ -60,19 +61,22 @@ class Probes:
 
     async def _look_anew(self) -> dict[str, str]:
         try:
-            postgres, redis_state = await asyncio.gather(self._ask(_postgres), self._ask(_redis))
+            postgres, redis_state = await asyncio.gather(
+                _ask(self._postgres, _look_at_postgres), _ask(self._redis, _look_at_redis)
+            )
             self._states = {"postgres": postgres, "redis": redis_state}
             self._seen_at = time.monotonic()
             return self._states
         finally:
             self._looking = None
 
-    async def _ask(self, look: Callable[[], str]) -> str:
-        try:
-            async with asyncio.timeout(MAX_LOOK_SECONDS):
-                return await asyncio.get_running_loop().run_in_executor(self._executor, look)
-        except TimeoutError:
-            return UNREACHABLE
+
+async def _ask(thread: ThreadPoolExecutor, look: Callable[[], str]) -> str:
+    try:
+        async with asyncio.timeout(MAX_LOOK_SECONDS):
+            return await asyncio.get_running_loop().run_in_executor(thread, look)
+    except TimeoutError:
+        return UNREACHABLE
 
 
 async def _answer(scope: Scope, send: Send, status: int, what: dict[str, str]) -> None:
@@ -85,7 +89,7 @@ async def _answer(scope: Scope, send: Send, status: int, what: dict[str, str]) -
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
 
-def _postgres() -> str:
+def _look_at_postgres() -> str:
     try:
         close_old_connections()
         with connection.cursor() as cursor:
@@ -96,7 +100,7 @@ def _postgres() -> str:
     return OK
 
 
-def _redis() -> str:
+def _look_at_redis() -> str:
     try:
         redis_client().ping()
     except (redis.RedisError, OSError):

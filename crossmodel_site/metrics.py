@@ -1,7 +1,8 @@
 """`GET /metrics` for Prometheus: what the processes of this machine count, and the state that all machines share.
 
 Counts come from gateway/metrics.py and operations/metrics.py. The shared state is read here from Redis and Postgres,
-once in LOOK_SECONDS at most and beside the event loop, so that nobody can wear anything out by asking. The page is for
+once in LOOK_SECONDS at most and beside the event loop, so that nobody can wear anything out by asking. A store that
+hangs is given up on in time: what else is known is wanted most then. The page is for
 networks that CROSSMODEL_METRICS_NETWORKS names, or for whoever knows CROSSMODEL_METRICS_TOKEN; strangers get the 404 of
 any other path.
 """
@@ -11,7 +12,7 @@ import contextlib
 import hmac
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,14 @@ from operations.status import AWAY, Line, read_gauges
 
 PATH = "/metrics"
 LOOK_SECONDS = 5.0
-MAX_LOOK_SECONDS = 10.0
+MAX_LOOK_SECONDS = 5.0  # What a store has not said by then is missing; Prometheus itself waits for ten.
 MAX_DEAD_FILES = 400  # Of processes that are gone; their counts are kept until there are more.
 # A proxy in front speaks for strangers: what came through one is not of this machine, wherever it seems to come from.
 PROXY_HEADERS = frozenset({b"x-forwarded-for", b"forwarded", b"via", b"x-real-ip"})
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Found = Sequence[tuple[str, Gauge, Sequence[Line]]]  # What a store says; nothing where it is away.
 
 
 class Metrics:
@@ -42,6 +44,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="metrics")
+        # One each: looks at a store that hangs wait for one another, and hold up nothing else.
+        self._lookers = {store: ThreadPoolExecutor(1, thread_name_prefix=f"metrics-{store}") for store in GAUGES}
         self._page = b""
         self._made_at = -LOOK_SECONDS
         self._making: asyncio.Task[bytes] | None = None
@@ -76,36 +80,55 @@ class Metrics:
 
     async def _make(self) -> bytes:
         try:
-            self._page = await asyncio.get_running_loop().run_in_executor(self._executor, render)
+            found = dict(zip(GAUGES, await asyncio.gather(*map(self._ask, GAUGES)), strict=True))
+            self._page = await asyncio.get_running_loop().run_in_executor(self._executor, render, found)
             self._made_at = time.monotonic()
             return self._page
         finally:
             self._making = None
 
+    async def _ask(self, store: str) -> Found:
+        try:
+            async with asyncio.timeout(MAX_LOOK_SECONDS):
+                return await asyncio.get_running_loop().run_in_executor(self._lookers[store], _look_in_a_thread, store)
+        except TimeoutError:
+            return ()
 
-def render() -> bytes:
-    """Return the page as Prometheus reads it. Blocks: it asks Redis and Postgres."""
+
+def look_at(store: str) -> Found:
+    """Return what a store says now. Blocks, for as long as it hangs."""
+    try:
+        return read_gauges(store)
+    except AWAY:
+        return ()
+
+
+def _look_in_a_thread(store: str) -> Found:
+    close_old_connections()  # The thread keeps one of its own.
+    return look_at(store)
+
+
+def render(found: Mapping[str, Found]) -> bytes:
+    """Return the page as Prometheus reads it, with what the stores have said. Blocks: it may read many files."""
     registry = REGISTRY
     if settings.METRICS_DIR:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    close_old_connections()  # This thread keeps one of its own.
     shared = CollectorRegistry()
-    shared.register(SharedState())
+    shared.register(SharedState(found))
     return generate_latest(registry) + generate_latest(shared)
 
 
 class SharedState:
     """What everybody shares: Prometheus takes it from any one gateway (`max`, never `sum`)."""
 
+    def __init__(self, found: Mapping[str, Found]) -> None:
+        self._found = found
+
     def collect(self) -> Iterator[Metric]:
         """Give what operations/status.py finds. What a store that is away would say is missing, not zero."""
         up = GaugeMetricFamily("crossmodel_store_up", "1 when the store answered.", labels=["store"])
-        for store in GAUGES:
-            try:
-                found = read_gauges(store)
-            except AWAY:
-                found = []
+        for store, found in self._found.items():
             up.add_metric([store], 1 if found else 0)
             yield from (_family(name, gauge, lines) for name, gauge, lines in found)
         yield up

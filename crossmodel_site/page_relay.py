@@ -18,10 +18,14 @@ from crossmodel_site.page_bodies import (
 from crossmodel_site.page_threads import MAX_PAGE_SECONDS, MAX_WAIT_SECONDS
 from gateway.http.errors import UpstreamError
 from gateway.http.socket_call import SocketCall
+from gateway.http_protocol import ABORT
+from gateway.server.stalled_client import ClientStalledError, StalledClientTimer
 
 MAX_RELAYED = 500  # At once. Each may keep a body of page_bodies.MAX_BODY_BYTES.
 # The other process gives up first, and says why.
 ANSWER_SECONDS = MAX_PAGE_SECONDS + MAX_WAIT_SECONDS + 5.0
+# A client that reads nothing for so long has left: some hundreds of them would keep all others from every page.
+STALL_SECONDS = 60.0
 # Of one hop (RFC 9110, 7.6.1), or written here anew.
 NOT_PASSED_ON = frozenset(
     {b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"content-length", b"expect"}
@@ -71,6 +75,9 @@ class PageRelay:
         except UpstreamError as error:
             # Half of it is with the client: the server sees that the rest is missing and closes.
             logger.warning("The page %s was cut: %s", scope["path"], error)
+        except ClientStalledError:
+            if abort := scope.get("extensions", {}).get(ABORT):
+                abort["call"]()
         finally:
             call.close()
 
@@ -100,9 +107,18 @@ def with_true_client(scope: Scope) -> Scope:
 
 
 async def _pass_back(call: SocketCall, scope: Scope, send: Send) -> None:
+    """Raises UpstreamError, ClientStalledError."""
     headers = [(name, value) for name, value in call.headers if name not in NOT_PASSED_BACK]
     await send({"type": "http.response.start", "status": call.status, "headers": headers})
-    if scope["method"] != "HEAD":
-        while (chunk := await call.next_chunk()) is not None:
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+    async def send_chunk(chunk: bytes) -> None:
+        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+    watch = StalledClientTimer(send_chunk, stall_seconds=STALL_SECONDS)
+    try:
+        if scope["method"] != "HEAD":
+            while (chunk := await call.next_chunk()) is not None:
+                await watch.send(chunk)
+    finally:
+        watch.stop()
     await send({"type": "http.response.body", "body": b""})

@@ -114,6 +114,9 @@ class UsageForm(Form):
             return cleaned
         if cleaned["period"] and (cleaned["first_day"] or cleaned["last_day"]):
             raise ValidationError("Choose a period or days, not both.")
+        typed = [day for day in (cleaned["first_day"], cleaned["last_day"]) if day is not None]
+        if not all(FIRST_YEAR <= day.year < END_YEAR for day in typed):
+            raise ValidationError("Choose days of this century.")
         first_day, last_day = self._days(cleaned)
         if cleaned["period"]:
             self.initial = {**self.initial, "first_day": first_day, "last_day": last_day}
@@ -122,8 +125,6 @@ class UsageForm(Form):
         days = (last_day - first_day).days + 1
         if days > MAX_DAYS:
             raise ValidationError(f"Choose at most {MAX_DAYS} days.")
-        if not FIRST_YEAR <= first_day.year <= last_day.year < END_YEAR:
-            raise ValidationError("Choose days of this century.")
         interval = cleaned["interval"] or ("hour" if days <= 2 else "day" if days <= MAX_DAYS_BY_DAY else "month")
         if interval == "hour" and days > MAX_DAYS_BY_HOUR:
             raise ValidationError(f"Hours are shown for at most {MAX_DAYS_BY_HOUR} days.")

@@ -117,6 +117,8 @@ def invitation_resend(request: HttpRequest, access: Access, invitation_id: int) 
             invited_by=access.user,
             may_make_owners=access.may(Permission.GRANT_OWNERSHIP),
         )
+    except OwnerInvitedError:  # By somebody else, a moment ago.
+        raise PermissionDenied from None
     except AlreadyMemberError:
         messages.info(request, f"{invitation.email} is a member already.")
     except TooManyInvitationsError as error:

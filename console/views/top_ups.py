@@ -33,6 +33,10 @@ PROVIDER_DOWN = (
 )
 
 
+class NoPaymentPageError(Exception):
+    """The payment page of an order cannot be opened now; the text says why."""
+
+
 @require_http_methods(["GET", "HEAD", "POST"])
 @console_page(Permission.SEE_BILLING)
 def top_up_new(request: HttpRequest, access: Access) -> HttpResponse:
@@ -51,9 +55,10 @@ def top_up_new(request: HttpRequest, access: Access) -> HttpResponse:
         except (InvalidOrderError, OrderConflictError) as error:
             form.add_error("amount_nanos", str(error))
         else:
-            answer = _lead_to_payment(request, access, top_up, form)
-            if answer is not None:
-                return answer
+            try:
+                return _lead_to_payment(access, top_up)
+            except NoPaymentPageError as error:
+                form.add_error(None, str(error))
     status = 200 if request.method != "POST" else 503 if _failed_at_provider(form) else 422
     context = {
         "form": form,
@@ -79,11 +84,10 @@ def top_up(request: HttpRequest, access: Access, top_up_id: int) -> HttpResponse
         raise Http404
     error = ""
     if request.method == "POST":
-        form = TopUpForm(bounds=bounds())
-        answer = _lead_to_payment(request, access, found, form)
-        if answer is not None:
-            return answer
-        error = PROVIDER_DOWN
+        try:
+            return _lead_to_payment(access, found)
+        except NoPaymentPageError as reason:
+            error = str(reason)
     has_returned = "returned" in request.GET
     # A bank debit takes days: nobody waits for it in front of a page.
     is_waiting = has_returned and found.state == TopUp.State.PENDING and found.processing_since is None
@@ -153,8 +157,8 @@ def _automatic_page(request: HttpRequest, access: Access, form: AutomaticTopUpFo
     return _let_forms_lead_away(render(request, "console/automatic_top_up.html", context, status=status))
 
 
-def _lead_to_payment(request: HttpRequest, access: Access, top_up: TopUp, form: TopUpForm) -> HttpResponse | None:
-    """Redirect to the payment page of a pending order, or to what became of it. None, with an error, when it failed."""
+def _lead_to_payment(access: Access, top_up: TopUp) -> HttpResponse:
+    """Redirect to the payment page of a pending order, or to what became of it. Raises NoPaymentPageError."""
     here = reverse("top_up", kwargs={"slug": access.organization.slug, "top_up_id": top_up.pk})
     if top_up.state != TopUp.State.PENDING or top_up.processing_since is not None:
         return redirect(here)
@@ -166,12 +170,10 @@ def _lead_to_payment(request: HttpRequest, access: Access, top_up: TopUp, form: 
             return_url=f"{settings.BASE_URL}{here}?returned",
             cancel_url=f"{settings.BASE_URL}{here}",
         )
-    except PaymentProviderError:
-        form.add_error(None, PROVIDER_DOWN)
-        return None
+    except PaymentProviderError as error:
+        raise NoPaymentPageError(PROVIDER_DOWN) from error
     except PaymentRefusedError as error:
-        form.add_error(None, f"The payment provider refused: {error}")
-        return None
+        raise NoPaymentPageError(f"The payment provider refused: {error}") from error
     return redirect(url)
 
 

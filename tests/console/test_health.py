@@ -1,11 +1,13 @@
 """Probes: who is asked, how often, and what is said when one of them is away."""
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
 from django.db import connection
 
+from crossmodel_site import health
 from crossmodel_site.embedded.ports import find_free_port
 from crossmodel_site.health import Probes
 
@@ -51,3 +53,24 @@ async def test_readyz_tells_of_a_postgres_that_went_and_came_back(monkeypatch: p
     monkeypatch.setitem(connection.settings_dict, "PORT", port)
     await asyncio.sleep(1.1)
     assert (await ask(probes, "/readyz"))[0] == 200
+
+
+async def test_a_store_that_hangs_never_hides_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks at it pile up, for what runs in a thread cannot be stopped."""
+    may_end = threading.Event()
+
+    def hang() -> str:
+        may_end.wait(30)
+        return health.OK
+
+    monkeypatch.setattr(health, "_look_at_postgres", hang)
+    monkeypatch.setattr(health, "MAX_LOOK_SECONDS", 1.0)
+    monkeypatch.setattr(health, "LOOK_SECONDS", 0.0)
+    probes = Probes()
+    try:
+        for _ in range(3):
+            assert (await ask(probes, "/readyz"))[1] == (
+                b'{"status":"unavailable","postgres":"unreachable","redis":"ok"}'
+            )
+    finally:
+        may_end.set()

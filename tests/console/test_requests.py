@@ -177,6 +177,8 @@ def test_filters(alice: Client, people: People, version: PriceVersion) -> None:
         {"tag": "x" * 65},
         {"period": "ever"},
         {"period": "7d", "first_day": "2026-11-01"},
+        {"last_day": "0001-01-05"},
+        {"first_day": "9999-12-31"},
         {"interval": "hour", "period": "30d"},
         {"group": "colour"},
         {"metric": "mood"},

@@ -15,7 +15,8 @@ from accounts.models import Role
 from billing.models import AutomaticTopUp, TopUp
 from billing.payments.automatic_settings import read_settings
 from billing.payments.events import apply_event
-from billing.payments.provider import CardSaved, SavedCard
+from billing.payments.provider import CardSaved, PaymentRefusedError, SavedCard
+from console.views import top_ups
 from crossmodel_site.embedded.ports import find_free_port
 from tests.billing.ledger_factory import USD, assert_ledger_holds, posted
 from tests.billing.payments.payment_factory import NOON, buy, order, refunded
@@ -219,6 +220,24 @@ def test_automatic_settings_that_make_no_sense_are_told(
 ) -> None:
     assert alice.post(AUTOMATIC, SETTINGS | changes).status_code == 422
     assert not AutomaticTopUp.objects.exists()
+
+
+def test_an_order_that_cannot_be_paid_now_says_why(
+    alice: Client, sandbox: PaymentSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox.control(down=True)
+    assert alice.post(PAGE, {"amount_nanos": "25", "key": key_of(alice)}).status_code == 503
+    page = f"{PAGE}{TopUp.objects.get().pk}/"
+    response = alice.post(page)
+    assert (response.status_code, "cannot be reached right now" in response.content.decode()) == (503, True)
+
+    def refuse(*_: object, **__: object) -> str:
+        raise PaymentRefusedError("no such country")
+
+    monkeypatch.setattr(top_ups, "open_payment_page", refuse)
+    text = alice.post(page).content.decode()
+    assert "The payment provider refused: no such country" in text
+    assert "cannot be reached" not in text
 
 
 def test_a_provider_that_is_down_keeps_no_card(alice: Client, sandbox: PaymentSandbox) -> None:

@@ -11,7 +11,8 @@ from prometheus_client import REGISTRY, CollectorRegistry, Histogram
 
 import gateway.metrics
 import operations.metrics  # noqa: F401  It registers what workers count.
-from crossmodel_site.metrics import SharedState
+from crossmodel_site.metrics import SharedState, look_at
+from operations.gauges import GAUGES
 
 ROOT = Path(__file__).parents[2]
 ROW = re.compile(r"^\| `(crossmodel_\w+)` \| (?:([\w, ]*) \| )?", re.MULTILINE)
@@ -39,7 +40,7 @@ def test_the_document_names_what_is_counted() -> None:
     documented = {name: set((labels or "").replace(" ", "").split(",")) - {""} for name, labels in ROW.findall(text())}
     own = counted()
     assert {name: documented.get(name) for name in own} == own
-    shared = {metric.name for metric in SharedState().collect()}
+    shared = {metric.name for metric in shared_state().collect()}
     assert documented.keys() == own.keys() | shared
 
 
@@ -90,11 +91,15 @@ def test_names_of_models_are_bounded() -> None:
 
 def test_shared_state_is_missing_where_a_store_is_away(redis_away: None, db: None) -> None:
     registry = CollectorRegistry()
-    registry.register(SharedState())
+    registry.register(shared_state())
     assert registry.get_sample_value("crossmodel_store_up", {"store": "redis"}) == 0
     assert registry.get_sample_value("crossmodel_settlement_lag_seconds") is None
     assert registry.get_sample_value("crossmodel_store_up", {"store": "postgres"}) == 1
     assert registry.get_sample_value("crossmodel_quarantined_events") == 0
+
+
+def shared_state() -> SharedState:
+    return SharedState({store: look_at(store) for store in GAUGES})
 
 
 def text() -> str:

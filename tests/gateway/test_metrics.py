@@ -1,12 +1,16 @@
 """/metrics of a running gateway: who may read it, and what it says after requests that were served and refused."""
 
 import re
+import threading
+from typing import Any
 
 import httpx
 import pytest
 from pytest_django import Settings
 
+from crossmodel_site import metrics as metrics_page
 from crossmodel_site.metrics import Metrics
+from operations.gauges import Gauge
 from tests.support.live_stack import HTTP, LiveStack, Tenant
 
 pytestmark = pytest.mark.keeps_redis
@@ -70,3 +74,31 @@ def test_who_may_see_them(settings: Settings) -> None:
     assert not metrics.may_see(scope("192.0.2.1"))
     assert not metrics.may_see(scope("192.0.2.1", (b"authorization", b"Bearer other")))
     assert metrics.may_see(scope("198.51.100.1", (b"authorization", b"Bearer long-secret")))
+
+
+async def test_a_store_that_hangs_hides_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    may_end = threading.Event()
+
+    def read_gauges(store: str) -> list[Any]:
+        if store == "postgres":
+            may_end.wait(30)
+        return [("waiting_events", Gauge("Usage events that wait for settlement."), [])]
+
+    monkeypatch.setattr(metrics_page, "read_gauges", read_gauges)
+    monkeypatch.setattr(metrics_page, "MAX_LOOK_SECONDS", 1.0)
+    monkeypatch.setattr(metrics_page, "LOOK_SECONDS", 0.0)
+    metrics, sent = Metrics(), []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    try:
+        for _ in range(3):
+            sent.clear()
+            await metrics({"method": "GET"}, send)
+            text = sent[1]["body"].decode()
+            assert 'crossmodel_store_up{store="redis"} 1.0' in text
+            assert 'crossmodel_store_up{store="postgres"} 0.0' in text
+            assert "crossmodel_holds_in_flight" in text
+    finally:
+        may_end.set()

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from crossmodel_site import page_relay
 from crossmodel_site.page_bodies import MAX_BODY_BYTES
 from crossmodel_site.page_relay import PageRelay, render_head, with_true_client
+from gateway.http_protocol import ABORT
 
 OK = (
     b"HTTP/1.1 200 OK\r\nset-cookie: a=1\r\nset-cookie: b=2\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -117,3 +119,28 @@ def test_the_client_is_who_came_to_the_gateway(claimed: list[tuple[bytes, bytes]
 def test_what_is_forwarded_by_nobody_is_left_alone() -> None:
     scope: dict[str, Any] = {**scope_of(), "client": None}
     assert with_true_client(scope) == scope
+
+
+async def test_a_client_that_reads_nothing_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some hundreds of them kept everybody from every page, for as long as they liked."""
+    monkeypatch.setattr(page_relay, "STALL_SECONDS", 0.5)
+    aborted = asyncio.Event()
+    relay = PageRelay(str(tmp_path / "socket"))
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(OK)
+        writer.close()
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        if message.get("more_body"):
+            await asyncio.sleep(60)
+
+    server = await asyncio.start_unix_server(serve, str(tmp_path / "socket"))
+    async with asyncio.timeout(20):
+        await relay({**scope_of(), "extensions": {ABORT: {"call": aborted.set}}}, receive, send)
+    server.close()
+    assert aborted.is_set()
+    assert not relay._running
