@@ -25,6 +25,14 @@ from billing.usage_stream import SpendableCredit
 MAX_ORGANIZATIONS_PER_ROUND = 500
 MAX_EXPIRIES_TOLD = 64
 EXPIRY_ACTOR = "expiry"
+# From the newest entry back to the last one before: an account may have millions, and the organization is locked.
+OWED_SINCE = """
+    SELECT max(balance_after_nanos) FROM billing_ledgerentry
+    WHERE account_id = %(account_id)s AND seq >= (
+        SELECT entry.seq
+        FROM billing_ledgerentry entry JOIN billing_ledgertransaction ledger ON ledger.id = entry.transaction_id
+        WHERE entry.account_id = %(account_id)s AND ledger.created_at < %(expires_at)s
+        ORDER BY entry.seq DESC LIMIT 1)"""
 Kind = LedgerAccount.Kind
 
 
@@ -136,15 +144,7 @@ def _owed_since(receivable: Account, lot: Lot) -> int:
 
     A lot that is valid pays what is owed, so that there is none, but for what clocks that ran ahead have kept from it.
     """
-    rows = fetch_all(
-        """WITH entry AS (
-                SELECT entry.seq, entry.balance_after_nanos, ledger.created_at < %s AS is_before
-                FROM billing_ledgerentry entry JOIN billing_ledgertransaction ledger ON ledger.id = entry.transaction_id
-                WHERE entry.account_id = %s)
-            SELECT max(balance_after_nanos) FROM entry
-            WHERE seq >= (SELECT max(seq) FROM entry WHERE is_before)""",
-        [lot.expires_at, receivable.account_id],
-    )
+    rows = fetch_all(OWED_SINCE, {"account_id": receivable.account_id, "expires_at": lot.expires_at})
     return max(0, -(rows[0][0] or 0))
 
 

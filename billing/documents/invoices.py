@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from django.db import transaction
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, OuterRef, QuerySet, Subquery
 
 from accounts.models import Organization
 from accounts.outbox import record_organization_change
@@ -60,8 +60,10 @@ def find_unfinished_months(organization: Organization, last: Month) -> list[Mont
 def organizations_to_close(last: Month) -> QuerySet[Organization]:
     """Return the organizations that something was posted to by the end of `last`, and whose `last` is not finished."""
     finished = ClosedMonth.objects.filter(month=str(last), finished_at__isnull=False, organization=OuterRef("pk"))
-    posted = LedgerTransaction.objects.filter(created_at__lt=last.ends, organization=OuterRef("pk"))
-    return Organization.objects.filter(Exists(posted), ~Exists(finished)).order_by("pk")
+    # Ids of an organization's transactions rise with time: its first says it, however many there are.
+    first = LedgerTransaction.objects.filter(organization=OuterRef("pk")).order_by("id").values("created_at")[:1]
+    posted = Organization.objects.annotate(first_posted_at=Subquery(first)).filter(first_posted_at__lt=last.ends)
+    return posted.filter(~Exists(finished)).order_by("pk")
 
 
 def close_month(organization: Organization, month: Month) -> list[Document]:

@@ -5,10 +5,17 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from accounts.models import AdmissionChange, Organization
-from billing.credit.lots import Expiry, expire_lots, organizations_with_expired_lots, spendable_credit
+from billing.credit.lots import (
+    OWED_SINCE,
+    Expiry,
+    expire_lots,
+    organizations_with_expired_lots,
+    spendable_credit,
+)
 from billing.ledger import rows
 from billing.ledger.accounts import Balance
 from billing.ledger.book import Posting, post_transaction, system_account
@@ -166,6 +173,18 @@ def test_a_debt_and_an_expired_lot_do_not_stay_stuck_together(soon: datetime) ->
         "breakage": 70,
     }
     assert_ledger_holds()
+
+
+def test_a_debt_is_read_from_its_newest_entry_back(soon: datetime) -> None:
+    """However many entries the account has: the organization is locked meanwhile."""
+    organization = make_organization()
+    owe(organization, 30)
+    account = LedgerAccount.objects.get(organization=organization, kind="receivable")
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off")  # Of so few rows all are read.
+        cursor.execute(f"EXPLAIN {OWED_SINCE}", {"account_id": account.pk, "expires_at": soon})
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+    assert "Index Scan Backward using ledger_entry_seq_once" in plan, plan
 
 
 def test_a_lot_pays_no_debt_of_what_was_admitted_after_its_expiry() -> None:

@@ -12,7 +12,13 @@ from billing.corrections.refunds import adjust_balance
 from billing.corrections.rerating import ReratingPlan, apply_rerating
 from billing.documents import invoices
 from billing.documents.drafts import DocumentError, Draft
-from billing.documents.invoices import MonthNotOverError, close_month, draft_month, find_unfinished_months
+from billing.documents.invoices import (
+    MonthNotOverError,
+    close_month,
+    draft_month,
+    find_unfinished_months,
+    organizations_to_close,
+)
 from billing.documents.periods import month_of
 from billing.models import ClosedMonth, CreditLot, Document, DocumentSeries, LanguageModel, LedgerTransaction
 from tests.billing.documents.months import (
@@ -263,6 +269,15 @@ def test_a_valid_tax_id_shifts_the_tax_and_one_that_nobody_checked_does_not(sett
     change_billing_details(customer.organization, fields={"tax_id": "FR83404833048"})
     customer.organization.refresh_from_db()
     assert customer.organization.billing_details.tax_id_state == "not_checked"
+
+
+def test_who_is_to_be_closed_is_told_by_the_first_transaction_of_each() -> None:
+    """Of organizations that were new this month all transactions were looked through, at each look."""
+    earlier, later = Customer(), Customer()
+    for customer, moment in ((earlier, at(10, 31)), (later, at(11, 1)), (earlier, at(11, 2))):
+        customer.give(USD, moment)
+    assert list(organizations_to_close(OCTOBER)) == [earlier.organization]
+    assert "Limit" in organizations_to_close(OCTOBER).explain()
 
 
 def test_closing_again_changes_nothing() -> None:
