@@ -16,6 +16,7 @@ from accounts.models import ApiKey, Invitation, Member, Organization, Role, User
 from accounts.organizations import ERASED
 from accounts.outbox import record_key_change, record_organization_change
 from billing.admission.blocking import read_admission_state
+from billing.approvals.actors import APPROVED_BY
 from billing.models import OutgoingMail, WebhookDelivery
 from billing.privacy.places import ACTOR_COLUMNS, OF_ORGANIZATION, Fate
 
@@ -69,8 +70,14 @@ def erase_person(user: User) -> dict[str, int]:
         cursor.execute("SELECT set_config('crossmodel.erasing', 'on', true)")
         counts = {}
         for table, column in actor_places():
-            named = f'"{column}" = %s OR "{column}" LIKE %s'
-            cursor.execute(f'UPDATE "{table}" SET "{column}" = %s WHERE {named}', [alias, email, _like(email)])  # noqa: S608
+            where, values = naming(column, email)
+            cursor.execute(
+                f"""UPDATE "{table}" SET "{column}" = array_to_string(ARRAY(
+                    SELECT CASE WHEN part = %s OR part LIKE %s THEN %s ELSE part END
+                    FROM unnest(string_to_array("{column}", %s)) WITH ORDINALITY AS parts (part, place)
+                    ORDER BY place), %s) WHERE {where}""",  # noqa: S608  Names of ours.
+                [email, _like(email), alias, APPROVED_BY, APPROVED_BY, *values],
+            )
             counts[f"{table}.{column}"] = int(cursor.rowcount)
         cursor.execute(
             """UPDATE accounts_auditentry SET before = replace(before::text, %(email)s, %(alias)s)::jsonb,
@@ -100,6 +107,13 @@ def actor_places() -> Iterator[tuple[str, str]]:
         for field in model._meta.concrete_fields:
             if isinstance(field, CharField) and field.name in ACTOR_COLUMNS:
                 yield model._meta.db_table, str(field.column)
+
+
+def naming(column: str, email: str) -> tuple[str, list[str | list[str]]]:
+    """Return the condition, and its values, of rows in which a text names this person: alone, or as one of two."""
+    escaped = _escaped(email)
+    likes = [_like(email), f"{escaped}{APPROVED_BY}%", f"%{APPROVED_BY}{escaped}"]
+    return f'("{column}" = %s OR "{column}" LIKE ANY (%s))', [email, likes]
 
 
 def tables_with(fate: Fate) -> list[str]:

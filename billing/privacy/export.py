@@ -10,7 +10,7 @@ from uuid import UUID
 from django.db import connection
 
 from accounts.models import Organization, User
-from billing.privacy.erasure import actor_places
+from billing.privacy.erasure import actor_places, naming
 from billing.privacy.places import NEVER_EXPORTED, OF_ORGANIZATION
 
 ROWS_AT_ONCE = 2_000
@@ -37,7 +37,7 @@ def export_person(user: User) -> Iterator[str]:
     for table, column in OF_PERSON.items():
         yield from _rows(table, f'"{column}" = %s', [user.pk])
     for table, column in actor_places():
-        yield from _rows(table, f'"{column}" = %s', [user.email])
+        yield from _rows(table, *naming(column, user.email))
 
 
 def _rows(table: str, where: str, values: list[Any]) -> Iterator[str]:

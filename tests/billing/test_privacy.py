@@ -129,6 +129,26 @@ def test_an_erased_person_is_nobody_and_the_ledger_stands(people: People) -> Non
     assert AuditEntry.objects.filter(action="erased", subject_id=str(bob.pk)).exists()
 
 
+@pytest.mark.parametrize("who", ["bob", "carol"])
+def test_of_two_who_decided_each_is_erased_for_themselves(people: People, who: str) -> None:
+    """An operator who has left is a person like any other; the one beside them goes on standing there."""
+    carol = make_person("carol")
+    for number, shell in enumerate(("", " (shell:root)")):
+        grant(people, actor=f"bob@example.org{shell}, approved by carol@example.org")
+        assert LedgerTransaction.objects.filter(kind="top_up").count() == number + 1
+    person = people.bob if who == "bob" else carol
+    exported = command("export_data", "--person", person.email)
+    assert exported.count('"billing_ledgertransaction"') == 2
+    erase_person(person)
+    actors = set(LedgerTransaction.objects.filter(kind="top_up").values_list("actor", flat=True))
+    alone = f"person {person.pk}"
+    assert actors == (
+        {f"{alone}, approved by carol@example.org"}
+        if who == "bob"
+        else {f"bob@example.org{shell}, approved by {alone}" for shell in ("", " (shell:root)")}
+    )
+
+
 def refused(statement: str, *, erasing: str = "on") -> bool:
     """Say whether Postgres refuses the statement to somebody who says that they erase a person."""
     try:
@@ -146,6 +166,9 @@ def test_erasing_changes_nothing_else_of_the_ledger(people: People) -> None:
     for statement in (
         "UPDATE billing_ledgertransaction SET reason = 'person 1'",
         "UPDATE billing_ledgertransaction SET actor = 'mallory'",
+        "UPDATE billing_ledgertransaction SET actor = actor || ', approved by person 1'",
+        "UPDATE billing_ledgertransaction SET actor = 'person 1, approved by mallory'",
+        "UPDATE billing_ledgertransaction SET actor = ''",
         "UPDATE billing_ledgerentry SET amount_nanos = amount_nanos + 1",
         "DELETE FROM billing_ledgerentry",
         "UPDATE accounts_auditentry SET actor_id = 1",
