@@ -26,7 +26,9 @@ PURPOSE = b"crossmodel ledger seal"
 KEY_BYTES = 32
 HALF_BYTES = 16
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-ERASED_ACTOR = re.compile(r"person [0-9]+")
+APPROVED_BY = ", approved by "  # Between two people who decided: the guards of erased people know it, too.
+# Of two, each is erased by themselves; the half of the seal is of both.
+ERASED_ACTOR = re.compile(rf"person [0-9]+({APPROVED_BY}.+)?|.+{APPROVED_BY}person [0-9]+")
 
 # account, seq, amount, balance after; and lot, amount, remaining after.
 EntryRow = tuple[int, int, int, int]

@@ -16,7 +16,7 @@ from accounts.models import ApiKey, Invitation, Member, Organization, Role, User
 from accounts.organizations import ERASED
 from accounts.outbox import record_key_change, record_organization_change
 from billing.admission.blocking import read_admission_state
-from billing.approvals.actors import APPROVED_BY
+from billing.ledger.seals import APPROVED_BY
 from billing.models import OutgoingMail, WebhookDelivery
 from billing.privacy.places import ACTOR_COLUMNS, OF_ORGANIZATION, Fate
 

@@ -21,6 +21,6 @@ ERASES = """
 
 
 class Migration(migrations.Migration):
-    dependencies = [("billing", "0037_what_waits_and_discounts_stay")]
+    dependencies = [("billing", "0038_ledger_transactions_are_sealed")]
 
     operations = [migrations.RunSQL(ERASES, migrations.RunSQL.noop)]
