@@ -37,10 +37,20 @@ def _parse_networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
     return tuple(ipaddress.ip_network(text, strict=False) for text in texts)
 
 
+def read_address(text: str) -> Address:
+    """Return the address of a text. One of IPv4 in the form of IPv6, as a socket for both gives it, is that of IPv4.
+
+    Raises ValueError for what is none.
+    """
+    address = ipaddress.ip_address(text)
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return address if mapped is None else mapped
+
+
 def lies_in(networks: Iterable[Network], text: str) -> bool:
     """True for the text of an address that lies in one of the networks."""
     try:
-        address = ipaddress.ip_address(text)
+        address = read_address(text)
     except ValueError:
         return False
     return any(address in network for network in networks)
@@ -70,7 +80,7 @@ def client_address(meta: Mapping[str, str]) -> Address | None:
     address = None
     while hops:
         try:
-            address = ipaddress.ip_address(hops.pop())
+            address = read_address(hops.pop())
         except ValueError:
             return None
         if not any(address in network for network in trusted):

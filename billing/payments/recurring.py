@@ -1,6 +1,7 @@
 """Recurring credit: an amount each month, as a promotional lot that ends with the month. Months are UTC, half-open.
 
-A month that was missed is not given afterwards; one that has begun is given whole, whenever the task comes. What was
+A month that was missed is not given afterwards; one that has begun is given whole, whenever the task comes. Nothing is
+given to an organization that is closed. What was
 admitted before the month ended is paid by its lot, however late it settles.
 """
 
@@ -69,6 +70,7 @@ def give_monthly_credit(*, now: datetime | None = None) -> int:
     now = (now or timezone.now()).astimezone(UTC)
     month = now.date().replace(day=1)
     rows = RecurringCredit.objects.filter(first_month__lte=month).exclude(last_month__lt=month)
+    rows = rows.exclude(organization__status=Organization.Status.CLOSED)
     given = set(
         LedgerTransaction.objects.filter(
             idempotency_key__in=[_key(pk, month) for pk in rows.values_list("pk", flat=True)]

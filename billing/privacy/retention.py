@@ -4,6 +4,7 @@ A day is erased as a whole, in one transaction, with what is summed by end user,
 records go on agreeing. Late or twice changes nothing; usage records stay.
 """
 
+import logging
 import time
 from datetime import UTC, date, datetime, timedelta
 
@@ -19,6 +20,9 @@ EPOCH_DAY = date(1970, 1, 1)
 CLOCK_SKEW = timedelta(days=1)
 ERASED_AGAIN_DAYS = 2  # Usage of an orphan may come after its day was erased.
 MAX_SECONDS = 60.0  # Of one run; the next one goes on.
+
+logger = logging.getLogger(__name__)
+
 DETAILS = """
 DELETE FROM billing_requestdetail detail USING (
     SELECT request_id FROM billing_usagerecord WHERE organization_id = %(organization)s
@@ -56,15 +60,25 @@ def due_retentions(today: date) -> list[tuple[DataRetention, date, date]]:
 
 
 def erase_due_details(*, now: datetime) -> int:
-    """Erase what is due, the oldest days first, for MAX_SECONDS at a time; return how many details that were."""
+    """Erase what is due, the oldest days first, for MAX_SECONDS at a time; return how many details that were.
+
+    Raises the error of the last organization for which it could not be done, once it was tried for all.
+    """
     ends_at, erased = time.monotonic() + MAX_SECONDS, 0
+    failure: Exception | None = None
     due = due_retentions(now.date())
     for row, first, before in watched(due, len(due)):
         day = first
-        while day < before and time.monotonic() < ends_at:
-            erased += erase_day(row.organization, day)
-            day += timedelta(days=1)
-            DataRetention.objects.filter(pk=row.pk).update(erased_before=day)
+        try:
+            while day < before and time.monotonic() < ends_at:
+                erased += erase_day(row.organization, day)
+                day += timedelta(days=1)
+                DataRetention.objects.filter(pk=row.pk).update(erased_before=day)
+        except Exception as error:
+            logger.warning("The details of organization %d of %s are erased later: %s", row.pk, day, error)
+            failure = error
+    if failure is not None:
+        raise failure
     return erased
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, OperationalError, connection, transaction
 from django.db.models import Sum
 
 from accounts.audit import AuditContext, audited
@@ -33,7 +33,8 @@ from billing.models import (
     UsageRecord,
 )
 from billing.privacy.erasure import CannotEraseError, actor_places, erase_organization, erase_person
-from billing.privacy.retention import choose_retention, due_retentions, erase_due_details
+from billing.privacy.retention import choose_retention, due_retentions, erase_day, erase_due_details
+from tests.billing.ledger_factory import make_organization
 from tests.support.people import PASSWORD, People, make_person
 from tests.support.settled_usage import billed_event, sell_model, settle
 
@@ -129,6 +130,26 @@ def test_an_erased_person_is_nobody_and_the_ledger_stands(people: People) -> Non
     assert AuditEntry.objects.filter(action="erased", subject_id=str(bob.pk)).exists()
 
 
+def test_one_whose_details_cannot_be_erased_holds_up_no_other(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+    other, version = make_organization("Other"), sell_model()
+    key, _ = create_key(other, name="k", created_by=None)
+    use(people, version, days_ago=40)
+    settle([billed_event(key, version, at=NOW - 40 * DAY, end_user="enduser-8")])
+    for organization in (people.organization, other):
+        choose_retention(organization, details_days=30, actor="alice@example.org")
+    assert people.organization.pk < other.pk
+
+    def erase(organization: Organization, day: Any) -> int:
+        if organization == people.organization:
+            raise OperationalError("too long")
+        return erase_day(organization, day)
+
+    monkeypatch.setattr("billing.privacy.retention.erase_day", erase)
+    with pytest.raises(OperationalError):
+        erase_due_details(now=NOW)
+    assert list(RequestDetail.objects.values_list("organization_id", flat=True)) == [people.organization.pk]
+
+
 @pytest.mark.parametrize("who", ["bob", "carol"])
 def test_of_two_who_decided_each_is_erased_for_themselves(people: People, who: str) -> None:
     """An operator who has left is a person like any other; the one beside them goes on standing there."""
@@ -137,6 +158,7 @@ def test_of_two_who_decided_each_is_erased_for_themselves(people: People, who: s
         grant(people, actor=f"bob@example.org{shell}, approved by carol@example.org")
         assert LedgerTransaction.objects.filter(kind="top_up").count() == number + 1
     person = people.bob if who == "bob" else carol
+    checks = run_checks(CHECKS).breaks
     exported = command("export_data", "--person", person.email)
     assert exported.count('"billing_ledgertransaction"') == 2
     erase_person(person)
@@ -147,6 +169,7 @@ def test_of_two_who_decided_each_is_erased_for_themselves(people: People, who: s
         if who == "bob"
         else {f"bob@example.org{shell}, approved by {alone}" for shell in ("", " (shell:root)")}
     )
+    assert run_checks(CHECKS).breaks == checks, "also the seals of the ledger go on holding"
 
 
 def refused(statement: str, *, erasing: str = "on") -> bool:

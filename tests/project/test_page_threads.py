@@ -145,6 +145,8 @@ async def test_only_a_few_long_answers_are_on_their_way_and_one_of_each_client()
         ("192.0.2.7", "198.51.100.1", "192.0.2.7"),
         ("10.0.0.1", "198.51.100.1, 203.0.113.9", "203.0.113.9"),
         ("2001:db8:1:2:3::4", "", "2001:db8:1:2::/64"),
+        ("::ffff:192.0.2.7", "198.51.100.1", "192.0.2.7"),  # As a socket for both kinds of addresses gives it.
+        ("::ffff:10.0.0.1", "::ffff:203.0.113.9", "203.0.113.9"),
         (None, "", ""),
     ],
 )

@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime
 import pytest
 from pytest_django import Settings
 
+from accounts.organizations import change_organization
 from billing.credit.top_ups import InvalidTopUpError, welcome_credit
 from billing.models import CreditLot, LedgerTransaction, RecurringCredit
 from billing.payments.recurring import InvalidRecurringCreditError, end_monthly, give_monthly_credit, include_monthly
@@ -34,6 +35,15 @@ def test_it_is_given_once_a_month_and_ends_with_it() -> None:
     assert second.expires_at == datetime(3000, 2, 1, tzinfo=UTC)
     assert first.origin == "Plan, December 2999"
     assert_ledger_holds()
+
+
+def test_a_closed_organization_is_given_nothing() -> None:
+    organization = make_organization()
+    include_monthly(organization, amount_nanos=USD, first_month=DECEMBER, reason="Plan", created_by="bob")
+    change_organization(organization, fields={"status": "closed"})
+    assert give_monthly_credit(now=noon(2999, 12, 1)) == 0
+    change_organization(organization, fields={"status": "active"})
+    assert give_monthly_credit(now=noon(2999, 12, 20)) == 1
 
 
 def test_one_that_cannot_be_given_holds_up_no_other() -> None:
