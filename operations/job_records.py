@@ -98,7 +98,7 @@ def _start_heart() -> None:
 def _beat() -> None:
     global _heart
     while True:
-        time.sleep(BEAT_SECONDS)
+        threading.Event().wait(BEAT_SECONDS)  # Where the clock is moved for a test, Python cannot sleep.
         with _heart_lock:
             if not _open:
                 _heart = None

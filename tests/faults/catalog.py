@@ -34,7 +34,12 @@ DEATHS = _by_name(
     servers.redis_emptied,
     servers.postgres_killed,
 )
-CLOCK_FAULTS = _by_name(changes.clock_put_forward, changes.clock_put_back)
+CLOCK_FAULTS = _by_name(
+    changes.clock_put_forward,
+    changes.clock_put_back,
+    changes.gateway_clock_put_forward,
+    changes.gateway_clock_put_back,
+)
 FAULTS = {
     **DEATHS,
     **_by_name(

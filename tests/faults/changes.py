@@ -92,12 +92,31 @@ def clock_put_back(scenario: Scenario) -> None:
 
 def _move_clock(scenario: Scenario, seconds: int) -> None:
     """The clock of Redis, gateway and worker jumps; a gateway dies in the new time; then the clock is right again."""
-    assert scenario.stack.clock is not None
     scenario.rate_states_lost += 2  # Each jump leaves behind what was taken by the other time.
     scenario.pause()
-    scenario.stack.clock.move(seconds)
+    scenario.stack.move_all_clocks(seconds)
     scenario.load.wait_for_answers(20)
     scenario.stack.kill_gateway()
     scenario.stack.start_gateway()
     scenario.load.wait_for_answers(20)
-    scenario.stack.clock.move(0)
+    scenario.stack.move_all_clocks(0)
+
+
+def gateway_clock_put_forward(scenario: Scenario) -> None:
+    _move_gateway_clock(scenario, HOUR_SECONDS)
+
+
+def gateway_clock_put_back(scenario: Scenario) -> None:
+    _move_gateway_clock(scenario, -HOUR_SECONDS)
+
+
+def _move_gateway_clock(scenario: Scenario, seconds: int) -> None:
+    """The clock of the gateway alone jumps; it dies there; then it is right again. It decides nothing about money."""
+    assert scenario.stack.gateway_clock is not None
+    scenario.pause()
+    scenario.stack.gateway_clock.move(seconds)
+    scenario.load.wait_for_answers(20)
+    scenario.stack.kill_gateway()
+    scenario.stack.start_gateway()
+    scenario.load.wait_for_answers(20)
+    scenario.stack.gateway_clock.move(0)

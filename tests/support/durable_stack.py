@@ -28,8 +28,9 @@ class FakeClock:
 
     def __init__(self, folder: Path) -> None:
         [self._library, *_] = [*Path("/usr/lib").glob(FAKETIME_LIBRARIES)]
+        folder.mkdir(exist_ok=True)
         self._offset = folder / "clock"
-        self.move(0)
+        self.move(0, waits=False)
 
     @staticmethod
     def is_installed() -> bool:
@@ -44,14 +45,17 @@ class FakeClock:
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }
 
-    def move(self, seconds: int) -> None:
+    def move(self, seconds: int, *, waits: bool = True) -> None:
         """Set the clock this far from the true time; seen within a second."""
         self._offset.write_text(f"{seconds:+d}")
-        time.sleep(CLOCK_SECONDS)
+        if waits:
+            time.sleep(CLOCK_SECONDS)
 
 
 class DurableStack(LiveStack):
-    """`has_clock`: the time of day of Redis, gateway and worker is `clock`, and can be moved (needs libfaketime)."""
+    """`has_clock`: the time of day of Redis and worker is `clock`, that of the gateway `gateway_clock`, and both can be
+    moved (needs libfaketime).
+    """
 
     def __init__(self, folder: Path, *, has_clock: bool = False, topology: str = SINGLE, **overrides: str) -> None:
         """Celery's broker is the Redis of admission where that is one server, else a Redis of its own."""
@@ -66,6 +70,7 @@ class DurableStack(LiveStack):
             **overrides,
         }
         self.clock = FakeClock(folder) if has_clock else None
+        self.gateway_clock = FakeClock(folder / "gateway-clock") if has_clock else None
         self._renew_all: subprocess.Popen[bytes] | None = None
         super().__init__(folder, postgres_url=self.postgres.url, redis_url=self.redis.url, **overrides)
 
@@ -77,6 +82,16 @@ class DurableStack(LiveStack):
     def beat_environment(self) -> dict[str, str]:
         # libfaketime fails calls that sleep until a moment of a monotonic clock, as Python does. Only beat sleeps so.
         return super().environment
+
+    def spawn_gateway(self, port: int, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
+        clock = self.gateway_clock.environment if self.gateway_clock else {}
+        return super().spawn_gateway(port, {**environment, **clock})
+
+    def move_all_clocks(self, seconds: int) -> None:
+        """Move the time of day of Redis, gateway and worker."""
+        assert self.clock is not None and self.gateway_clock is not None
+        self.gateway_clock.move(seconds, waits=False)
+        self.clock.move(seconds)
 
     def start_worker(self, *, pool: str = "solo", has_beat: bool = True) -> None:
         super().start_worker(pool=pool, has_beat=has_beat and self.clock is None)
