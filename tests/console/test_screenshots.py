@@ -17,11 +17,11 @@ from pytest_django import Settings
 from pytest_django.live_server_helper import LiveServer
 
 from accounts.keys import create_key
-from accounts.models import Member, Organization, Role, User
+from accounts.models import ApiKey, Member, Organization, Role, User
 from billing.budgets.amounts import Amounts
 from billing.budgets.choices import set_end_user_budget
 from billing.credit.top_ups import grant_credit
-from billing.models import CreditLot, RefusedRequest
+from billing.models import Alert, CreditLot, RefusedRequest
 from billing.usage.refusals import Refusal, write_refusals
 from tests.console.test_access import urls as urls
 from tests.console.test_browser import (
@@ -82,9 +82,9 @@ def many() -> list[str]:
     return paths
 
 
-def very_many() -> list[str]:
-    """Two months of use: several models, keys and end users, with failures, refusals and budgets nearly used up."""
-    paths = pages_with_content()
+def two_months(*, of: list[str]) -> tuple[Organization, list[ApiKey]]:
+    """Use by several models, keys and end users, with failures, beside these pages."""
+    of += pages_with_content()
     organization = Organization.objects.get(slug="alice")
     owner = organization.members.get(role=Role.OWNER).user
     grant_credit(
@@ -117,6 +117,13 @@ def very_many() -> list[str]:
             size["cache_read_tokens"] = 30_000
         events.append(make(key, version, at=now - timedelta(hours=5 * number, minutes=number % 47), **who, **size))
     settle(events)
+    return organization, keys
+
+
+def very_many() -> list[str]:
+    """Two months of use, with refusals and budgets nearly used up."""
+    now, paths = timezone.now(), list[str]()
+    organization, keys = two_months(of=paths)
     refusals = []
     for number, (status, code, text) in enumerate(REFUSED * 3):
         at, key = now - timedelta(hours=number), keys[number % 3]
@@ -157,9 +164,11 @@ def test_take_pictures(browser: Browser, live_server: LiveServer, fill: object, 
 
 def test_take_the_picture_of_the_readme(browser: Browser, live_server: LiveServer) -> None:
     """What docs/console.png shows: an overview on an ordinary day."""
-    very_many()
+    organization, _ = two_months(of=[])
+    Organization.objects.filter(pk=organization.pk).update(monthly_budget_nanos=60 * USD)
+    Alert.objects.all().delete()
     RefusedRequest.objects.all().delete()
-    visitor = visit(browser, live_server, viewport={"width": 1280, "height": 900}, device_scale_factor=1.25)
+    visitor = visit(browser, live_server, viewport={"width": 1280, "height": 1200}, device_scale_factor=1.25)
     sign_in(visitor, "alice@example.org")
     visitor.go("/console/alice/")
     visitor.page.screenshot(path=Path(FOLDER) / "console.png")
