@@ -30,6 +30,28 @@ def give_authenticator(page: Page) -> tuple[Any, str]:
     return session, session.send("WebAuthn.addVirtualAuthenticator", {"options": PHONE_OR_STICK})["authenticatorId"]
 
 
+def test_who_cancels_or_is_refused_by_their_device_is_told(
+    browser: Browser, live_server: LiveServer, settings: Settings
+) -> None:
+    """The page stayed as it was, and said nothing."""
+    settings.BASE_URL = live_server.url
+    make_people()
+    visitor = visit(browser, live_server)
+    page = visitor.page
+    session, authenticator_id = give_authenticator(page)
+    session.send("WebAuthn.setUserVerified", {"authenticatorId": authenticator_id, "isUserVerified": False})
+    sign_in(visitor, "alice@example.org")
+    visitor.go("/accounts/2fa/webauthn/add/")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Confirm").click()
+    page.get_by_label("Sign in with it alone, without a password").check()
+    for _ in range(2):
+        page.get_by_role("button", name="Add").click()
+        page.get_by_role("alert").get_by_text("No passkey came").wait_for()
+    assert page.get_by_role("alert").count() == 1
+    visitor.assert_no_complaints()
+
+
 @pytest.mark.long
 def test_a_passkey_is_added_signs_in_and_is_removed(
     browser: Browser, live_server: LiveServer, settings: Settings
