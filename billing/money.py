@@ -12,6 +12,7 @@ NANOS_PER_CENT = NANOS_PER_USD // 100
 PICOS_PER_NANO = 1_000
 # USD per million tokens -> pico-dollars per token.
 PICOS_PER_TOKEN_PER_USD_PER_MILLION = 1_000_000
+MINUS = "\N{MINUS SIGN}"
 MAX_DIGITS = 28  # What Decimal multiplies exactly; far more than MAX_NANOS has.
 MAX_NANOS = 2**62  # Fits bigint with room for sums of two; 4.6 billion USD.
 
@@ -72,6 +73,12 @@ def format_usd(nanos: int, *, min_decimals: int = 2) -> str:
     whole, fraction = divmod(abs(nanos), NANOS_PER_USD)
     decimals = f"{fraction:09d}".rstrip("0").ljust(min_decimals, "0")
     return f"{sign}{whole}.{decimals}" if decimals else f"{sign}{whole}"
+
+
+def say_usd(nanos: int) -> str:
+    """Return the exact amount as people read it, such as "$1,234.50"; the minus sign stands before the dollar."""
+    whole, _, fraction = format_usd(abs(nanos)).partition(".")
+    return f"{MINUS if nanos < 0 else ''}${int(whole):,}.{fraction}"
 
 
 def _scale(text: str, scale: int, unit: str) -> int:

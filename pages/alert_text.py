@@ -10,7 +10,7 @@ from django.urls import reverse
 from accounts.access import Permission, may
 from accounts.models import ApiKey
 from billing.models import Alert
-from billing.money import NANOS_PER_USD, format_usd
+from billing.money import NANOS_PER_USD, say_usd
 from pages.dates import day_text, moment_text
 from pages.templatetags.amounts import shorten_usd
 
@@ -222,7 +222,7 @@ def _usd(details: Mapping[str, Any], name: str) -> str:
     """Return an amount as people read it: cents, or exactly where cents would hide it."""
     nanos = int(details.get(f"{name}_nanos", 0))
     in_cents = shorten_usd(nanos, 2)
-    return in_cents if nanos == 0 or abs(nanos) >= NANOS_PER_CENT else f"${format_usd(nanos)}"
+    return in_cents if nanos == 0 or abs(nanos) >= NANOS_PER_CENT else say_usd(nanos)
 
 
 def _day(details: Mapping[str, Any], name: str) -> str:

@@ -138,7 +138,13 @@ def refund(store: Store, asked: dict[str, Any], *, key: str) -> Checkout:
         if cents > paid_cents(checkout) - refunded_cents(checkout):
             raise RefusedError(409, "refund_too_large", "More would be refunded than was paid.")
         checkout["refunds"].append(
-            {"id": make_id("re"), "amount_cents": cents, "status": "succeeded", "created": _next_second(checkout)}
+            {
+                "id": make_id("re"),
+                "amount_cents": cents,
+                "status": "succeeded",
+                "created": _next_second(checkout),
+                "key": key,
+            }
         )
         store.save(checkout)
         store.add_event("charge.refunded", checkout)

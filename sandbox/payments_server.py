@@ -3,6 +3,7 @@
 POST /v1/checkouts              {reference, amount_cents, currency, mode, ...}  one checkout a reference
 GET  /v1/orders/<reference>     the checkout of a payment
 GET  /v1/payments?start=&end=   what was paid in a span, by its own clock, in seconds
+GET  /v1/refunds?charge=        the checkout of a charge, with its refunds
 POST /v1/refunds                {charge, amount_cents}, header idempotency-key
 POST /v1/charges                {reference, amount_cents, currency, customer, method}
 GET  /pay/<id>                  the pay page
@@ -104,6 +105,11 @@ class Handler(BaseHTTPRequestHandler):
         if path == "/v1/payments":
             start, end = (int(query[name][0]) for name in ("start", "end"))
             return {"payments": [payments.shown(checkout) for checkout in store.list_paid(start, end)]}
+        if path == "/v1/refunds":
+            checkout = store.find("charge", query["charge"][0])
+            if checkout is None:
+                raise RefusedError(404, "unknown_charge", "sandbox: there is no such charge")
+            return payments.shown(checkout)
         raise RefusedError(404, "not_found", "sandbox: there is nothing here")
 
     def _change(self, path: str, asked: dict[str, Any]) -> Any:

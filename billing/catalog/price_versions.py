@@ -17,6 +17,7 @@ from django.utils import timezone
 from accounts.models import User
 from billing.catalog.notices import APPROVE_PERMISSION
 from billing.models import LanguageModel, PriceComponent, PriceVersion, Upstream
+from billing.models.price import UNDECIDED
 from billing.pricing.cost import INPUT, OUTPUT, InvalidPriceError, PriceTable, Tiers
 
 SHELL_USER = re.compile(r" \(shell:[^()]*\)$")
@@ -132,7 +133,7 @@ def may_discard(version: PriceVersion, operator: User) -> bool:
 
 def drafts_that_wait() -> QuerySet[PriceVersion]:
     """Return the versions that somebody has yet to approve or to discard."""
-    return PriceVersion.objects.filter(approved_at=None, discarded_at=None)
+    return PriceVersion.objects.filter(**UNDECIDED)
 
 
 def replacing_versions(versions: Iterable[PriceVersion]) -> list[PriceVersion]:

@@ -21,7 +21,9 @@ from billing.bulk_rows import fetch_all
 from billing.checks.books import MAX_BREAKS_LISTED, Books, Outcome
 from billing.checks.invariant import Check
 from billing.credit.lots import spendable_credit
+from billing.days import date_of
 from billing.models import BudgetDay, SpenderDay
+from billing.money import say_usd
 from billing.usage.budgets import WHOLE_ORGANIZATION
 
 LOOKS = 4
@@ -108,13 +110,23 @@ def _counters_left(holders: Mapping[str, Fields]) -> list[AdmissionDifference]:
     return [
         AdmissionDifference(
             holder,
-            f"{name} is {value}, and nothing is in flight",
-            int(value) if name.partition(":")[0] in AMOUNTS else 0,
+            f"{_of_day(name)} is {say_usd(int(value)) if _is_amount(name) else value}, and nothing is in flight",
+            int(value) if _is_amount(name) else 0,
         )
         for holder, fields in holders.items()
         for name, value in fields.items()
         if name.partition(":")[0] in ZERO_WHEN_QUIET and int(value)
     ]
+
+
+def _is_amount(counter: str) -> bool:
+    return counter.partition(":")[0] in AMOUNTS
+
+
+def _of_day(counter: str) -> str:
+    """Return the name of a counter with its day as people write it."""
+    name, _, day = counter.partition(":")
+    return f"{name} of {date_of(int(day))}" if day else name
 
 
 def _organizations_differ(loaded: Mapping[int, Fields], untold: set[int]) -> list[AdmissionDifference]:
@@ -133,15 +145,18 @@ def _organizations_differ(loaded: Mapping[int, Fields], untold: set[int]) -> lis
         told = (int(fields.get("credit", 0)), int(fields.get("version", 0)))
         # Between a lot's expiry and the round that notices it, Redis still counts the lot.
         if told not in {(nanos, version), (nanos + unnoticed.get(key, 0), version)}:
-            text = f"credit is {told[0]} nanos (version {told[1]}); Postgres says {nanos} (version {version})"
+            text = (
+                f"credit is {say_usd(told[0])} (version {told[1]}); Postgres says {say_usd(nanos)} (version {version})"
+            )
             lines.append(AdmissionDifference(f"org {key}", text, told[0] - nanos))
         expected = (organization.status, organization.credit_limit_nanos, organization.config_version)
         if (fields["status"], int(fields.get("limit", 0)), int(fields["config_version"])) != expected:
+            limit = int(fields.get("limit", 0))
             text = (
-                f"status, limit and version are {fields['status']}, {fields.get('limit')},"
-                f" {fields['config_version']}; Postgres says {', '.join(map(str, expected))}"
+                f"status, limit and version are {fields['status']}, {say_usd(limit)}, {fields['config_version']};"
+                f" Postgres says {expected[0]}, {say_usd(expected[1])}, {expected[2]}"
             )
-            off = int(fields.get("limit", 0)) - organization.credit_limit_nanos
+            off = limit - organization.credit_limit_nanos
             lines.append(AdmissionDifference(f"org {key}", text, off))
         lines += _days_differ(f"org {key}", fields, posted.get((key, WHOLE_ORGANIZATION), {}))
     return lines
@@ -193,7 +208,7 @@ def _days_differ(label: str, fields: Fields, posted: Mapping[int, int]) -> list[
     return [
         AdmissionDifference(
             label,
-            f"{told.get(day, 0)} nanos are posted for day {day}; Postgres says {posted.get(day, 0)}",
+            f"{say_usd(told.get(day, 0))} are posted for {date_of(day)}; Postgres says {say_usd(posted.get(day, 0))}",
             told.get(day, 0) - posted.get(day, 0),
         )
         for day in sorted(told.keys() | posted.keys())

@@ -4,6 +4,7 @@ from billing.catalog.price_versions import price_table
 from billing.checks.books import MAX_BREAKS_LISTED, Books, Outcome
 from billing.checks.invariant import Check
 from billing.models import PriceVersion
+from billing.money import say_usd
 from billing.pricing.cost import PricingError, Usage, cost_nanos
 from billing.usage_event import USAGE_COUNTS
 
@@ -75,8 +76,8 @@ def rerated_requests_cost_their_new_price(books: Books) -> Outcome:
             continue
         if after != priced and not priced < after <= before:
             breaks.append(
-                f"request {request_id} costs {after} nanos since its re-rating; by price version {version_id} it is"
-                f" {priced}"
+                f"request {request_id} costs {say_usd(after)} since its re-rating; by price version {version_id} it is"
+                f" {say_usd(priced)}"
             )
         if len(breaks) >= MAX_BREAKS_LISTED:
             break

@@ -11,6 +11,7 @@ from billing.checks.invariant import Check
 from billing.credit.top_ups import lot_inputs
 from billing.ledger.book import input_digest
 from billing.models import LedgerTransaction
+from billing.money import say_usd
 from billing.shards import SHARD_COUNT
 
 TRANSACTIONS = "SELECT count(*) FROM billing_ledgertransaction WHERE POSTED(id)"
@@ -228,7 +229,7 @@ def _judge_refund(
         inputs = {"request_id": request_id.hex, "amount_nanos": amount}
         if input_digest(kind, organization_id, inputs) == bytes(digest):
             return []
-    return [f"{label} was posted for another input than {nanos} nanos of request {request_id}"]
+    return [f"{label} was posted for another input than {say_usd(nanos)} of request {request_id}"]
 
 
 def _wrong_terms(books: Books) -> Iterator[str]:
@@ -257,7 +258,7 @@ def _wrong_terms(books: Books) -> Iterator[str]:
         inputs = lot_inputs(amount_nanos, lot_kind, expires_at=expires_at, priority=priority, payment_provider=provider)
         if input_digest(LedgerTransaction.Kind(kind), organization_id, inputs) != bytes(digest):
             yield (
-                f"lot {lot_id} ({amount_nanos} nanos, {lot_kind}, expires {expires_at}, priority {priority}) is not"
+                f"lot {lot_id} ({say_usd(amount_nanos)}, {lot_kind}, expires {expires_at}, priority {priority}) is not"
                 f" what transaction {transaction_id} gave"
             )
 

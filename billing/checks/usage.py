@@ -6,6 +6,7 @@ from billing.checks.invariant import Check
 from billing.checks.rating import NOT_RATED_RIGHT
 from billing.checks.true_usage import TRUE_USAGE
 from billing.models import PriceVersion
+from billing.money import say_usd
 from billing.pricing.cost import MissingPriceError, PriceTable, PricingError, Usage, cost_nanos
 
 RECORDS = "SELECT count(*) FROM billing_usagerecord record WHERE SETTLED(record)"
@@ -176,7 +177,8 @@ def records_rate_as_recorded(books: Books) -> Outcome:
         rated = _rate(tables.get(version_id), Usage(*counts), factor_ppm)
         if rated != recorded:
             breaks.append(
-                f"usage {request_id} cost {recorded} nanos; rated by price version {version_id} it is {rated}"
+                f"usage {request_id} cost {say_usd(recorded)}; rated by price version {version_id} it is"
+                f" {rated if isinstance(rated, str) else say_usd(rated)}"
             )
             if len(breaks) == MAX_BREAKS_LISTED:
                 break

@@ -85,7 +85,11 @@ class _Change:
 
 
 class _NothingToPostError(Exception):
-    """Another run posted these differences meanwhile, or they cancel each other out."""
+    """Another run posted these differences meanwhile."""
+
+
+class _CancelOutError(Exception):
+    """What some requests cost more, others cost less: a transaction moves something, so it takes two of them."""
 
 
 def plan_rerating(plan: ReratingPlan) -> list[Difference]:
@@ -223,15 +227,34 @@ def _changes(records: list[UsageRecord], table: PriceTable) -> list[_Change]:
 
 
 def _post(rerating: Rerating, organization: Organization, records: list[UsageRecord], table: PriceTable) -> None:
+    try:
+        _post_changes(rerating, organization, records, table)
+    except _CancelOutError:
+        # What goes back goes first, so that nobody owes meanwhile.
+        for side in ("less", "more"):
+            _post_changes(rerating, organization, records, table, side=side)
+
+
+def _post_changes(
+    rerating: Rerating, organization: Organization, records: list[UsageRecord], table: PriceTable, *, side: str = ""
+) -> None:
+    """Post what differs: all of it, or only of the requests that cost `side` than before. Raises _CancelOutError."""
     drawn = _lots_drawn_by(records)
     revenue = system_account(Kind.REVENUE, shard_of(organization.pk))
+    first = (rerating.pk, organization.pk, records[0].request_id.hex)
 
     def compose(posting: Posting) -> None:
         # Under the organization's lock: a run beside this one has posted by now, or waits.
-        changes = _changes(records, table)
+        changes = [
+            change
+            for change in _changes(records, table)
+            if not side or (side == "more") == (change.after_nanos > change.before_nanos)
+        ]
+        if not changes:
+            raise _NothingToPostError
         total = sum(change.after_nanos - change.before_nanos for change in changes)
         if total == 0:
-            raise _NothingToPostError
+            raise _CancelOutError
         posting.add(revenue, total)
         if total > 0:
             posting.charge(total, as_of=posting.book.now)
@@ -253,8 +276,8 @@ def _post(rerating: Rerating, organization: Organization, records: list[UsageRec
         post_transaction,
         organization,
         kind=LedgerTransaction.Kind.RERATING,
-        idempotency_key=f"rerating:{rerating.pk}:{organization.pk}:{records[0].request_id.hex}",
-        inputs={"rerating": rerating.pk, "first": records[0].request_id.hex},
+        idempotency_key=":".join(filter(None, ("rerating", *map(str, first), side))),
+        inputs={"rerating": rerating.pk, "first": records[0].request_id.hex} | ({"side": side} if side else {}),
         actor=rerating.actor,
         reason=f"{rerating}, {rerating.language_model.model_id}: {rerating.reason}",
         system=[revenue],

@@ -107,7 +107,7 @@ class Route(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.language_model_id} -> {self.upstream_id}:{self.upstream_model}"
+        return f"{self.upstream_model} at {self.upstream}"
 
 
 class CatalogVersion(models.Model):

@@ -2,6 +2,8 @@
 
 from django.db import models
 
+from billing.money import say_usd
+
 
 class UsageCorrection(models.Model):
     """Immutable. One for a request at most: the orphan's record stays, and this says what was true.
@@ -41,7 +43,7 @@ class UsageCorrection(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.request_id}: {self.cost_before_nanos} -> {self.cost_after_nanos}"
+        return f"{self.request_id}: {say_usd(self.cost_before_nanos)} -> {say_usd(self.cost_after_nanos)}"
 
     @property
     def difference_nanos(self) -> int:

@@ -6,6 +6,7 @@ from django.utils import timezone
 
 from accounts.models import Organization
 from billing.models.ledger import LedgerTransaction
+from billing.money import say_usd
 
 
 class CreditLot(models.Model):
@@ -59,4 +60,4 @@ class CreditLotEntry(models.Model):
         indexes = [models.Index(fields=["lot", "id"], name="lot_entry_by_lot")]
 
     def __str__(self) -> str:
-        return f"{self.lot_id}: {self.amount_nanos}"
+        return f"{self.lot_id}: {say_usd(self.amount_nanos)}"

@@ -10,6 +10,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from accounts.models import Organization
+from billing.money import say_usd
 
 
 class LedgerAccount(models.Model):
@@ -130,7 +131,7 @@ class LedgerEntry(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.account_id}#{self.seq}: {self.amount_nanos}"
+        return f"{self.account_id}#{self.seq}: {say_usd(self.amount_nanos)}"
 
 
 class OrganizationBalance(models.Model):
@@ -141,7 +142,7 @@ class OrganizationBalance(models.Model):
     version = models.PositiveBigIntegerField(default=0)
 
     def __str__(self) -> str:
-        return f"{self.organization}: {self.posted_nanos}"
+        return f"{self.organization}: {say_usd(self.posted_nanos)}"
 
 
 class LedgerSealKey(models.Model):

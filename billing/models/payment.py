@@ -171,6 +171,7 @@ class PaymentBreak(models.Model):
         FOREIGN_CURRENCY = "foreign_currency", "In another currency"
         OVERPAID = "overpaid", "Paid more than ordered"
         MISMATCHED = "mismatched", "Names an order that is not its own"
+        UNANSWERED = "unanswered", "A refund without an answer"
 
     kind = models.CharField(max_length=20, choices=Kind.choices)
     provider = models.CharField(max_length=30)

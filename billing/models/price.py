@@ -9,6 +9,9 @@ from accounts.models import Organization
 from billing.models.catalog import LanguageModel, Upstream
 from billing.pricing.cost import FACTOR_ONE_PPM, MAX_FACTOR_PPM, MAX_PICOS_PER_UNIT
 
+# What is true of a draft alone: nobody has approved or discarded it.
+UNDECIDED = {"approved_at": None, "discarded_at": None}
+
 
 class PriceVersion(models.Model):
     """What a language model costs from `effective_from` on, until a later approved version.
@@ -79,7 +82,7 @@ class PriceVersion(models.Model):
     @property
     def is_draft(self) -> bool:
         """Say whether it waits for somebody to approve or to discard it."""
-        return self.approved_at is None and self.discarded_at is None
+        return all(getattr(self, column) is value for column, value in UNDECIDED.items())
 
 
 class PriceComponent(models.Model):

@@ -5,6 +5,7 @@ from django.utils import timezone
 
 from billing.models.catalog import LanguageModel
 from billing.models.price import PriceVersion
+from billing.money import say_usd
 
 
 class Rerating(models.Model):
@@ -53,4 +54,4 @@ class ReratedRequest(models.Model):
         constraints = [models.UniqueConstraint(fields=["rerating", "request_id"], name="rerated_once_in_a_run")]
 
     def __str__(self) -> str:
-        return f"{self.request_id}: {self.cost_before_nanos} -> {self.cost_after_nanos}"
+        return f"{self.request_id}: {say_usd(self.cost_before_nanos)} -> {say_usd(self.cost_after_nanos)}"

@@ -207,6 +207,12 @@ class PaymentProvider(Protocol):
     def refund(self, *, charge_id: str, payment_id: str, amount_nanos: int, key: str) -> ChargeRefunded:
         """Pay back a part of a charge, once for `key`. Raises PaymentRefusedError."""
 
+    def find_refund(self, *, charge_id: str, payment_id: str, key: str) -> ChargeRefunded | None:
+        """Return what was paid back by now if the provider's list has the refund of this key, or None if it has not.
+
+        Keys are forgotten after a day; the list is not. Raises PaymentRefusedError when that refund has failed.
+        """
+
     def open_card_page(self, request: CheckoutRequest, *, customer_id: str) -> Checkout:
         """Open a page on which a customer keeps a card; `amount_nanos` is 0. CardSaved tells of it."""
 

@@ -5,7 +5,7 @@ from datetime import date, datetime, timedelta
 from typing import Protocol
 
 from billing.models import PaymentBreak, TopUp
-from billing.money import format_usd
+from billing.money import say_usd
 from billing.payments.provider import CheckoutPaid
 from billing.reconciliation.breaks import PAYMENT_BREAK_PREFIX, Difference
 from billing.usage.report import start_of_day
@@ -56,7 +56,7 @@ def _differs(paid: CheckoutPaid, order: TopUp | None) -> Difference | None:
     if order is None:
         return Difference(
             subject,
-            f"{paid.provider} has ${format_usd(paid.paid_nanos)} of payment {paid.payment_id or '?'} for order"
+            f"{paid.provider} has {say_usd(paid.paid_nanos)} of payment {paid.payment_id or '?'} for order"
             f" {paid.reference}, and we credited nothing for it.",
             -paid.paid_nanos,
             TopUp.objects.filter(reference=paid.reference).values_list("organization_id", flat=True).first(),
@@ -66,8 +66,8 @@ def _differs(paid: CheckoutPaid, order: TopUp | None) -> Difference | None:
         return None
     return Difference(
         subject,
-        f"{order} says that ${format_usd(order.paid_nanos or 0)} was paid; {paid.provider} says"
-        f" ${format_usd(paid.paid_nanos)}.",
+        f"{order} says that {say_usd(order.paid_nanos or 0)} was paid; {paid.provider} says"
+        f" {say_usd(paid.paid_nanos)}.",
         off,
         order.organization_id,
     )
@@ -77,7 +77,7 @@ def _not_listed(order: TopUp) -> Difference:
     paid = order.paid_nanos or 0
     return Difference(
         f"{order.provider}:{order.payment_id or order.reference}",
-        f"{order} was credited for ${format_usd(paid)}, and {order.provider} lists no such payment.",
+        f"{order} was credited for {say_usd(paid)}, and {order.provider} lists no such payment.",
         paid,
         order.organization_id,
     )

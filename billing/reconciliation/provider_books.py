@@ -13,7 +13,7 @@ from typing import Any
 
 from billing.bulk_rows import fetch_all
 from billing.models import PriceComponent, PriceVersion, ProviderReport, ProviderReportLine, Route
-from billing.money import NANOS_PER_USD, PICOS_PER_NANO, format_usd
+from billing.money import NANOS_PER_USD, PICOS_PER_NANO, say_usd
 from billing.reconciliation.breaks import Difference
 from billing.reconciliation.provider_reports import COUNTS
 from billing.request_id import first_id_at
@@ -65,8 +65,8 @@ def compare_cost(report: ProviderReport) -> tuple[int, list[Difference]]:
     if abs(off) < LEAST_DIFFERENCE_NANOS:
         return 1, []
     detail = (
-        f"{upstream} charges ${format_usd(charged)} for {day}; our records say ${format_usd(least)}"
-        + (f" to ${format_usd(most)}, by which day a request over midnight counts for" if most != least else "")
+        f"{upstream} charges {say_usd(charged)} for {day}; our records say {say_usd(least)}"
+        + (f" to {say_usd(most)}, by which day a request over midnight counts for" if most != least else "")
         + "."
     )
     return 1, [Difference(f"{upstream}:{day}", detail, off)]

@@ -17,7 +17,7 @@ from billing.approvals.notices import APPROVE_PERMISSION
 from billing.approvals.rerating_work import count_posted
 from billing.models import Approval
 from billing.payments.provider import PaymentProviderError
-from operations.admin.base import QuestionForm, ReadOnlyAdmin, detail_action, operator_form, usd_column
+from operations.admin.base import ReadOnlyAdmin, ask_first, detail_action, operator_form, usd_column
 from operations.asking import NO_ANSWER, operator_of
 from operations.reratings import call_for_posting
 from pages.forms import Form
@@ -112,16 +112,18 @@ class ApprovalAdmin(ReadOnlyAdmin):
     @detail_action("Approve", permission="billing.change_approval", url_path="approve")
     def approve(self, request: HttpRequest, object_id: str) -> HttpResponse:
         approval: Approval = self.row_or_404(request, object_id)
-        if request.method == "POST":
+
+        def do() -> HttpResponse:
             return self._decide(request, approval, lambda: approve(approval, by=operator_of(request)), "Approved")
+
         whom = f" for {approval.organization}" if approval.organization else ""
-        return operator_form(
+        return ask_first(
             self,
             request,
-            row=approval,
+            approval,
+            do,
             title=f"Approve: {approval.get_kind_display().lower()}{whom}?",
             text=f"{describe(approval)}. {approval.asked_by} asks for it: {approval.reason}. {_when(approval)}",
-            form=QuestionForm(),
             submit="Approve and apply",
         )
 

@@ -13,7 +13,9 @@ from django.core.exceptions import PermissionDenied
 from django.db import DataError
 from django.db.models import Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.utils.functional import cached_property
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import action
@@ -21,7 +23,7 @@ from unfold.paginator import InfinitePaginator as UnfoldInfinitePaginator
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from accounts.models import Organization
-from billing.money import format_usd
+from billing.money import say_usd
 from operations.admin.choosing import ChoosingMixin
 from operations.admin.searching import EXACT, search
 from pages.fields import UsdField
@@ -32,6 +34,7 @@ SAVE_AS_NEW = "_saveasnew"
 MAX_PAGES = 200  # Of a list that is not counted.
 
 F = TypeVar("F", bound=Callable[..., Any])
+R = TypeVar("R", bound=HttpResponseBase)
 
 
 class OperatorAdmin(ChoosingMixin, ModelAdmin):  # type: ignore[misc]  # unfold ships no types
@@ -213,6 +216,7 @@ class ReadOnlyAdmin(ManyRowsAdmin):
 
 class OperatorInline(ChoosingMixin, TabularInline):  # type: ignore[misc]  # unfold ships no types
     extra = 0
+    hide_title = True  # Of each row: its columns say the same.
 
     def get_formset(self, request: HttpRequest, obj: Model | None = None, **options: Any) -> Any:
         """Say at each field what it is: in a table its label stands at the top, where a screen reader is not."""
@@ -232,7 +236,6 @@ class OperatorInline(ChoosingMixin, TabularInline):  # type: ignore[misc]  # unf
 
 class ReadOnlyInline(OperatorInline):
     can_delete = False
-    hide_title = True
 
     def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
@@ -242,7 +245,7 @@ class ReadOnlyInline(OperatorInline):
 
 
 class QuestionForm(Form):
-    """No fields: only a yes."""
+    """No fields: only a yes. See ask_first()."""
 
 
 class OrganizationField(forms.CharField):
@@ -280,9 +283,7 @@ def usd_column(field: str, description: str) -> Callable[[Any, Any], str]:
     @admin.display(description=description, ordering=field)
     def column(self: Any, row: Any) -> str:
         nanos = getattr(row, field)
-        if nanos is None:
-            return ""
-        return ("-" if nanos < 0 else "") + f"${format_usd(abs(nanos))}"
+        return "" if nanos is None else say_usd(nanos)
 
     return column
 
@@ -293,6 +294,16 @@ def duration_column(field: str, description: str) -> Callable[[Any, Any], str]:
     @admin.display(description=description, ordering=field)
     def column(self: Any, row: Any) -> str:
         return duration_or_dash(getattr(row, field))
+
+    return column
+
+
+def count_column(field: str, description: str) -> Callable[[Any, Any], str]:
+    """A column of a large number, with its thousands apart."""
+
+    @admin.display(description=description, ordering=field)
+    def column(self: Any, row: Any) -> str:
+        return f"{getattr(row, field):,}"
 
     return column
 
@@ -351,4 +362,36 @@ def operator_form(
     }
     return render(
         request, "operations/operator_form.html", context, status=422 if form.is_bound and not form.is_valid() else 200
+    )
+
+
+def ask_first(
+    model_admin: ModelAdmin,
+    request: HttpRequest,
+    row: Model,
+    do: Callable[[], R | None],
+    *,
+    title: str,
+    text: str | Callable[[], str],
+    submit: str,
+    is_dangerous: bool = False,
+) -> R | HttpResponse:
+    """Ask whether it shall be done; do it once the answer is yes, and lead back to the row.
+
+    `do` tells the operator what came of it, and may answer with something else than the row. `text` may be worked out
+    only where it is asked.
+    """
+    if request.method == "POST":
+        opts = row._meta
+        back = reverse(f"admin:{opts.app_label}_{opts.model_name}_change", args=[row.pk])
+        return do() or redirect(back)
+    return operator_form(
+        model_admin,
+        request,
+        row=row,
+        title=title,
+        text=text if isinstance(text, str) else text(),
+        form=QuestionForm(),
+        submit=submit,
+        is_dangerous=is_dangerous,
     )

@@ -4,6 +4,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
+from django.contrib.messages.storage import default_storage
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
@@ -11,7 +12,7 @@ from django.http import HttpRequest, HttpResponse
 from billing.catalog.file import expansion_problem
 from billing.catalog.serving import lost_since, servable_models
 from billing.models import LanguageModel, LanguageModelAlias, Route
-from operations.admin.base import OperatorAdmin, OperatorInline, operator_form
+from operations.admin.base import OperatorAdmin, OperatorInline, count_column, operator_form
 from pages.forms import ModelForm
 
 SURE = "is_sure"
@@ -45,10 +46,12 @@ class RouteInline(OperatorInline):
 @admin.register(LanguageModel)
 class LanguageModelAdmin(OperatorAdmin):
     form = LanguageModelForm
-    list_display = ["model_id", "display_name", "context_tokens", "max_output_tokens", "is_enabled"]
+    list_display = ["model_id", "display_name", "context", "max_output", "is_enabled"]
     list_filter = ["is_enabled"]
     search_fields = ["model_id", "display_name", "aliases__alias"]
     inlines = [AliasInline, RouteInline]
+    context = count_column("context_tokens", "Context tokens")
+    max_output = count_column("max_output_tokens", "Max output tokens")
 
     def has_delete_permission(self, request: HttpRequest, obj: LanguageModel | None = None) -> bool:
         """Never: price versions and usage name it. Disable it instead."""
@@ -65,6 +68,7 @@ class LanguageModelAdmin(OperatorAdmin):
             if not lost:
                 return response
             transaction.set_rollback(True)
+        request._messages = default_storage(request)  # type: ignore[attr-defined]  # It says that it was changed.
         names = "\n".join(f"- {model}" for model in lost)
         return operator_form(
             self,

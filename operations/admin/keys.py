@@ -14,7 +14,7 @@ from accounts.models import ApiKey, User
 from billing.catalog.names import model_ids_by_name
 from operations.admin.base import (
     ManyRowsAdmin,
-    QuestionForm,
+    ask_first,
     detail_action,
     operator_form,
 )
@@ -145,7 +145,8 @@ class ApiKeyAdmin(ManyRowsAdmin):
     @detail_action("Revoke", permission="accounts.change_apikey", url_path="revoke")
     def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
         key = self.row_or_404(request, object_id)
-        if request.method == "POST":
+
+        def do() -> None:
             assert isinstance(request.user, User)  # noqa: S101  the admin lets nobody else in
             try:
                 revoke_key(key, revoked_by=request.user)
@@ -156,14 +157,14 @@ class ApiKeyAdmin(ManyRowsAdmin):
                 publish_or_tell(
                     request, done="Revoked: every gateway refuses the key.", what_waits="The key is revoked."
                 )
-            return redirect(reverse("admin:accounts_apikey_change", args=[object_id]))
-        return operator_form(
+
+        return ask_first(
             self,
             request,
-            row=key,
+            key,
+            do,
             title=f"Revoke {key}?",
             text=f"{key.organization} cannot use it from then on, and it cannot be brought back.",
-            form=QuestionForm(),
             submit="Revoke key",
             is_dangerous=True,
         )

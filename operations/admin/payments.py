@@ -31,16 +31,17 @@ from billing.payments.refunds import InvalidPaymentRefundError, plan_refund, ref
 from billing.reconciliation.breaks import resolve_payment_break
 from operations.admin.base import (
     OrganizationField,
-    QuestionForm,
     ReadOnlyAdmin,
     ReadOnlyInline,
     admin_usd_field,
+    ask_first,
     detail_action,
     operator_form,
     usd_column,
 )
 from operations.admin.filters import known_values
 from operations.admin.organization_money import say_bound
+from operations.admin.waiting_refunds import WaitingRefunds
 from operations.asking import ask_or_tell
 from pages.forms import Form
 
@@ -113,18 +114,18 @@ class DisputeInline(ReadOnlyInline):
 
 
 @admin.register(TopUp)
-class TopUpAdmin(ReadOnlyAdmin):
+class TopUpAdmin(WaitingRefunds, ReadOnlyAdmin):
     list_display = ["id", "organization", "amount", "currency", "state", "provider", "origin", "created_at", "paid_at"]
     list_filter = ["state", known_values("provider", "provider", provider_names), "origin"]
     list_select_related = ["organization"]
     search_fields = ["=organization__slug", "=checkout_id", "=payment_id", "=charge_id", "=reference"]
     ordering = ["-id"]
     inlines = [ReversalInline, RefundInline, MovementInline, DisputeInline]
-    actions_detail = ["pay_back"]
+    actions_detail = ["pay_back", "ask_again", "give_up"]
     amount = usd_column("amount_nanos", "Amount")
 
     def offers(self, request: HttpRequest, row: TopUp, button: str) -> bool:
-        return refundable_nanos(row) > 0
+        return refundable_nanos(row) > 0 if button == "pay_back" else super().offers(request, row, button)
 
     @detail_action("Pay back", permission="billing.change_topup", url_path="pay-back")
     def pay_back(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -274,18 +275,19 @@ class RecurringCreditAdmin(ReadOnlyAdmin):
     @detail_action("End", permission="billing.change_recurringcredit", url_path="end")
     def end(self, request: HttpRequest, object_id: str) -> HttpResponse:
         row: RecurringCredit = self.row_or_404(request, object_id)
-        if request.method == "POST":
+
+        def do() -> None:
             end_monthly(row)
             self.log_change(request, row, f"Ended on {timezone.now():%Y-%m-%d}")
             messages.success(request, "This month is its last.")
-            return redirect(reverse("admin:billing_recurringcredit_change", args=[row.pk]))
-        return operator_form(
+
+        return ask_first(
             self,
             request,
-            row=row,
+            row,
+            do,
             title=f"End {row}?",
             text="This month is its last. Credit that was given stays until it ends.",
-            form=QuestionForm(),
             submit="End",
             is_dangerous=True,
         )

@@ -15,8 +15,6 @@ from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect
-from django.urls import reverse
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminSelectMultipleWidget
 
@@ -25,10 +23,9 @@ from accounts.models import ApiKey, User
 from accounts.staff_roles import StaffRole, permissions_of
 from operations.admin.base import (
     ManyRowsAdmin,
-    QuestionForm,
+    ask_first,
     detail_action,
     is_superuser,
-    operator_form,
 )
 from operations.admin.privacy import PersonPrivacy
 from operations.asking import operator_of
@@ -169,19 +166,20 @@ class UserAdmin(PersonPrivacy, DjangoUserAdmin, ManyRowsAdmin):  # type: ignore[
         if not is_superuser(request):
             raise PermissionDenied
         person = self.row_or_404(request, object_id)
-        if request.method == "POST":
+
+        def do() -> None:
             removed = Authenticator.objects.filter(user=person).delete()[0]
             self.log_change(request, person, f"Removed the second factor ({removed} parts of it)")
             get_adapter().send_mail("mfa/email/removed_by_us", person.email, {})  # Whoever asked for it may be another.
             messages.success(request, f"{person.email} signs in without a second factor now.")
-            return redirect(reverse("admin:accounts_user_change", args=[object_id]))
-        return operator_form(
+
+        return ask_first(
             self,
             request,
-            row=person,
+            person,
+            do,
             title=f"Remove the second factor of {person.email}?",
             text="App, passkeys and recovery codes end: the password alone signs in. Be sure who asked for it.",
-            form=QuestionForm(),
             submit="Remove second factor",
             is_dangerous=True,
         )

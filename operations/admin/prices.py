@@ -2,6 +2,7 @@
 
 import uuid
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from django import forms
@@ -32,9 +33,10 @@ from billing.catalog.price_versions import (
 )
 from billing.catalog.profiles import profile_problem
 from billing.models import PriceComponent, PriceVersion
+from billing.models.price import UNDECIDED
 from billing.money import InvalidAmountError, parse_usd_per_million
 from billing.pricing.cost import COMPONENTS, InvalidPriceError
-from operations.admin.base import QuestionForm, ReadOnlyAdmin, detail_action, operator_form, usd_column
+from operations.admin.base import ReadOnlyAdmin, ask_first, detail_action, operator_form, usd_column
 from operations.admin.rerating import propose_rerating
 from operations.asking import operator_of
 from pages.forms import Form
@@ -97,7 +99,7 @@ class StateFilter(admin.SimpleListFilter):
     def queryset(self, request: HttpRequest, queryset: QuerySet[PriceVersion]) -> QuerySet[PriceVersion]:
         approved = Q(approved_at__isnull=False)
         states = {
-            "draft": Q(approved_at=None, discarded_at=None),
+            "draft": Q(**UNDECIDED),
             "scheduled": approved & Q(effective_from__gt=timezone.now()),
             "approved": approved & Q(effective_from__lte=timezone.now()),
             "discarded": Q(discarded_at__isnull=False),
@@ -138,8 +140,10 @@ class PriceVersionAdmin(ReadOnlyAdmin):
 
     @admin.display(description="State")
     def state(self, version: PriceVersion) -> str:
+        if version.is_draft:
+            return "Draft"
         if not version.approved_at:
-            return "Discarded" if version.discarded_at else "Draft"
+            return "Discarded"
         return "Scheduled" if version.effective_from > timezone.now() else "Approved"
 
     @admin.display(description="Beside what it replaces")
@@ -218,7 +222,8 @@ class PriceVersionAdmin(ReadOnlyAdmin):
     @detail_action("Approve", permission="billing.change_priceversion", url_path="approve")
     def approve(self, request: HttpRequest, object_id: str) -> HttpResponse:
         version = self.row_or_404(request, object_id)
-        if request.method == "POST":
+
+        def do() -> None:
             try:
                 approve_price_version(version, approved_by=str(request.user), decided_by=operator_of(request))
             except (ApprovalError, InvalidPriceError) as error:
@@ -226,19 +231,9 @@ class PriceVersionAdmin(ReadOnlyAdmin):
             else:
                 self.log_change(request, version, "Approved")
                 messages.success(request, f"{version} is approved.")
-            return redirect(reverse("admin:billing_priceversion_change", args=[object_id]))
-        text = "It prices requests from its date on, or from now, whichever is later, and cannot be changed."
-        changed = [row for row in compare(find_replaced(version), version) if not row.is_same]
-        differences = [" ".join(filter(None, (row.component, *_cells(row)[2:]))) for row in changed]
-        return operator_form(
-            self,
-            request,
-            row=version,
-            title=f"Approve {version}?",
-            text="\n".join([text, *differences, *sold_below_cost(version)]),
-            form=QuestionForm(),
-            submit="Approve price",
-        )
+
+        title, text = f"Approve {version}?", partial(_what_approval_does, version)
+        return ask_first(self, request, version, do, title=title, text=text, submit="Approve price")
 
     @detail_action("Discard", permission="billing.add_priceversion", url_path="discard")
     def discard(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -265,6 +260,13 @@ class PriceVersionAdmin(ReadOnlyAdmin):
             submit="Discard draft",
             is_dangerous=True,
         )
+
+
+def _what_approval_does(version: PriceVersion) -> str:
+    text = "It prices requests from its date on, or from now, whichever is later, and cannot be changed."
+    changed = [row for row in compare(find_replaced(version), version) if not row.is_same]
+    differences = [" ".join(filter(None, (row.component, *_cells(row)[2:]))) for row in changed]
+    return "\n".join([text, *differences, *sold_below_cost(version)])
 
 
 def _place(row: PriceComponent) -> tuple[int, int]:

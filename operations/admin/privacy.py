@@ -1,5 +1,6 @@
 """What is kept of an organization or a person: for how long, all of it as a file, and its end. Each is in the audit."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from django import forms
@@ -22,7 +23,7 @@ from billing.privacy.export import export_person
 from billing.privacy.own_export import MAX_ROWS_OF_KIND
 from billing.privacy.places import Fate
 from billing.privacy.retention import MAX_DAYS, MIN_DAYS, choose_retention
-from operations.admin.base import OperatorAdmin, QuestionForm, detail_action, operator_form
+from operations.admin.base import OperatorAdmin, ask_first, detail_action, operator_form
 from operations.asking import operator_of
 from pages.exports import ROWS, as_file, send_export
 from pages.forms import Form
@@ -93,16 +94,14 @@ class OrganizationPrivacy(Base):
     @detail_action("Export", permission=OF_ORGANIZATIONS, url_path="export")
     def export(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         organization: Organization = self.row_or_404(request, object_id)
-        if request.method == "POST":
-            return send_export(organization)
-        return operator_form(
+        return ask_first(
             self,
             request,
-            row=organization,
+            organization,
+            partial(send_export, organization),
             title=f"Export what is kept of {organization.name}?",
             text="You get the file that its owners can get: a line of JSON for each row, without secrets, at most"
             f" {MAX_ROWS_OF_KIND:,} of a kind (manage.py export_data has no such bound). Its owners see it.",
-            form=QuestionForm(),
             submit="Export",
         )
 
@@ -144,18 +143,20 @@ class PersonPrivacy(Base):
     @detail_action("Export", permission=OF_PEOPLE, url_path="export")
     def export(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         person: User = self.row_or_404(request, object_id)
-        if request.method == "POST":
+
+        def do() -> HttpResponse:
             record("exported", subject_table="accounts_user", subject_id=person.pk)
             with transaction.atomic():  # Rows are read through a cursor of Postgres', and agree with each other.
                 text = "".join(f"{line}\n" for line in export_person(person))
             return as_file(HttpResponse(text, content_type=ROWS), f"person-{person.pk}")
-        return operator_form(
+
+        return ask_first(
             self,
             request,
-            row=person,
+            person,
+            do,
             title=f"Export what is kept of {person.email}?",
             text="A line of JSON for each row, without secrets.",
-            form=QuestionForm(),
             submit="Export",
         )
 

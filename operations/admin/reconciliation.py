@@ -19,9 +19,9 @@ from billing.models import (
 )
 from billing.reconciliation.breaks import ResolutionError, resolve, take_over
 from operations.admin.base import (
-    QuestionForm,
     ReadOnlyAdmin,
     ReadOnlyInline,
+    ask_first,
     detail_action,
     operator_form,
     usd_column,
@@ -110,8 +110,8 @@ class ReconciliationBreakAdmin(ReadOnlyAdmin):
     @detail_action("Take over", permission=MAY_RESOLVE, url_path="take-over")
     def take_over(self, request: HttpRequest, object_id: str) -> HttpResponse:
         row = self.row_or_404(request, object_id)
-        form = QuestionForm(request.POST or None)
-        if request.method == "POST":
+
+        def do() -> None:
             assert isinstance(request.user, User)  # noqa: S101  An operator has signed in.
             try:
                 take_over(row, owner=request.user)
@@ -120,11 +120,9 @@ class ReconciliationBreakAdmin(ReadOnlyAdmin):
             else:
                 self.log_change(request, row, "Taken over.")
                 messages.success(request, "You see to it.")
-            return _back_to(object_id)
+
         text = f"{row.detail} You are shown as the one who sees to it."
-        return operator_form(
-            self, request, row=row, title="See to this break?", text=text, form=form, submit="Take over"
-        )
+        return ask_first(self, request, row, do, title="See to this break?", text=text, submit="Take over")
 
     @detail_action("Resolve", permission=MAY_RESOLVE, url_path="resolve")
     def resolve(self, request: HttpRequest, object_id: str) -> HttpResponse:

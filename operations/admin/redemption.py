@@ -7,8 +7,7 @@ from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
-from django.urls import reverse
+from django.shortcuts import render
 from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminTextInputWidget
 
 from billing.approvals.book import ApprovalError
@@ -25,10 +24,10 @@ from billing.ledger.book import DEFAULT_PRIORITY, IdempotencyConflictError
 from billing.models import Approval, Redemption, RedemptionCode
 from billing.usage.report import start_of_day
 from operations.admin.base import (
-    QuestionForm,
     ReadOnlyAdmin,
     ReadOnlyInline,
     admin_usd_field,
+    ask_first,
     detail_action,
     operator_form,
     usd_column,
@@ -138,20 +137,21 @@ class RedemptionCodeAdmin(ReadOnlyAdmin):
     @detail_action("Revoke", permission="billing.change_redemptioncode", url_path="revoke")
     def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
         code = self.row_or_404(request, object_id)
-        if request.method == "POST":
+
+        def do() -> None:
             if revoke_code(code, revoked_by=str(request.user)):
                 self.log_change(request, code, "Revoked")
                 messages.success(request, "Revoked: nobody can redeem it any more.")
             else:
                 messages.info(request, "It is revoked already.")
-            return redirect(reverse("admin:billing_redemptioncode_change", args=[object_id]))
-        return operator_form(
+
+        return ask_first(
             self,
             request,
-            row=code,
+            code,
+            do,
             title=f"Revoke {code}?",
             text="Nobody can redeem it from then on. Credit that it gave stays.",
-            form=QuestionForm(),
             submit="Revoke code",
             is_dangerous=True,
         )

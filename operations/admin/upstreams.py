@@ -1,14 +1,13 @@
 """Upstreams: how they are, and what an operator does about it. Superusers alone say where they are."""
 
 import re
+from functools import partial
 from typing import Any
 
 from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
 from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect
-from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
@@ -20,7 +19,7 @@ from billing.catalog.serving import what_is_lost
 from billing.catalog.variables import forbidden_variables, may_name
 from billing.models import Upstream
 from billing.upstream_health.sharing import UpstreamHealth, read_upstream_health, reset_upstream_health
-from operations.admin.base import OperatorAdmin, QuestionForm, detail_action, is_superuser, operator_form
+from operations.admin.base import OperatorAdmin, ask_first, detail_action, is_superuser
 from operations.upstream_checks import check_upstream, without_credential
 from pages.forms import ModelForm
 
@@ -129,19 +128,22 @@ class UpstreamAdmin(OperatorAdmin):
     @detail_action("Test call", permission="billing.change_upstream", url_path="test-call")
     def test_call(self, request: HttpRequest, object_id: str) -> HttpResponse:
         upstream: Upstream = self.row_or_404(request, object_id)
-        if request.method == "POST":
+
+        def do() -> None:
             for number, checked in enumerate(check_upstream(upstream), 1):
                 tell = messages.success if checked.is_well else messages.error
                 tell(request, f"Credential {number}: {checked.says}" if upstream.credential_env else checked.says)
             record("called for a test", subject_table="billing_upstream", subject_id=upstream.pk)
-            return _back(upstream)
+
+        title = f"Call {upstream.name} for a test?"
         text = "Asks for its list of models, once with each credential. It costs nothing and suspends nothing."
-        return self._ask(request, upstream, f"Call {upstream.name} for a test?", text, "Call it")
+        return ask_first(self, request, upstream, do, title=title, text=text, submit="Call it")
 
     @detail_action("Reset health", permission="billing.change_upstream", url_path="reset")
     def reset(self, request: HttpRequest, object_id: str) -> HttpResponse:
         upstream: Upstream = self.row_or_404(request, object_id)
-        if request.method == "POST":
+
+        def do() -> None:
             try:
                 reset_upstream_health(upstream.name)
             except AdmissionUnavailableError as error:
@@ -149,61 +151,61 @@ class UpstreamAdmin(OperatorAdmin):
             else:
                 record("health reset", subject_table="billing_upstream", subject_id=upstream.pk)
                 messages.success(request, "Every gateway forgets within seconds what it holds against it.")
-            return _back(upstream)
+
+        title = f"Reset what is held against {upstream.name}?"
         text = (
             "Closes its breakers and takes its credentials back into use, on every gateway. What is still wrong is"
             " found again by the next calls."
         )
-        return self._ask(request, upstream, f"Reset what is held against {upstream.name}?", text, "Reset health")
+        return ask_first(self, request, upstream, do, title=title, text=text, submit="Reset health")
 
     @detail_action("Drain and disable", permission="billing.change_upstream", url_path="disable")
     def disable(self, request: HttpRequest, object_id: str) -> HttpResponse:
         upstream: Upstream = self.row_or_404(request, object_id)
-        if request.method == "POST":
-            return self._switch(request, upstream, is_enabled=False)
         lost = what_is_lost(lambda: Upstream.objects.filter(pk=upstream.pk).update(is_enabled=False))
-        names = ", ".join(str(model) for model in lost)
-        text = "Within seconds no new request goes there; those that run end as they would."
-        text += f" No other provider serves: {names}." if lost else " Every model that it serves is served by others."
-        served = upstream.routes.filter(is_enabled=True).values("language_model_id")
-        others = Upstream.objects.filter(is_enabled=True, routes__is_enabled=True, routes__language_model_id__in=served)
-        bare = without_credential(others.exclude(pk=upstream.pk).distinct().order_by("name"))
-        if upstream.catalog_file:
-            text += f" A load of {upstream.catalog_file} enables it again, unless it says enabled = false by then."
-        if bare:
-            text += f" But no credential is set here for {', '.join(bare)}: be sure that gateways have one."
-        return self._ask(
-            request, upstream, f"Drain and disable {upstream.name}?", text, "Disable", is_dangerous=bool(lost or bare)
+        bare = _others_without_credential(upstream)
+        return ask_first(
+            self,
+            request,
+            upstream,
+            partial(self._switch, request, upstream, is_enabled=False),
+            title=f"Drain and disable {upstream.name}?",
+            text=_what_disabling_does(upstream, [str(model) for model in lost], bare),
+            submit="Disable",
+            is_dangerous=bool(lost or bare),
         )
 
     @detail_action("Enable", permission="billing.change_upstream", url_path="enable")
     def enable(self, request: HttpRequest, object_id: str) -> HttpResponse:
         upstream: Upstream = self.row_or_404(request, object_id)
-        if request.method == "POST":
-            return self._switch(request, upstream, is_enabled=True)
-        return self._ask(
-            request, upstream, f"Enable {upstream.name}?", "Requests go there again within seconds.", "Enable"
-        )
+        title, text = f"Enable {upstream.name}?", "Requests go there again within seconds."
+        do = partial(self._switch, request, upstream, is_enabled=True)
+        return ask_first(self, request, upstream, do, title=title, text=text, submit="Enable")
 
-    def _switch(self, request: HttpRequest, upstream: Upstream, *, is_enabled: bool) -> HttpResponse:
+    def _switch(self, request: HttpRequest, upstream: Upstream, *, is_enabled: bool) -> None:
         upstream.is_enabled = is_enabled
         upstream.save(update_fields=["is_enabled"])
         messages.success(request, f"{upstream.name} is {'enabled' if is_enabled else 'disabled'}.")
-        return _back(upstream)
 
-    def _ask(
-        self, request: HttpRequest, row: Upstream, title: str, text: str, submit: str, *, is_dangerous: bool = False
-    ) -> HttpResponse:
-        return operator_form(
-            self,
-            request,
-            row=row,
-            title=title,
-            text=text,
-            form=QuestionForm(),
-            submit=submit,
-            is_dangerous=is_dangerous,
-        )
+
+def _others_without_credential(upstream: Upstream) -> list[str]:
+    """Return those who would serve in its place, and have no credential here."""
+    served = upstream.routes.filter(is_enabled=True).values("language_model_id")
+    others = Upstream.objects.filter(is_enabled=True, routes__is_enabled=True, routes__language_model_id__in=served)
+    return without_credential(others.exclude(pk=upstream.pk).distinct().order_by("name"))
+
+
+def _what_disabling_does(upstream: Upstream, lost: list[str], bare: list[str]) -> str:
+    lines = ["Within seconds no new request goes there; those that run end as they would."]
+    if lost:
+        lines += ["No other provider serves:", *(f"- {model}" for model in lost)]
+    else:
+        lines.append("All its models are served by others.")
+    if bare:
+        lines.append(f"But no credential is set here for {', '.join(bare)}: be sure that gateways have one.")
+    if upstream.catalog_file:
+        lines.append(f"A load of {upstream.catalog_file} enables it again, unless it says enabled = false by then.")
+    return "\n".join(lines)
 
 
 def _read_health() -> list[UpstreamHealth] | str:
@@ -216,7 +218,3 @@ def _read_health() -> list[UpstreamHealth] | str:
 def _say(item: UpstreamHealth) -> str:
     what = WORDS.get(item.subject, f"suspended {item.subject}")
     return f"{what}, for {item.lasts_ms / 1000:.0f} s more"
-
-
-def _back(upstream: Upstream) -> HttpResponse:
-    return redirect(reverse("admin:billing_upstream_change", args=[upstream.pk]))

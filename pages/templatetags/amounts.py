@@ -12,7 +12,7 @@ from django.utils.safestring import SafeString, mark_safe
 from billing.admission.balances import BalanceView
 from billing.catalog.price_list import ListedModel
 from billing.models import UsageRecord
-from billing.money import NANOS_PER_USD, PICOS_PER_NANO, format_usd
+from billing.money import MINUS, NANOS_PER_USD, PICOS_PER_NANO, format_usd, say_usd
 from billing.pricing.cost import FACTOR_ONE_PPM
 from billing.request_id import MESSAGE_PREFIX
 from billing.usage.receipts import Receipt
@@ -23,7 +23,6 @@ T = TypeVar("T")
 DECIMALS_OF_NANO = 9
 NANOS_PER_TENTH_OF_A_CENT = NANOS_PER_USD // 1000
 PICOS_PER_USD = NANOS_PER_USD * PICOS_PER_NANO
-MINUS = "\N{MINUS SIGN}"
 BREAKS = re.compile("(?<=[/_])")
 
 
@@ -61,7 +60,7 @@ def cost(nanos: int, decimals: int | None = None) -> SafeString:
         decimals = usual_decimals(nanos)
     if nanos == 0:
         return _amount_element(0, shorten_usd(0, decimals))
-    return _amount_element(nanos, shorten_usd(-nanos, decimals).removeprefix(MINUS) if nanos > 0 else _usd(nanos))
+    return _amount_element(nanos, shorten_usd(-nanos, decimals).removeprefix(MINUS) if nanos > 0 else say_usd(nanos))
 
 
 @register.simple_tag
@@ -73,7 +72,7 @@ def change(nanos: int, decimals: int = 6) -> SafeString:
 @register.simple_tag
 def exact(nanos: int, decimals: int = 2) -> SafeString:
     """An amount to the nano-dollar, with at least so many decimals."""
-    return _amount_element(nanos, pad(_usd(nanos), decimals))
+    return _amount_element(nanos, pad(say_usd(nanos), decimals))
 
 
 @register.filter
@@ -85,7 +84,7 @@ def cents_usd(cents: int) -> str:
 @register.filter
 def usd(nanos: int) -> str:
     """The exact amount as plain text."""
-    return _usd(nanos)
+    return say_usd(nanos)
 
 
 @register.filter
@@ -100,13 +99,8 @@ def message_id(request_id: UUID) -> str:
     return MESSAGE_PREFIX + request_id.hex
 
 
-def _usd(nanos: int) -> str:
-    whole, _, fraction = format_usd(abs(nanos)).partition(".")
-    return f"{MINUS if nanos < 0 else ''}${int(whole):,}.{fraction}"
-
-
 def _amount_element(nanos: int, text: str) -> SafeString:
-    return format_html('<data class="amount" value="{}" title="{}">{}</data>', format_usd(nanos), _usd(nanos), text)
+    return format_html('<data class="amount" value="{}" title="{}">{}</data>', format_usd(nanos), say_usd(nanos), text)
 
 
 @register.filter

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from billing.money import MINUS
 from pages.templatetags.amounts import (
-    MINUS,
     balance,
     breakable,
     change,

@@ -121,7 +121,7 @@ def test_what_only_one_upstream_serves_is_said_before_it_is_disabled(version: Pr
     upstream = Upstream.objects.get()
     model_id = version.language_model.model_id
     disable = page("upstream", upstream.pk, "disable")
-    assert f"No other provider serves: {model_id} (503" in otto.get(disable).content.decode()
+    assert f"No other provider serves:<br>- {model_id} (503" in otto.get(disable).content.decode()
     assert servable_models()[model_id]
     assert otto.post(disable).status_code == 302
     assert not servable_models()[model_id]
@@ -129,7 +129,7 @@ def test_what_only_one_upstream_serves_is_said_before_it_is_disabled(version: Pr
     assert otto.post(page("upstream", upstream.pk, "enable")).status_code == 302
     other = Upstream.objects.create(name="other", protocol="messages", base_url="http://127.0.0.1:9")
     Route.objects.create(language_model=version.language_model, upstream=other, upstream_model="x")
-    assert "is served by others" in otto.get(disable).content.decode()
+    assert "are served by others" in otto.get(disable).content.decode()
     Upstream.objects.filter(pk=other.pk).update(is_sandbox=True)
     assert f"{model_id} (the sandbox alone answers)" in otto.get(disable).content.decode()
 
@@ -146,6 +146,7 @@ def test_a_model_off_sale_is_saved_only_by_who_is_sure(version: PriceVersion, ot
     asked = otto.post(path, form)
     assert asked.status_code == 200
     assert f"{model.model_id} (404, off sale)" in asked.content.decode()
+    assert "changed successfully" not in asked.content.decode()
     model.refresh_from_db()
     assert model.is_enabled
     again = {name: field.initial for name, field in asked.context["form"].fields.items()}

@@ -91,6 +91,22 @@ def test_another_amount_than_was_shown_is_shown_again(operator: Client, top_up: 
     assert not PaymentRefund.objects.exists()
 
 
+def test_a_refund_without_an_answer_is_decided_by_a_person(operator: Client, top_up: TopUp) -> None:
+    refund = {"top_up": top_up, "amount_nanos": 4 * USD, "reason": "Asked", "created_by": "bob"}
+    page = f"/admin/billing/topup/{top_up.pk}/"
+    assert "ask-again" not in operator.get(f"{page}change/").content.decode()
+    for button, sent in (("give-up", {"reason": "It has none."}), ("ask-again", {})):
+        PaymentRefund.objects.create(**refund, idempotency_key=button)
+        assert button in operator.get(f"{page}change/").content.decode()
+        assert "$4.00" in operator.get(f"{page}{button}/").content.decode()
+        assert operator.post(f"{page}{button}/", sent).status_code == 302
+    given_up, done = PaymentRefund.objects.order_by("pk")
+    assert (given_up.done_at, given_up.refused) == (None, "Given up: It has none.")
+    assert (done.done_at is not None, posted(top_up.organization)) == (True, 6 * USD)
+    assert [operator.post(f"{page}{button}/").status_code for button in ("give-up", "ask-again")] == [302, 302]
+    assert posted(top_up.organization) == 6 * USD
+
+
 def test_staff_without_the_permission_pay_nothing_back(top_up: TopUp) -> None:
     operator = client_of(make_person("operator", is_staff=True))
     assert operator.post(f"/admin/billing/topup/{top_up.pk}/pay-back/", {"amount_nanos": "4"}).status_code == 403

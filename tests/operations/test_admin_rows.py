@@ -13,6 +13,7 @@ from accounts.models import Organization
 from accounts.staff_roles import StaffRole
 from billing.models import (
     Approval,
+    LedgerEntry,
     PriceVersion,
     ReconciliationBreak,
     ReconciliationSource,
@@ -22,6 +23,7 @@ from billing.models import (
     UsageQuarantine,
     UsageRecord,
 )
+from billing.money import say_usd
 from operations.admin.reconciliation import WHAT_TO_DO
 from tests.support.every_table import fill_every_table
 from tests.support.operators import make_operator, operator_client
@@ -190,3 +192,10 @@ def test_the_dashboard_leads_to_what_waits_and_nothing_else(root: Client, world:
     ):
         assert f'href="{address}"' in page
         assert len(root.get(address).context["cl"].result_list) == count
+
+
+def test_a_column_writes_money_that_is_gone_as_every_page_does(root: Client) -> None:
+    gone = LedgerEntry.objects.filter(amount_nanos__lt=0).latest("pk")
+    page = html.unescape(root.get("/admin/billing/ledgerentry/").content.decode())
+    assert say_usd(gone.amount_nanos) in page
+    assert "-$" not in page

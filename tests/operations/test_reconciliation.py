@@ -14,6 +14,7 @@ from django.test import Client
 from pytest_django import Settings
 
 from billing.models import LedgerTransaction, ProviderReport, ReconciliationBreak, ReconciliationRun, Upstream
+from billing.money import MINUS
 from billing.reconciliation.breaks import Difference, note_differences
 from operations import reconciliation
 from operations.models import JobRun
@@ -159,7 +160,7 @@ def test_the_command_tells_what_was_compared_and_what_is_open(
     said = run("reconcile", "--from", str(YESTERDAY), "--fetch", capsys=capsys)
     assert f"BREAKS  Records against the provider's cost, {YESTERDAY}: 1 compared, 1 differ" in said
     assert f"ok      Records against the provider's usage, {YESTERDAY}: 1 compared, 0 differ" in said
-    assert f": -$12.35, nobody sees to it: acme charges $12.345 for {YESTERDAY}" in said
+    assert f": {MINUS}$12.35, nobody sees to it: acme charges $12.345 for {YESTERDAY}" in said
     assert said.endswith("CommandError: 1 break is open.")
     server.answer = b"HTTP/1.1 500 x\r\ncontent-length: 0\r\n\r\n"
     assert "-       No report: acme: " in run("reconcile", "--fetch", capsys=capsys)

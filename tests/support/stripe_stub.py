@@ -204,6 +204,7 @@ class StripeStub:
 
     def _refund(self, fields: dict[str, str]) -> Fields:
         refund = self.refund(fields["charge"], int(fields["amount"]))
+        refund["metadata"] = {"refund": fields["metadata[refund]"]}
         return refund | {"charge": self.objects[fields["charge"]]}
 
     def _intent(self, amount: int, metadata: Fields) -> Fields:
@@ -231,6 +232,8 @@ class StripeStub:
         ids = [row["id"] for row in rows]
         start = ids.index(after) + 1 if after else 0
         page = rows[start : start + 2]  # Small pages, so that a second one is asked for.
+        if fields.get("expand[0]") == "data.charge":
+            page = [row | {"charge": self.objects[row["charge"]]} for row in page]
         return {"object": "list", "data": page, "has_more": start + 2 < len(rows), "url": "/v1/x"}
 
     def _expanded(self, object_id: str, asked: Asked) -> Fields:

@@ -82,6 +82,15 @@ class SandboxProvider:
         events = _events_of(self._call("/v1/refunds", asked, headers={"idempotency-key": key}))
         return next(event for event in events if isinstance(event, ChargeRefunded))
 
+    def find_refund(self, *, charge_id: str, payment_id: str, key: str) -> ChargeRefunded | None:
+        checkout = self._call(f"/v1/refunds?charge={charge_id}")
+        found = [refund for refund in checkout["refunds"] if refund.get("key") == key]
+        if not found:
+            return None
+        if found[0]["status"] != "succeeded":
+            raise PaymentRefusedError(f"The sandbox lists the refund as {found[0]['status']}.")
+        return next(event for event in _events_of(checkout) if isinstance(event, ChargeRefunded))
+
     def read_webhook(self, body: bytes, headers: Mapping[str, str]) -> Sequence[PaymentEvent]:
         self._check_signature(body, headers.get(SIGNATURE_HEADER, ""))
         try:

@@ -189,11 +189,22 @@ class StripeProvider:
     def refund(self, *, charge_id: str, payment_id: str, amount_nanos: int, key: str) -> ChargeRefunded:
         asked: Fields = {"amount": nanos_to_cents(amount_nanos)}
         asked |= {"charge": charge_id} if charge_id else {"payment_intent": payment_id}
-        asked["expand"] = ["charge"]
+        asked |= {"expand": ["charge"], "metadata": {"refund": key}}
         options: Fields = {"idempotency_key": f"crossmodel-refund-{key}"}
         refund = self._ask(lambda: self._client.v1.refunds.create(cast(Any, asked), cast(Any, options)))
         [event] = _of_refunded_charge(refund["charge"], at=_at(refund["created"]))
         return event
+
+    def find_refund(self, *, charge_id: str, payment_id: str, key: str) -> ChargeRefunded | None:
+        of: Any = {"charge": charge_id} if charge_id else {"payment_intent": payment_id}
+        of |= {"expand": ["data.charge"], "limit": PAGE_ROWS}
+        for refund in self._all(lambda more: self._client.v1.refunds.list(of | more)):
+            if (refund.get("metadata") or {}).get("refund") == key:
+                if refund["status"] in ("failed", "canceled"):
+                    raise PaymentRefusedError(f"Stripe lists the refund as {refund['status']}.")
+                [event] = _of_refunded_charge(refund["charge"], at=_at(refund["created"]))
+                return event
+        return None
 
     # --- Webhooks ---------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
 from billing.models import ReconciliationBreak
+from billing.money import MINUS
 from billing.reconciliation.runs import DAYS_COMPARED, reconcile
 from operations.management.arguments import read_day
 from operations.reconciliation import describe_run, fetch_configured, payment_providers
@@ -57,5 +58,5 @@ class Command(BaseCommand):
 
 
 def _dollars(cents: int) -> str:
-    sign = "-" if cents < 0 else "+" if cents else ""
+    sign = MINUS if cents < 0 else "+" if cents else ""
     return f"{sign}${abs(cents) // CENTS_PER_USD:,}.{abs(cents) % CENTS_PER_USD:02d}"

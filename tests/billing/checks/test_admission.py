@@ -58,24 +58,41 @@ def test_what_agrees_is_silent(alice: Organization) -> None:
     assert (outcome.rows, list(outcome.breaks), outcome.note) == (2, [], "")
 
 
-@pytest.mark.parametrize("field", ["held", "unsettled", "open", "held:20000", "unsettled:20000"])
+@pytest.mark.parametrize(
+    ("field", "says"),
+    [
+        ("held", "held is $0.000000005"),
+        ("unsettled", "unsettled is $0.000000005"),
+        ("open", "open is 5"),
+        ("held:20000", "held of 2024-10-04 is $0.000000005"),
+        ("unsettled:20000", "unsettled of 2024-10-04 is $0.000000005"),
+    ],
+)
 @pytest.mark.parametrize("scope", ["org", "key"])
-def test_a_counter_that_was_left(alice: Organization, redis_client: redis.Redis, scope: str, field: str) -> None:
+def test_a_counter_that_was_left(
+    alice: Organization, redis_client: redis.Redis, scope: str, field: str, says: str
+) -> None:
     holder = alice.pk if scope == "org" else alice.keys.get().pk
     redis_client.hset(f"{names(alice).prefix}{scope}:{holder}", field, "5")
-    assert list(check().breaks) == [f"{scope} {holder}: {field} is 5, and nothing is in flight"]
+    assert list(check().breaks) == [f"{scope} {holder}: {says}, and nothing is in flight"]
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("credit", "1"), ("version", "99"), ("status", "suspended"), ("limit", "5")]
+    ("field", "value", "says"),
+    [
+        ("credit", "-1", "credit is \N{MINUS SIGN}$0.000000001 "),
+        ("version", "99", "(version 99); Postgres says $"),
+        ("status", "suspended", "suspended, $"),
+        ("limit", "5", "$0.000000005, "),
+    ],
 )
 def test_an_organization_that_redis_has_otherwise(
-    alice: Organization, redis_client: redis.Redis, field: str, value: str
+    alice: Organization, redis_client: redis.Redis, field: str, value: str, says: str
 ) -> None:
     redis_client.hset(names(alice).org(alice.pk), field, value)
     (line,) = check().breaks
     assert line.startswith(f"org {alice.pk}: ")
-    assert value in line
+    assert says in line
 
 
 @pytest.mark.parametrize(("field", "value"), [("status", "revoked"), ("config_version", "9")])
@@ -99,7 +116,7 @@ def test_a_budget_day_that_redis_has_otherwise(
         redis_client.hset(name, f"posted:{day if change == 'other' else day - 1}", "5")
     (line,) = check().breaks
     assert line.startswith(f"{scope} {holder}: ")
-    assert "Postgres says" in line
+    assert "; Postgres says $" in line
 
 
 def test_what_postgres_has_lost(alice: Organization, redis_client: redis.Redis) -> None:

@@ -184,7 +184,7 @@ def test_i4_a_free_record_with_a_debit(alice: Organization) -> None:
 def test_i4_a_record_that_rates_otherwise(alice: Organization) -> None:
     record = record_of(alice)
     force("UPDATE billing_usagerecord SET output_tokens = 1 WHERE request_id = %s", record.pk)
-    expected = f"cost 700 nanos; rated by price version {record.price_version_id} it is 705"
+    expected = f"cost $0.0000007; rated by price version {record.price_version_id} it is $0.000000705"
     assert any(line.startswith(f"I4 usage {record.pk}") and line.endswith(expected) for line in broken())
 
 

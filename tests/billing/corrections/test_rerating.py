@@ -16,6 +16,8 @@ from billing.approvals.book import AlreadyDecidedError, SamePersonError, approve
 from billing.approvals.rerating_work import post_decided_reratings
 from billing.approvals.reratings import moved_nanos, rerating_terms
 from billing.catalog.price_versions import PriceDraft, approve_price_version, draft_price
+from billing.checks.books import Books
+from billing.checks.reratings import RERATING_CHECKS
 from billing.corrections.rerating import (
     Difference,
     ReratingError,
@@ -194,6 +196,22 @@ def test_again_and_overlapping_posts_nothing_twice(language_model: LanguageModel
     back = ReratingPlan(language_model, price(language_model, 10), **WINDOW)
     assert apply(back) == [300]
     assert balance(alice) == 5000 - 3000
+
+
+def test_what_cancels_out_is_posted_all_the_same(language_model: LanguageModel, alice: Organization) -> None:
+    """Some cost more and others as much less: the balance stays, and each receipt has its new price."""
+    version = price(language_model, 10)
+    credit(alice, PAID, 1_000)
+    cheap, dear = (bill(alice, language_model, 10, cost_nanos=cost) for cost in (90, 110))
+    before = balance(alice)
+    plan = ReratingPlan(language_model, version, **WINDOW)
+    apply(plan)
+    assert balance(alice) == before
+    assert current_costs([cheap.request_id, dear.request_id]) == {cheap.request_id: 100, dear.request_id: 100}
+    assert LedgerTransaction.objects.filter(kind="rerating").count() == 2
+    assert plan_rerating(plan) == []
+    for check in RERATING_CHECKS:
+        assert list(check.run(Books()).breaks) == []
 
 
 def test_many_requests_are_corrected_in_several_transactions(

@@ -9,7 +9,7 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
 
-from billing.models import PaymentBreak, PaymentDispute, TopUp
+from billing.models import PaymentBreak, PaymentDispute, PaymentRefund, TopUp
 from billing.payments.automatic import run_automatic_top_ups
 from billing.payments.automatic_settings import Choice, ask_for_card, choose, read_settings
 from billing.payments.orders import open_payment_page
@@ -17,7 +17,7 @@ from billing.payments.provider import CheckoutRequest, PaymentProviderError, Pay
 from billing.payments.providers import find_provider
 from billing.payments.providers.stripe import StripeProvider
 from billing.payments.pull import pull_orders, pull_payments
-from billing.payments.refunds import refund_top_up
+from billing.payments.refunds import complete_refund, refund_top_up
 from tests.billing.ledger_factory import USD, assert_ledger_holds, make_organization, posted
 from tests.billing.payments.payment_factory import order
 from tests.support.stripe_stub import SECRET_KEY, WEBHOOK_SECRET, StripeStub, sign
@@ -253,8 +253,18 @@ def test_an_operators_refund_is_asked_for_once(stripe: StripeStub) -> None:
     refund_top_up(top_up, amount_nanos=4 * USD, reason="Asked", actor="bob", idempotency_key="k")
     assert posted(top_up.organization) == 6 * USD
     asked = stripe.requests[-1]
+    key = asked.fields.pop("metadata[refund]")
     assert asked.fields == {"amount": "400", "charge": top_up.charge_id, "expand[0]": "charge"}
     assert asked.headers["idempotency-key"].startswith(f"crossmodel-refund-{top_up.reference.hex}-")
+    for _ in range(3):  # More than a page of the list.
+        stripe.refund(top_up.charge_id, 100)
+    PaymentRefund.objects.update(done_at=None)
+    posts = [one.path for one in stripe.requests if one.method == "POST"]
+    assert complete_refund(PaymentRefund.objects.get()).done_at is not None
+    assert posts == [one.path for one in stripe.requests if one.method == "POST"], "its list has it"
+    provider = find_provider("stripe")
+    assert provider.find_refund(charge_id=top_up.charge_id, payment_id="", key=key) is not None
+    assert provider.find_refund(charge_id=top_up.charge_id, payment_id="", key="another") is None
 
 
 def turn_on(top_up: TopUp, stripe: StripeStub, method: str) -> None:
