@@ -10,7 +10,7 @@ from pytest_django import Settings
 
 from accounts.models import Organization
 from billing.approvals.book import ask
-from billing.models import Approval, LedgerTransaction, PaymentBreak, PaymentMovement, PaymentRefund, TopUp
+from billing.models import Approval, LedgerTransaction, PaymentMovement, PaymentRefund, TopUp
 from billing.payments.events import adopt_waiting, apply_event
 from billing.payments.orders import open_payment_page
 from billing.payments.provider import DisputeFundsMoved, PaymentProviderError, PaymentRefusedError
@@ -20,8 +20,6 @@ from billing.payments.pull import pull_orders, pull_payments
 from billing.payments.refunds import (
     DisputedPaymentError,
     InvalidPaymentRefundError,
-    complete_refund,
-    give_up_refund,
     plan_refund,
     refund_top_up,
     resume_refunds,
@@ -269,69 +267,6 @@ def test_a_refund_without_an_answer_is_asked_for_again_and_paid_once(sandbox: Pa
     assert (resume_refunds(), resume_refunds()) == (1, 0)
     assert posted(organization) == 0
     assert_ledger_holds()
-
-
-def left_without_an_answer(sandbox: PaymentSandbox, top_up: TopUp, *, is_made: bool) -> PaymentRefund:
-    """Ask for a refund of 10 a day ago, and die before the answer; `is_made` says whether the provider made it."""
-    sandbox.control(down=not is_made)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("billing.payments.refunds.apply_event", _die)
-        with pytest.raises((SystemExit, PaymentProviderError)):
-            pay_back(top_up, 10)
-    sandbox.control(down=False)
-    PaymentRefund.objects.update(created_at=timezone.now() - timedelta(hours=21))
-    return PaymentRefund.objects.get()
-
-
-def _die(_: object) -> None:
-    raise SystemExit
-
-
-def test_a_refund_that_the_list_has_is_done_however_old_it_is(sandbox: PaymentSandbox) -> None:
-    top_up = buy_at(sandbox, make_organization())
-    left_without_an_answer(sandbox, top_up, is_made=True)
-    assert (resume_refunds(), resume_refunds()) == (1, 0)
-    assert posted(top_up.organization) == 0
-    assert not PaymentBreak.objects.exists()
-    assert_ledger_holds()
-
-
-def test_a_refund_that_the_list_has_not_is_left_to_a_person_after_a_day(sandbox: PaymentSandbox) -> None:
-    top_up = buy_at(sandbox, make_organization())
-    refund = left_without_an_answer(sandbox, top_up, is_made=False)
-    assert (resume_refunds(), resume_refunds()) == (0, 0)
-    with pytest.raises(PaymentProviderError, match="A person decides"):
-        pay_back(top_up, 10)
-    row = PaymentBreak.objects.get()
-    assert (row.kind, row.top_up, row.amount_nanos) == ("unanswered", top_up, 10 * USD)
-    assert posted(top_up.organization) == 10 * USD
-    assert [complete_refund(refund).done_at is not None for _ in range(2)] == [True, True]
-    row.refresh_from_db()
-    assert row.resolved_at is not None
-    assert posted(top_up.organization) == 0
-    assert_ledger_holds()
-
-
-def test_a_refund_that_is_given_up_lets_others_be_made(sandbox: PaymentSandbox) -> None:
-    top_up = buy_at(sandbox, make_organization())
-    refund = left_without_an_answer(sandbox, top_up, is_made=False)
-    resume_refunds()
-    sandbox.control(down=True)
-    with pytest.raises(PaymentProviderError):
-        give_up_refund(refund, reason="It says that it has none.", actor="bob")
-    sandbox.control(down=False)
-    assert give_up_refund(refund, reason="It says that it has none.", actor="bob").refused.startswith("Given up")
-    assert PaymentBreak.objects.get().resolved_by == "bob"
-    pay_back(top_up, 4, "another")
-    assert posted(top_up.organization) == 6 * USD
-
-
-def test_a_refund_that_was_made_is_not_given_up(sandbox: PaymentSandbox) -> None:
-    top_up = buy_at(sandbox, make_organization())
-    refund = left_without_an_answer(sandbox, top_up, is_made=True)
-    given_up = give_up_refund(refund, reason="It says that it has none.", actor="bob")
-    assert (given_up.done_at is not None, given_up.refused) == (True, "")
-    assert posted(top_up.organization) == 0
 
 
 def test_a_worker_that_dies_between_provider_and_posting_is_made_good(
