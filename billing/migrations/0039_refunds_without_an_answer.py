@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0037_what_waits_and_discounts_stay"),
+        ("billing", "0038_ledger_transactions_are_sealed"),
     ]
 
     operations = [
