@@ -18,6 +18,7 @@ from operations.admin.base import MAX_PAGES, InfinitePaginator
 from operations.admin.keys import ApiKeyAdmin
 from operations.admin.searching import EXACT
 from tests.billing.ledger_factory import USD, give
+from tests.support.operators import operator_client
 from tests.support.people import People, client_of, make_person
 from tests.support.settled_usage import billed_event, sell_model, settle
 
@@ -184,3 +185,12 @@ def test_tables_that_grow_with_customers_are_not_counted(operator: Client) -> No
     with CaptureQueriesContext(connection) as queries:
         assert operator.get(KEYS, {"q": "cm-"}).status_code == 200
     assert not any("COUNT(" in query["sql"] for query in queries if "apikey" in query["sql"])
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("asked", "says"), [("", "There are no "), ("?q=nowhere", "match")])
+def test_an_empty_list_says_so_in_plain_words(asked: str, says: str) -> None:
+    page = operator_client("root", is_superuser=True).get(f"/admin/billing/topup/{asked}").content.decode()
+    assert says in page
+    assert "yielded" not in page
+    assert ("Show all" in page) == bool(asked)

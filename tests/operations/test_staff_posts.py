@@ -18,6 +18,8 @@ from tests.support.roles import NAME, table
 pytestmark = pytest.mark.long
 
 REFUSED = {403, 405}  # 405: a page that only is looked at.
+# Pages of Django's own for passwords: of oneself, and of others, who are operators perhaps.
+DJANGOS = {"admin:password_change": "staff", "admin:auth_user_password_change": "superuser"}
 NOBODY = "nobody"  # Staff without a role.
 STANDARD = {"add": "add", "change": "change", "delete": "delete", "changelist": "view", "history": "view"}
 
@@ -44,7 +46,8 @@ def permissions() -> dict[str, set[str]]:
 
 def needed() -> dict[str, str]:
     """Return by address of the admin which permission a form that is sent there needs; "staff" is none."""
-    named = {NAME.findall(name)[0]: needs.strip("`") for name, needs in table("page or button")}
+    named = dict(DJANGOS)
+    named |= {NAME.findall(name)[0]: needs.strip("`") for name, needs in table("page or button")}
     for names, needs in table("page of the admin"):
         named |= dict.fromkeys(NAME.findall(names), needs.partition(":")[0])
     found = {}
