@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0038_ledger_transactions_are_sealed"),
+        ("billing", "0039_two_people_are_erased_one_by_one"),
     ]
 
     operations = [
