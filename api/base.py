@@ -63,6 +63,9 @@ class KeyedView(APIView):
         unknown = sorted(set(request.query_params) - self.takes)
         if unknown:
             raise ValidationError({name[:100]: ["There is no such parameter."] for name in unknown[:20]})
+        for name, values in request.query_params.lists():
+            if any("\x00" in value for value in values):  # No text in Postgres has one.
+                raise ValidationError({name: ["A text without zero bytes."]})
 
     def options(self, request: Any, *args: Any, **kwargs: Any) -> Response:
         """Answer with `allow` alone."""

@@ -145,6 +145,15 @@ def test_what_makes_no_sense_is_told(reader: Reader, query: dict[str, str]) -> N
     assert body["error"]["type"] == "invalid_request_error"
 
 
+@pytest.mark.parametrize("name", ["models[]", "context_window[]", "group_by[]", "page"])
+def test_a_zero_byte_is_the_clients_fault(reader: Reader, name: str) -> None:
+    """Postgres has none in a text."""
+    for path in (USAGE, COST):
+        error = reader.get(path, **{"starting_at": "2026-09-02", name: "a\x00b"})["error"]
+        assert (error["type"], error["code"]) == ("invalid_request_error", "invalid_parameters")
+        assert error["message"].startswith(name)
+
+
 def test_only_management_keys_read_reports_and_only_of_their_organization(reader: Reader) -> None:
     _, ordinary = create_key(reader.customer.organization, name="Backend", created_by=None)
     window = {"starting_at": "2026-09-02T00:00:00Z"}
