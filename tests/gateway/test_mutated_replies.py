@@ -36,6 +36,7 @@ def upstream() -> Iterator[ScriptedUpstream]:
         yield upstream
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("is_streamed", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("protocol", list(CODECS))
 def test_replies_with_a_wrong_value(
