@@ -11,23 +11,23 @@ from billing.checks.invariant import Check
 from billing.checks.transactions import TRANSACTIONS
 from billing.ledger.seals import Sealed, is_seal_of, open_keys
 
-# A lot belongs to the transaction that opened it: at its moment, by its whole amount.
+# A lot belongs to the transaction that opened it: at its moment, by its whole amount. The rows of each transaction are
+# looked up by its index: joined to sums of all, they would be summed anew for each where tables are taken for small.
 AS_POSTED = """
     SELECT ledger.id, ledger.kind, ledger.idempotency_key, ledger.input_sha256, ledger.organization_id, ledger.actor,
         ledger.reason, ledger.created_at, ledger.seal, entries.listed, lots.listed, lots.opened
     FROM billing_ledgertransaction ledger
-    LEFT JOIN (SELECT transaction_id, string_agg(account_id || ':' || seq || ':' || amount_nanos || ':'
+    CROSS JOIN LATERAL (SELECT string_agg(account_id || ':' || seq || ':' || amount_nanos || ':'
             || balance_after_nanos, ',') AS listed
-        FROM billing_ledgerentry WHERE POSTED(transaction_id) GROUP BY 1) entries ON entries.transaction_id = ledger.id
-    LEFT JOIN (SELECT entry.transaction_id, string_agg(entry.lot_id || ':' || entry.amount_nanos || ':'
+        FROM billing_ledgerentry WHERE transaction_id = ledger.id) entries
+    CROSS JOIN LATERAL (SELECT string_agg(entry.lot_id || ':' || entry.amount_nanos || ':'
                 || entry.remaining_after_nanos, ',') AS listed,
             jsonb_agg(jsonb_build_array(lot.id, lot.kind, lot.origin, lot.priority,
                 (extract(epoch FROM lot.expires_at) * 1000000)::bigint))
-                FILTER (WHERE entry.amount_nanos = lot.amount_nanos AND lot.created_at = opening.created_at
+                FILTER (WHERE entry.amount_nanos = lot.amount_nanos AND lot.created_at = ledger.created_at
                     AND entry.remaining_after_nanos = lot.amount_nanos) AS opened
         FROM billing_creditlotentry entry JOIN billing_creditlot lot ON lot.id = entry.lot_id
-        JOIN billing_ledgertransaction opening ON opening.id = entry.transaction_id
-        WHERE POSTED(entry.transaction_id) AND POSTED(opening.id) GROUP BY 1) lots ON lots.transaction_id = ledger.id
+        WHERE entry.transaction_id = ledger.id) lots
     WHERE ledger.seal IS NOT NULL AND POSTED(ledger.id)
     ORDER BY ledger.id
 """

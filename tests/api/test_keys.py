@@ -154,7 +154,7 @@ def test_keys_come_page_by_page_and_cost_the_same_queries(
         ("limit=%D9%A3", "invalid_limit"),
         ("cursor=", "invalid_cursor"),
         ("cursor=abc", "invalid_cursor"),
-        ("cursor=%00", "invalid_cursor"),
+        ("cursor=%00", "invalid_parameters"),
         ("cursor=" + "A" * 5000, "invalid_cursor"),
         ("cursor=" + base64.urlsafe_b64encode(b"webhooks:5").decode(), "invalid_cursor"),
         ("cursor=" + base64.urlsafe_b64encode(b"keys:-5").decode(), "invalid_cursor"),

@@ -32,6 +32,7 @@ def cold(db: None) -> Organization:
     return organization
 
 
+@pytest.mark.long
 def test_no_page_reads_rows_of_other_organizations_or_months(cold: Organization) -> None:
     assert_ledger_holds()  # What the loader writes is as settlement would have left it.
     client = client_of(Member.objects.get(organization=cold).user)

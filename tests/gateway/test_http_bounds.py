@@ -290,6 +290,7 @@ def test_bodies_have_room_for_others_beside_one_organization(stack: LiveStack, a
 # --- time and number --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_heads_and_bodies_that_do_not_come_are_given_up(
     stack: LiveStack, alice: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -96,6 +96,7 @@ def test_the_page_of_a_person_offers_permissions_that_open_something(operator: C
     assert Permission.objects.get(codename="add_contenttype") not in offered
 
 
+@pytest.mark.long
 def test_every_filter_that_a_list_offers_filters(operator: Client, people: People) -> None:
     followed = 0
     for model in admin.site._registry:

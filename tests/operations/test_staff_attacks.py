@@ -58,6 +58,7 @@ def test_every_page_of_the_admin_is_one_of_ours() -> None:
         assert not page.actions, page
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("role", StaffRole)
 def test_no_action_of_a_list_does_anything(world: People, role: StaffRole) -> None:
     stranger = EmailAddress.objects.create(user=world.charlie, email="boss@example.org", verified=False)
