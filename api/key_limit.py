@@ -33,8 +33,7 @@ class LimitField(UsdField):
     def to_internal_value(self, data: Any) -> int:
         if isinstance(data, int | float) and not isinstance(data, bool):
             # The shortest number that reads as this one: what the client wrote.
-            number = abs(Decimal(repr(data))) if not data else Decimal(repr(data))
-            data = f"{number:f}".removesuffix(".0")
+            data = f"{Decimal(repr(data or 0)):f}".removesuffix(".0")
         return super().to_internal_value(data)
 
 

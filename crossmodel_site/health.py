@@ -16,6 +16,7 @@ from django.db import DatabaseError, InterfaceError, close_old_connections, conn
 
 from billing.admission.redis.blocking_client import redis_client
 from billing.request_id import REQUEST_PREFIX, make_request_id
+from crossmodel_site.looking import look_in_time
 
 OK, UNREACHABLE = "ok", "unreachable"
 LOOK_SECONDS = 1.0  # What was seen holds this long.
@@ -62,21 +63,14 @@ class Probes:
     async def _look_anew(self) -> dict[str, str]:
         try:
             postgres, redis_state = await asyncio.gather(
-                _ask(self._postgres, _look_at_postgres), _ask(self._redis, _look_at_redis)
+                look_in_time(self._postgres, _look_at_postgres, seconds=MAX_LOOK_SECONDS, otherwise=UNREACHABLE),
+                look_in_time(self._redis, _look_at_redis, seconds=MAX_LOOK_SECONDS, otherwise=UNREACHABLE),
             )
             self._states = {"postgres": postgres, "redis": redis_state}
             self._seen_at = time.monotonic()
             return self._states
         finally:
             self._looking = None
-
-
-async def _ask(thread: ThreadPoolExecutor, look: Callable[[], str]) -> str:
-    try:
-        async with asyncio.timeout(MAX_LOOK_SECONDS):
-            return await asyncio.get_running_loop().run_in_executor(thread, look)
-    except TimeoutError:
-        return UNREACHABLE
 
 
 async def _answer(scope: Scope, send: Send, status: int, what: dict[str, str]) -> None:

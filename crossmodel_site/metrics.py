@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from accounts.request_credentials import lies_in, read_networks
+from crossmodel_site.looking import look_in_time
 from operations.gauges import GAUGES, Gauge
 from operations.status import AWAY, Line, read_gauges
 
@@ -88,11 +90,8 @@ class Metrics:
             self._making = None
 
     async def _ask(self, store: str) -> Found:
-        try:
-            async with asyncio.timeout(MAX_LOOK_SECONDS):
-                return await asyncio.get_running_loop().run_in_executor(self._lookers[store], _look_in_a_thread, store)
-        except TimeoutError:
-            return ()
+        look = partial(_look_in_a_thread, store)
+        return await look_in_time(self._lookers[store], look, seconds=MAX_LOOK_SECONDS, otherwise=())
 
 
 def look_at(store: str) -> Found:

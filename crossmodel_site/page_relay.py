@@ -18,7 +18,7 @@ from crossmodel_site.page_bodies import (
 from crossmodel_site.page_threads import MAX_PAGE_SECONDS, MAX_WAIT_SECONDS
 from gateway.http.errors import UpstreamError
 from gateway.http.socket_call import SocketCall
-from gateway.http_protocol import ABORT
+from gateway.http_protocol import abort_of
 from gateway.server.stalled_client import ClientStalledError, StalledClientTimer
 
 MAX_RELAYED = 500  # At once. Each may keep a body of page_bodies.MAX_BODY_BYTES.
@@ -76,8 +76,7 @@ class PageRelay:
             # Half of it is with the client: the server sees that the rest is missing and closes.
             logger.warning("The page %s was cut: %s", scope["path"], error)
         except ClientStalledError:
-            if abort := scope.get("extensions", {}).get(ABORT):
-                abort["call"]()
+            abort_of(scope)()
         finally:
             call.close()
 

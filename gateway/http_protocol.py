@@ -17,6 +17,7 @@ import re
 import socket
 import struct
 from collections import Counter
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, cast
 
@@ -350,6 +351,14 @@ def abort(transport: asyncio.Transport) -> None:
     if opened is not None:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
     transport.abort()
+
+
+def abort_of(scope: Mapping[str, Any]) -> Callable[[], None]:
+    """Return how to let go of a connection whose client reads nothing: a server that closes in order would wait for
+    ever for what it has buffered to be read. It does nothing under a server that is not ours.
+    """
+    extension = scope.get("extensions", {}).get(ABORT)
+    return extension["call"] if extension else lambda: None
 
 
 def _is_too_many(address: str) -> bool:

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from functools import lru_cache
 from typing import Any, cast
 
@@ -21,7 +21,7 @@ from django.urls.resolvers import URLResolver
 from billing.request_id import REQUEST_PREFIX, make_request_id
 from gateway.authentication import KeyIdentity
 from gateway.errors import STOPPING_CODE, GatewayError, render_error, stopping
-from gateway.http_protocol import ABORT, write_whole
+from gateway.http_protocol import abort_of, write_whole
 from gateway.metering.metered_request import MeteredRequest
 from gateway.metering.request_log import log_request, shown_path, why_refused
 from gateway.metrics import count_answer
@@ -204,7 +204,7 @@ class LeanHandler:
             extra.append((b"connection", b"close"))  # It may be sent all the same, or never.
         reader.close()
         try:
-            await send_response(send, response, request.request_id, extra, abort=_abort_of(request.scope))
+            await send_response(send, response, request.request_id, extra, abort=abort_of(request.scope))
         finally:
             seconds = time.monotonic() - started
             count_answer(request.path, response.status_code, code, seconds, request.metered)
@@ -298,14 +298,6 @@ async def send_response(
             return
     await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
     await send({"type": "http.response.body", "body": response.body})
-
-
-def _abort_of(scope: Mapping[str, Any]) -> Callable[[], None]:
-    """Return how to let go of a connection whose client reads nothing: a server that closes in order would wait for
-    ever for what it has buffered to be read. It does nothing under a server that is not ours.
-    """
-    extension = scope.get("extensions", {}).get(ABORT)
-    return extension["call"] if extension else lambda: None
 
 
 async def _relay(
